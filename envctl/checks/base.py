@@ -1,0 +1,32 @@
+"""The contract of every check: a pure function from a run's record to a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+from envctl.model.verdict import Finding
+from envctl.record import Record
+
+
+class Check(Protocol):
+    """A plug-in of the entry-point group `envctl.checks`: a class with this shape.
+
+    A check never looks beyond the record.  Where the record can't answer (no samples, telemetry lost, a stream that could
+    not be read) it is `inconclusive` and says why.  A check that raises is reported as inconclusive with its traceback.
+    """
+
+    name: ClassVar[str]
+    schema: ClassVar[Mapping[str, Any]]  # JSON Schema of its parameters in a scenario
+
+    @classmethod
+    def judge(cls, id: str, params: Mapping[str, Any], record: Record) -> Finding:
+        """The finding under `id`."""
+
+    @classmethod
+    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+        """(kind, name) pairs of what the parameters name; kind is "stream", "group" or "component"."""
+
+    @classmethod
+    def waits_s(cls, params: Mapping[str, Any]) -> float:
+        """How long after the traffic this check's condition may take to come true (its `within`); 0 when it can't change."""

@@ -1,0 +1,61 @@
+"""The contract of an engine: from a component to the nodes that realise it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from envctl.model.environment import NodeSpec
+from envctl.model.topology import AnyComponent, Topology
+
+
+@dataclass(frozen=True, slots=True)
+class Provision:
+    """Work that follows once a component's nodes are ready and before anything that needs it starts.
+
+    `command` runs beside the nodes, in the environment's own network, with envctl's own interpreter and environment
+    variables `env`; it is idempotent.  `digest` decides whether it is run again.
+    """
+
+    component: str
+    command: tuple[str, ...]
+    digest: str
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Realisation:
+    """What one component becomes.  All nodes may start at once, when the components in `needs` are complete."""
+
+    component: str
+    needs: tuple[str, ...]
+    nodes: tuple[NodeSpec, ...]
+    provision: Provision | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where and for what an engine prepares nodes."""
+
+    topology: Topology
+    env_id: str
+    selected: tuple[str, ...]
+    stubbed: tuple[str, ...]
+    cache: Path  # the user's cache
+    seed_key: str = ""  # key of a snapshot to start from; empty: none
+    otlp_http: str = ""  # base URL of the OTLP intake inside the environment
+    otlp_grpc: str = ""
+
+
+class Engine(Protocol):
+    """A plug-in of the entry-point group `envctl.engines`, by kind of component."""
+
+    kind: ClassVar[str]
+
+    def endpoints(self, component: AnyComponent) -> Mapping[str, str]:
+        """What `${component.NAME}` may refer to, such as {"orders.url": "postgresql://…"}.  Names are resolved by DNS."""
+
+    def realise(self, component: AnyComponent, site: Site) -> Realisation:
+        """The nodes; prepares (in the cache, by content) whatever they start from."""

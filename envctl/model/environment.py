@@ -1,0 +1,84 @@
+"""A plan that has been brought up: nodes, endpoints, expiry; and what a node needs in order to start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from envctl.model.topology import Probe, Resources
+
+NodeState = Literal["starting", "ready", "held", "backoff", "exited", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A host path shown inside a node, read-only unless `writable`."""
+
+    source: Path
+    target: str
+    writable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """Everything a substrate needs to start one node; made by the engine of its component's kind.
+
+    `digest` decides whether a running node is kept or replaced.  `data` is a directory whose content, prepared before the
+    start, becomes the node's writable `/data` (copied once, kept over restarts).
+    """
+
+    name: str  # component-index, a DNS label
+    component: str
+    kind: str
+    zone: str
+    command: tuple[str, ...]
+    digest: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = "/"
+    mounts: tuple[Mount, ...] = ()
+    data: Path | None = None
+    ports: Mapping[str, int] = field(default_factory=dict)
+    ready: Probe | None = None
+    one_shot: bool = False  # a job: ready when it has exited 0
+    stop_signal: str = "SIGTERM"
+    stop_grace_s: float = 5.0
+    resources: Resources = Resources()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A running (or ended) node as the substrate sees it now."""
+
+    name: str
+    component: str
+    kind: str
+    zone: str
+    address: str
+    state: NodeState
+    pid: int | None  # process id as seen from inside the environment's own process namespace
+    started_at: float | None  # Unix time of the newest start
+    starts: int  # how often it was started
+    exit_status: int | None  # of the newest exit; 128 + signal for signals
+    ports: Mapping[str, int] = field(default_factory=dict)
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """An environment that is up."""
+
+    id: str
+    stack: str
+    substrate: str
+    directory: Path  # its private directory: control socket, node data, logs, telemetry
+    plan_digest: str
+    nodes: tuple[Node, ...]
+    endpoints: Mapping[str, str]  # published: "component.port" → "127.0.0.1:NNNNN"
+    expires_at: float  # Unix time
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def nodes_of(self, component: str) -> tuple[Node, ...]:
+        """The nodes of one component, by index."""
+        return tuple(node for node in self.nodes if node.component == component)

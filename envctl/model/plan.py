@@ -1,0 +1,46 @@
+"""Which components this run needs, each with the reason why it is in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from envctl.model.topology import Topology
+
+Why = Literal["changed", "needed", "scenario", "asked", "full"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """One component of the subset and the first reason that selected it.
+
+    `because` is what the reason refers to: the changed files, the components that need it, the scenario.
+    """
+
+    component: str
+    why: Why
+    because: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Subset + substrate + environment id + lease; a pure value.  `digest` covers everything but the reasons."""
+
+    env_id: str
+    project: Path  # root of the user's repository
+    topology: Topology
+    substrate: str
+    selected: tuple[Selection, ...]  # in topology order
+    stubbed: tuple[str, ...]  # called, left out, answered by a stub (unverified)
+    left_out: tuple[str, ...]
+    ttl_s: float
+    labels: Mapping[str, str]  # envctl.dev/… → value
+    source_digests: Mapping[str, str]  # component → content hash of its sources, configuration and build
+    digest: str
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the selected components, in topology order."""
+        return tuple(selection.component for selection in self.selected)

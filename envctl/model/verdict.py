@@ -1,0 +1,56 @@
+"""`pass`, `fail` or `inconclusive`, with the findings that led to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Outcome = Literal["pass", "fail", "inconclusive"]
+
+
+def worst(outcomes: Iterable[Outcome]) -> Outcome:
+    """`fail > inconclusive > pass`; of nothing it is `inconclusive`, because no evidence is never a pass."""
+    seen = set(outcomes)
+    if "fail" in seen:
+        return "fail"
+    return "pass" if seen == {"pass"} else "inconclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One instance of what a finding is about: an operation, a message, a trace.
+
+    `summary` is one line (or a few) a person can act on.
+    """
+
+    summary: str
+    ids: tuple[str, ...] = ()
+    at_ns: int | None = None
+    faults: tuple[str, ...] = ()  # ids of the faults whose windows it overlaps
+    traces: tuple[str, ...] = ()
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check, objective, fault or condition says about a run."""
+
+    id: str  # as in the scenario, such as "no-loss" or "no-loss-2"; "fault:packet-loss"; "slo:p95"
+    check: str
+    outcome: Outcome
+    title: str  # "3 of 1,498 accepted orders were never settled"
+    group: Literal["check", "slo", "fault", "steady", "telemetry", "run"] = "check"
+    evidence: tuple[Evidence, ...] = ()  # the first few, worst first
+    total: int = 0  # how many instances there are in all
+    stats: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer of a run."""
+
+    outcome: Outcome
+    findings: tuple[Finding, ...]
+    unverified: tuple[str, ...] = ()  # stubbed components
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""Traffic files, the open-loop driver, the history of operations."""

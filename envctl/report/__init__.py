@@ -1,0 +1,1 @@
+"""From a record and its verdict to HTML, JUnit, Markdown and JSON."""

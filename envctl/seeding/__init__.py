@@ -1,0 +1,1 @@
+"""Loads seeds, verifies them, and keeps seeded data by content."""

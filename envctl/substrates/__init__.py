@@ -1,0 +1,1 @@
+"""Where nodes run.  Everything above this package knows only `envctl.substrates.base`."""

@@ -1,0 +1,1 @@
+"""Linux namespaces: one cell an environment, no container engine, no root."""

@@ -1,0 +1,1 @@
+"""OTLP intake, span store, lag and saturation samplers."""

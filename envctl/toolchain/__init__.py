@@ -1,0 +1,1 @@
+"""Where binaries come from when the machine lacks them."""
