@@ -74,7 +74,7 @@ class SpecError(EnvctlError):
 
 
 class CapabilityError(EnvctlError):
-    """This machine or environment lacks something the request needs (refused before anything starts)."""
+    """The machine or environment lacks something the request needs; refused before anything starts."""
 
     exit_code = Exit.USAGE
 

@@ -1,0 +1,112 @@
+"""The command `envctl`: finds the verb, runs it, turns errors into a message and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from envctl import __version__
+from envctl.errors import EnvctlError, Exit
+
+# verb → (module, attribute, one line for `envctl --help`); a verb is imported only when it is used, because start-up time counts
+VERBS: dict[str, tuple[str, str, str]] = {
+    "ci": ("ci", "ci", "Plan, bring up, seed, run, judge, report and tear down, in one go."),
+    "plan": ("plan", "plan", "Show which components a run needs, and why."),
+    "up": ("up", "up", "Bring the environment up, or bring it up to date."),
+    "down": ("down", "down", "Remove the environment and prove that nothing is left."),
+    "status": ("status", "status", "Show the nodes of an environment."),
+    "list": ("list_", "list_", "Show all environments on this machine."),
+    "logs": ("logs", "logs", "Show or follow the output of nodes."),
+    "exec": ("exec_", "exec_", "Run a command inside a node."),
+    "seed": ("seed", "seed", "Load a seed into the environment."),
+    "run": ("run", "run", "Run a scenario against the environment."),
+    "judge": ("judge", "judge", "Judge a recorded run again, offline."),
+    "report": ("report", "report", "Write the report of a recorded run again."),
+    "gc": ("gc", "gc", "Remove environments that have expired or died."),
+    "init": ("init", "init", "Write a commented configuration and a small system to start from."),
+    "setup": ("setup", "setup", "Get the tools that are missing into the cache."),
+    "doctor": ("doctor", "doctor", "Explain what this machine can do, and what is missing."),
+    "schema": ("schema", "schema", "Print the JSON Schema of a file format."),
+}
+
+
+class Verbs(click.Group):
+    """The group of verbs; looks a verb up in `VERBS` and imports it on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """All verbs, in the order of a user's day."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        """The verb's command, or None for an unknown one."""
+        if name not in VERBS:
+            return None
+        module, attribute, _ = VERBS[name]
+        command: click.Command = getattr(importlib.import_module(f"envctl.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Lists the verbs without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in VERBS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, with the nearest verb in the message for an unknown one."""
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            from envctl.plugins import nearest
+
+            ctx.fail(f"no such command {args[0]!r}; {nearest(args[0], tuple(VERBS))}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="envctl")
+@click.option("--debug", is_flag=True, help="Show the stack trace of errors.")
+@click.option("-C", "directory", type=click.Path(exists=True, file_okay=False), help="Work in this directory instead.")
+@click.pass_context
+def cli(ctx: click.Context, *, debug: bool, directory: str | None) -> None:
+    """Production-shaped environments: up in seconds, hurt on purpose, judged by evidence, removed without a trace."""
+    ctx.obj = debug
+    if directory:
+        os.chdir(directory)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits; the one handler of errors."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = cli.main(args=arguments, prog_name="envctl", standalone_mode=False)
+    except EnvctlError as error:
+        sys.exit(_explain(error, debug="--debug" in arguments))
+    except click.exceptions.Abort:
+        sys.exit(_say("cancelled", Exit.CANCELLED))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(Exit.USAGE)
+    except KeyboardInterrupt:
+        sys.exit(_say("cancelled", Exit.CANCELLED))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has gone; nothing more to say
+        sys.exit(Exit.PASS)
+    sys.exit(code if isinstance(code, int) else Exit.PASS)
+
+
+def _explain(error: EnvctlError, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    hint = f"\nhint: {error.hint}" if error.hint else ""
+    return _say(f"error: {error.message}{hint}", error.exit_code)
+
+
+def _say(message: str, code: Exit) -> int:
+    print(message, file=sys.stderr)  # noqa: T201 — standard error is where people look
+    return int(code)
+
+
+if __name__ == "__main__":
+    main()
