@@ -56,8 +56,11 @@ class Reach(Protocol):
     def signal(self, node: str, signal: int) -> None:
         """Sends a signal to the node's main process; SIGKILL ends everything in the node."""
 
-    def hold(self, node: str) -> None:
-        """Tells the node's supervisor not to restart it from now on (until `release`)."""
+    def hold(self, node: str, lease_s: float) -> None:
+        """Tells the node's supervisor not to restart it until `release`, or until `lease_s` seconds from now.
+
+        Asking again renews the lease; when it runs out the node is released by itself.
+        """
 
     def release(self, node: str) -> None:
         """Lets the supervisor restart the node again, and starts it if it is down.  Idempotent."""

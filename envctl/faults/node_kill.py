@@ -1,0 +1,109 @@
+"""Node kill: SIGKILL to a node's main process, which ends everything in the node at once.
+
+With `restart: true` its supervisor starts it again; with `restart: false` it stays down until the fault is healed.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+from envctl.errors import UsageError
+from envctl.faults.base import Blast, Effect, World
+from envctl.faults.targets import nodes_named, pick
+from envctl.model.environment import Node
+from envctl.waiting import until
+
+KILLED = 128 + signal.SIGKILL
+OBSERVE_S = 10.0  # how long the kill may take to be seen
+RESTART_S = 30.0  # how long the supervisor may take to start the process again
+
+
+class NodeKill:
+    """`{fault: node-kill, target: payments, pick: 1, restart: true}`; `target` is a component or a node."""
+
+    name: ClassVar[str] = "node-kill"
+    schema: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "required": ["target"],
+        "additionalProperties": False,
+        "properties": {
+            "target": {"type": "string", "description": "component or node"},
+            "pick": {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"},
+            "restart": {"type": "boolean", "description": "default: true, the supervisor restarts it"},
+        },
+    }
+
+    def __init__(self, params: Mapping[str, Any], world: World) -> None:
+        self._params = params
+        self._world = world
+        self._restart = bool(params.get("restart", True))
+        self.instantaneous = self._restart
+
+    @classmethod
+    def build(cls, params: Mapping[str, Any], world: World) -> NodeKill:
+        """See `FaultKind.build`."""
+        return cls(params, world)
+
+    @classmethod
+    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+        """The target."""
+        return [("target", params["target"])] if isinstance(params.get("target"), str) else []
+
+    @cached_property
+    def _targets(self) -> tuple[Node, ...]:
+        """The nodes as they were when the fault was resolved; `starts` tells a new start from the old one."""
+        return pick(self._world, nodes_named(self._world, self._params["target"]), self._params.get("pick"))
+
+    def probe(self) -> Blast:
+        """See `Fault.probe`: every target must be alive, or its death could not be ours."""
+        dead = [node.name for node in self._targets if node.state != "ready"]
+        if dead:
+            raise UsageError(f"can't kill what is not alive: {', '.join(dead)}")
+        return Blast(self._targets, ", ".join(f"{node.name} (zone {node.zone})" for node in self._targets))
+
+    def undo(self) -> Mapping[str, Any]:
+        """See `Fault.undo`."""
+        return {"release": [node.name for node in self._targets]}
+
+    def apply(self, lease_s: float) -> None:
+        """See `Fault.apply`.  A renewal only renews the hold; nothing is killed twice."""
+        for node in self._targets:
+            if not self._restart:
+                self._world.reach.hold(node.name, lease_s)
+            if self._now(node).pid == node.pid:
+                self._world.reach.signal(node.name, signal.SIGKILL)
+
+    def verify(self) -> Effect:
+        """Each target ended by SIGKILL, and was started again or stays down, as asked."""
+        if not until(lambda: all(self._ended(node) for node in self._targets), OBSERVE_S):
+            return Effect(False, "not seen to die", self._detail())
+        if self._restart:
+            again = until(lambda: all(self._now(node).starts > node.starts for node in self._targets), RESTART_S)
+            return Effect(again, "exit 137, restarted" if again else "exit 137, not restarted", self._detail())
+        down = all(self._now(node).pid is None for node in self._targets)
+        return Effect(down, "exit 137, held down" if down else "exit 137, but it came back", self._detail())
+
+    def heal(self) -> None:
+        """See `Fault.heal`."""
+        for node in self._targets:
+            self._world.reach.release(node.name)
+
+    def absent(self) -> Effect:
+        """Every target is started again and ready."""
+        for node in self._targets:
+            self._world.reach.wait_ready(node.name, RESTART_S)
+        return Effect(True, "running again", self._detail())
+
+    def _now(self, node: Node) -> Node:
+        return self._world.reach.node(node.name)
+
+    def _ended(self, node: Node) -> bool:
+        now = self._now(node)
+        return now.exit_status == KILLED and (now.starts > node.starts or now.pid is None)
+
+    def _detail(self) -> dict[str, Any]:
+        now = [self._now(node) for node in self._targets]
+        return {"nodes": [{"node": n.name, "zone": n.zone, "exit_status": n.exit_status, "starts": n.starts} for n in now]}

@@ -1,0 +1,229 @@
+"""Consumer-group rebalance, in two modes.
+
+`churn`: a transient member that processes nothing joins and leaves again, so partitions are revoked and move.
+`evict`: members are removed by the admin API; each loses its partitions, notices, and joins again.
+The proof is the group's generation (classic groups) or epoch (KIP-848 groups), read from the group's own records in
+`__consumer_offsets`; "the assignment differs" would not do, because a cooperative group can end as it began.
+"""
+
+from __future__ import annotations
+
+import signal
+import struct
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from envctl.errors import CapabilityError, UsageError
+from envctl.faults.base import Blast, Effect, World
+from envctl.model.environment import Node
+from envctl.substrates.base import Process
+from envctl.waiting import until
+
+OFFSETS_TOPIC = "__consumer_offsets"
+CLASSIC_KEY, CONSUMER_KEY = 2, 3  # key versions of group metadata records: classic protocol, KIP-848
+SETTLE_S = 20.0  # how long a group may take to be stable again
+KNOWN_ASSIGNORS = ("range", "roundrobin", "cooperative-sticky")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A consumer group as its coordinator describes it."""
+
+    state: str
+    assignor: str
+    members: tuple[str, ...]  # member ids
+    topics: tuple[str, ...]
+    next_generation: bool  # True: the KIP-848 protocol
+
+
+class Rebalance:
+    """`{fault: rebalance, group: payments, mode: churn|evict, members: 1}`; with `for:` a churning member stays that long."""
+
+    name: ClassVar[str] = "rebalance"
+    schema: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "required": ["group"],
+        "additionalProperties": False,
+        "properties": {
+            "group": {"type": "string", "description": "consumer group"},
+            "mode": {"enum": ["churn", "evict"], "description": "default: churn"},
+            "members": {"type": "integer", "minimum": 1, "description": "evict: how many members; default: all"},
+        },
+    }
+    instantaneous = True
+
+    def __init__(self, params: Mapping[str, Any], world: World) -> None:
+        self._group_name: str = params["group"]
+        self._mode: str = params.get("mode", "churn")
+        self._count: int | None = params.get("members")
+        self._world = world
+        self._member: Process | None = None
+        self._before = 0
+        self._evicted: tuple[str, ...] = ()
+
+    @classmethod
+    def build(cls, params: Mapping[str, Any], world: World) -> Rebalance:
+        """See `FaultKind.build`."""
+        return cls(params, world)
+
+    @classmethod
+    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+        """The group."""
+        return [("group", params["group"])] if isinstance(params.get("group"), str) else []
+
+    def probe(self) -> Blast:
+        """See `Fault.probe`: the group must be stable, with an assignor that a transient member can speak."""
+        if not self._world.bootstrap:
+            raise UsageError("a rebalance needs a kafka component in the environment")
+        group = describe(self._world.bootstrap, self._group_name)
+        if not group.members:
+            raise UsageError(f"consumer group {self._group_name!r} has no members", hint=f"its state is {group.state}")
+        if self._mode == "churn" and not group.next_generation and group.assignor not in KNOWN_ASSIGNORS:
+            raise CapabilityError(f"group {self._group_name!r} uses the assignor {group.assignor!r}, which can't be joined from outside",
+                                  hint=f"use mode: evict, or one of {', '.join(KNOWN_ASSIGNORS)}")
+        if self._count is not None and self._count > len(group.members):
+            raise UsageError(f"asked to evict {self._count} of {len(group.members)} members of {self._group_name!r}")
+        return Blast(self._consumers(), f"{self._group_name}, {self._mode}")
+
+    def undo(self) -> Mapping[str, Any]:
+        """See `Fault.undo`: a member ends by itself, an eviction has nothing to undo."""
+        return {"transient_member_of": self._group_name} if self._mode == "churn" else {}
+
+    def apply(self, lease_s: float) -> None:
+        """See `Fault.apply`.  The transient member has its own clock and leaves when the lease is over."""
+        if self._member is not None or self._evicted:
+            return
+        self._before = generation(self._world.bootstrap, self._group_name)
+        group = describe(self._world.bootstrap, self._group_name)
+        if self._mode == "evict":
+            chosen = sorted(group.members)
+            self._evicted = tuple(self._world.rng.sample(chosen, self._count or len(chosen)))
+            evict(self._world.bootstrap, self._group_name, self._evicted)
+        else:
+            self._member = self._world.reach.popen(None, [
+                sys.executable, "-m", "envctl.faults.transient_member", self._world.bootstrap, self._group_name,
+                "consumer" if group.next_generation else group.assignor, str(lease_s), *group.topics])
+
+    def verify(self) -> Effect:
+        """The generation rose, and the group is stable again; evicted members are gone from it."""
+        until(lambda: generation(self._world.bootstrap, self._group_name) > self._before, SETTLE_S, poll_s=0.2)
+        stable = until(self._stable, SETTLE_S, poll_s=0.2)
+        after = generation(self._world.bootstrap, self._group_name)
+        stayed = set(self._evicted) & set(describe(self._world.bootstrap, self._group_name).members)
+        summary = f"generation {self._before} → {after}"
+        if stayed:
+            summary += f", {len(stayed)} evicted members are still there"
+        return Effect(after > self._before and not stayed, summary if stable else f"{summary}, not stable",
+                      {"before": self._before, "after": after, "evicted": list(self._evicted)})
+
+    def heal(self) -> None:
+        """See `Fault.heal`: the transient member leaves in an orderly way."""
+        if self._member is not None and self._member.poll() is None:
+            self._member.signal(signal.SIGTERM)
+            self._member.wait(10)
+
+    def absent(self) -> Effect:
+        """No transient member is left, and the group is stable."""
+        gone = self._member is None or self._member.poll() is not None
+        stable = until(self._stable, SETTLE_S, poll_s=0.2)
+        after = generation(self._world.bootstrap, self._group_name)
+        return Effect(gone and stable, f"generation {self._before} → {after}, stable" if stable else "the group is not stable",
+                      {"generation": after})
+
+    def _stable(self) -> bool:
+        group = describe(self._world.bootstrap, self._group_name)
+        return group.state.upper() == "STABLE" and bool(group.members)
+
+    def _consumers(self) -> tuple[Node, ...]:
+        components = self._world.topology.components.values()
+        names = {c.name for c in components if any(s.group == self._group_name for s in getattr(c, "consumes", ()))}
+        return tuple(node for node in self._world.reach.environment().nodes if node.component in names)
+
+
+def describe(bootstrap: str, group: str) -> Group:
+    """The group as its coordinator sees it now."""
+    from confluent_kafka import ConsumerGroupType
+    from confluent_kafka.admin import AdminClient
+
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    found = admin.describe_consumer_groups([group], request_timeout=10)[group].result()
+    topics = {part.topic for member in found.members if member.assignment for part in member.assignment.topic_partitions}
+    return Group(found.state.name, found.partition_assignor, tuple(member.member_id for member in found.members),
+                 tuple(sorted(topics)), found.type == ConsumerGroupType.CONSUMER)
+
+
+def evict(bootstrap: str, group: str, members: Sequence[str]) -> None:
+    """Removes members by id through the admin API; a dynamic member that is alive joins again under a new id."""
+    from kafka import KafkaAdminClient
+    from kafka.admin import MemberToRemove
+
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap.split(","))
+    try:
+        admin.remove_group_members(group, [MemberToRemove(member_id=member, reason="envctl rebalance") for member in members])
+    finally:
+        admin.close()
+
+
+def generation(bootstrap: str, group: str) -> int:
+    """The newest generation (or epoch) of a group in its records; 0 when it never had one."""
+    newest = 0
+    with _offsets_consumer(bootstrap, group) as messages:
+        for key, value in messages:
+            found = _generation_in(key, value, group)
+            newest = newest if found is None else found
+    return newest
+
+
+def _generation_in(key: bytes, value: bytes | None, group: str) -> int | None:
+    """The generation that one record of `__consumer_offsets` holds for the group, or None.
+
+    Source: GroupMetadataKey/Value and ConsumerGroupMetadataKey/Value in Apache Kafka's message schemas.
+    """
+    version, length = struct.unpack_from("!hh", key)
+    if version not in (CLASSIC_KEY, CONSUMER_KEY) or value is None or key[4 : 4 + length] != group.encode():
+        return None
+    if version == CONSUMER_KEY:
+        return int(struct.unpack_from("!i", value, 2)[0])
+    protocol_length = struct.unpack_from("!h", value, 2)[0]  # version, protocol type, then the generation
+    return int(struct.unpack_from("!i", value, 4 + max(protocol_length, 0))[0])
+
+
+@contextmanager
+def _offsets_consumer(bootstrap: str, group: str) -> Iterator[Iterator[tuple[bytes, bytes | None]]]:
+    """All records of the partition that holds the group, from its start to its end as of now."""
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "envctl-reader", "enable.auto.commit": False,
+                         "auto.offset.reset": "earliest", "enable.partition.eof": False, "isolation.level": "read_committed"})
+    try:
+        partitions = len(consumer.list_topics(OFFSETS_TOPIC, timeout=10).topics[OFFSETS_TOPIC].partitions)
+        partition = TopicPartition(OFFSETS_TOPIC, _java_hash(group) % partitions)
+        first, end = consumer.get_watermark_offsets(partition, timeout=10)
+        partition.offset = first
+        consumer.assign([partition])
+        yield _records(consumer, partition, end)
+    finally:
+        consumer.close()
+
+
+def _records(consumer: Any, partition: Any, end: int) -> Iterator[tuple[bytes, bytes | None]]:
+    """Reads up to `end`; the position, not the last message, tells the end, because compaction and markers leave gaps."""
+    import time
+
+    deadline = time.monotonic() + SETTLE_S
+    while consumer.position([partition])[0].offset < end and time.monotonic() < deadline:
+        for message in consumer.consume(500, timeout=0.2):
+            if message.error() is None and message.key() is not None:
+                yield message.key(), message.value()
+
+
+def _java_hash(text: str) -> int:
+    """`Math.abs(String.hashCode())` as Kafka uses it to choose a group's partition."""
+    value = 0
+    for unit in struct.unpack(f"<{len(text.encode('utf-16-le')) // 2}H", text.encode("utf-16-le")):
+        value = (value * 31 + unit) & 0xFFFFFFFF
+    signed = value - (1 << 32) if value >= 1 << 31 else value
+    return 0 if signed == -(1 << 31) else abs(signed)

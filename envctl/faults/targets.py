@@ -1,0 +1,47 @@
+"""From names in a scenario to the nodes a fault touches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from envctl.errors import UsageError
+from envctl.faults.base import World
+from envctl.model.environment import Node
+
+
+def nodes_named(world: World, name: str) -> tuple[Node, ...]:
+    """All nodes of a component, or the one node of that name.  Raises UsageError when there is none."""
+    nodes = world.reach.environment().nodes
+    found = tuple(node for node in nodes if name in (node.component, node.name))
+    if not found:
+        known = sorted({node.component for node in nodes})
+        raise UsageError(f"no node of this environment is called {name!r}", hint=f"components here: {', '.join(known)}")
+    return found
+
+
+def pick(world: World, nodes: Sequence[Node], count: int | None) -> tuple[Node, ...]:
+    """`count` of the nodes, drawn from the fault's own random numbers, in their order; all when None."""
+    if count is None:
+        return tuple(nodes)
+    if count > len(nodes):
+        raise UsageError(f"asked to pick {count} of {len(nodes)} nodes", hint="pick at most as many as there are")
+    drawn = world.rng.sample(range(len(nodes)), count)
+    return tuple(nodes[index] for index in sorted(drawn))
+
+
+def ratio(value: str | float) -> float:
+    """`"20 %"` or 0.2 as a ratio between 0 and 1.  Raises UsageError outside that range."""
+    text = str(value).strip()
+    try:
+        number = float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise UsageError(f"{value!r} is not a ratio", hint="write it like 20 % or 0.2") from None
+    if not 0 <= number <= 1:
+        raise UsageError(f"{value!r} is not between 0 % and 100 %")
+    return number
+
+
+def slug(text: str) -> str:
+    """A name that packet rules accept."""
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")

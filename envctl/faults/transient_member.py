@@ -1,0 +1,42 @@
+"""A consumer-group member that processes nothing: `python -m … BOOTSTRAP GROUP ASSIGNOR LEASE_SECONDS TOPIC…`.
+
+It joins, waits until it was given partitions (or until the lease is over), stays until it is told to leave or a moment
+after its assignment, and leaves.  It never commits, so whoever gets its partitions next starts where the group stood.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from typing import Any
+
+STAY_S = 1.0  # long enough for the others to have noticed
+
+
+def main(argv: list[str]) -> None:
+    """Joins and leaves."""
+    from confluent_kafka import Consumer
+
+    bootstrap, group, assignor, lease_s, *topics = argv
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    protocol = {"group.protocol": "consumer"} if assignor == "consumer" else {
+        "partition.assignment.strategy": assignor, "session.timeout.ms": 6000}
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False,
+                         "client.id": "envctl-transient-member", "auto.offset.reset": "earliest", **protocol})
+    leave_at = time.monotonic() + float(lease_s)
+
+    def assigned(_consumer: Any, _partitions: Any) -> None:
+        nonlocal leave_at
+        leave_at = min(leave_at, time.monotonic() + STAY_S)
+
+    try:
+        consumer.subscribe(topics, on_assign=assigned)
+        while time.monotonic() < leave_at:
+            consumer.poll(0.1)
+    finally:
+        consumer.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
