@@ -1,0 +1,41 @@
+# Everything starts from `make demo` or `make test`; each makes what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+SCENARIO ?= checkout-under-fire
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint types setup bench clean help
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+demo: setup  ## the shop under fire: up, seeded, replayed, hurt, judged, reported, removed
+	$(BIN)/envctl ci --full --scenario $(SCENARIO)
+
+test: setup  ## all tests, on real engines
+	$(BIN)/pytest
+
+lint: .venv/installed  ## style, layers
+	$(BIN)/ruff check
+	$(BIN)/lint-imports
+
+types: .venv/installed  ## types
+	$(BIN)/mypy
+
+setup: .venv/installed  ## the virtual environment and the tools envctl needs, into the user's cache
+	$(BIN)/envctl setup
+
+bench: setup  ## figures for bench/RESULTS.md
+	$(BIN)/python -m bench
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("envctl needs Python 3.11 or newer, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python has no venv module: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+clean:  ## remove the virtual environment and every environment's files of this checkout
+	-$(BIN)/envctl down --all
+	rm -rf .venv .envctl
