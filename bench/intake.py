@@ -1,0 +1,126 @@
+"""How many spans a second the intake takes, whether any is lost, and in how much memory.
+
+A client process sends pre-encoded requests (15 attributes a span) over kept-alive HTTP connections or gRPC, at a fixed rate
+and as fast as it can; afterwards the spans in the file are counted against those that were acknowledged.
+
+    python bench/intake.py [--seconds 10] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from envctl.telemetry import raw
+
+GRPC_PATH = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+
+
+def request(batch: int) -> bytes:
+    """One export request of `batch` spans."""
+    message = ExportTraceServiceRequest()
+    spans = message.resource_spans.add().scope_spans.add().spans
+    for _ in range(batch):
+        span = spans.add(
+            trace_id=os.urandom(16), span_id=os.urandom(8), parent_span_id=os.urandom(8), name="GET /products",
+            kind=2, start_time_unix_nano=time.time_ns(), end_time_unix_nano=time.time_ns(),
+        )
+        for number in range(15):
+            span.attributes.add(key=f"http.attribute.{number}").value.string_value = f"value-{number}"
+    return message.SerializeToString()
+
+
+def send_http(port: int, body: bytes, count: int, rate: float) -> int:
+    """Sends `count` requests, `rate` a second (0: at once); returns how many were acknowledged."""
+    link = socket.create_connection(("127.0.0.1", port))
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    head = f"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: {len(body)}\r\n\r\n"
+    wire, begin, good = head.encode() + body, time.monotonic(), 0
+    for number in range(count):
+        pace(begin, number, rate)
+        link.sendall(wire)
+        good += link.recv(4096).startswith(b"HTTP/1.1 200")
+    return good
+
+
+def send_grpc(port: int, body: bytes, count: int, rate: float) -> int:
+    """As `send_http`, over gRPC with eight requests in flight."""
+    import grpc
+
+    begin, good, flying = time.monotonic(), 0, []
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary(GRPC_PATH)
+        for number in range(count):
+            pace(begin, number, rate)
+            flying.append(call.future(body, timeout=30))
+            if len(flying) == 8:
+                good += flying.pop(0).code() is grpc.StatusCode.OK
+        return good + sum(one.code() is grpc.StatusCode.OK for one in flying)
+
+
+def pace(begin: float, number: int, rate: float) -> None:
+    """Waits until the request is due."""
+    if rate and (left := begin + number / rate - time.monotonic()) > 0:
+        time.sleep(left)
+
+
+def cpu_and_peak(pid: int) -> tuple[float, float]:
+    """CPU seconds and peak resident megabytes of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    peak = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), int(peak.split()[1]) / 1024
+
+
+def measure(protocol: str, batch: int, spans_per_s: float, seconds: float) -> dict[str, object]:
+    """One measurement against a fresh intake."""
+    with tempfile.TemporaryDirectory() as directory:
+        command = [sys.executable, "-m", "envctl.telemetry.intake", "--directory", directory, "--host", "127.0.0.1"]
+        server = subprocess.Popen([*command, "--http-port", "0", "--grpc-port", "0"], stdout=subprocess.PIPE, text=True)
+        try:
+            _, http_port, grpc_port = server.stdout.readline().split()
+            send, port = (send_http, int(http_port)) if protocol == "http" else (send_grpc, int(grpc_port))
+            body, count = request(batch), int((spans_per_s or 20_000) * seconds / batch)
+            before, begin = cpu_and_peak(server.pid)[0], time.monotonic()
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                good = pool.apply(send, (port, body, count, spans_per_s / batch))
+            took = time.monotonic() - begin
+            after, peak = cpu_and_peak(server.pid)
+        finally:
+            server.terminate()
+            server.wait()
+        stored = sum(len(one) == len(body) for _, one in raw.read(Path(directory, "traces.bin"))) * batch
+    return {
+        "protocol": protocol, "batch": batch, "asked_per_s": spans_per_s or "as fast as possible", "sent": count * batch,
+        "acknowledged": good * batch, "stored": stored, "lost": count * batch - stored,
+        "spans_per_s": round(stored / took), "cpu_cores": round((after - before) / took, 2), "peak_mb": round(peak, 1),
+    }
+
+
+def main() -> int:
+    """Prints one line a measurement; fails when a span is lost or 150 MB are exceeded."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    bad = False
+    for protocol in ("http", "grpc"):
+        for batch in (512, 20):
+            for rate in (10_000, 50_000):
+                row = measure(protocol, batch, rate, options.seconds)
+                bad |= row["lost"] != 0 or row["peak_mb"] > 150
+                print(json.dumps(row) if options.json else "  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
