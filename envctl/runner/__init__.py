@@ -1,0 +1,1 @@
+"""Walks a scenario's timeline inside the environment and writes the record."""

@@ -1,0 +1,167 @@
+"""Reads the streams a scenario observes: topics, tables, answers."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from envctl import plugins
+from envctl.errors import EnvctlError, ResourceError
+from envctl.model.event import Observation, Step
+from envctl.model.scenario import Scenario, Stream
+from envctl.model.topology import Kafka, Topology
+from envctl.record import RecordWriter, pick
+from envctl.substrates.base import Reach
+
+READ_S = 20.0  # how long one topic may take to read
+
+
+@dataclass(slots=True)
+class Collector:
+    """Reads streams into the record, a round at a time."""
+
+    reach: Reach
+    topology: Topology
+    scenario: Scenario
+    bootstrap: str
+    record: RecordWriter
+    now_ns: Callable[[], int]
+    epoch_ns: int  # wall clock at the run's start
+    _starts: dict[str, dict[int, int]] = field(default_factory=dict)
+
+    def remember_starts(self) -> None:
+        """Notes where each topic ends before the run, so that only the run's own messages are observed."""
+        for stream in self.scenario.streams.values():
+            if stream.topic:
+                self._starts[stream.topic] = _ends(self.bootstrap, stream.topic)
+
+    def round(self) -> None:
+        """Reads every stream once; a stream that can't be read says so and the others are read all the same."""
+        for stream in self.scenario.streams.values():
+            if not stream.operation:
+                self._observe(stream)
+        self.record.sync()
+
+    def _observe(self, stream: Stream) -> None:
+        self.record.write(Step(at_ns=self.now_ns(), name="observe", edge="begin", detail={"stream": stream.name}))
+        detail: dict[str, Any] = {"stream": stream.name}
+        try:
+            for observation in self._read(stream):
+                self.record.write(observation)
+        except Exception as error:  # noqa: BLE001 — drivers raise their own errors; each makes the stream unread, not the run
+            detail["error"] = error.message if isinstance(error, EnvctlError) else f"{type(error).__name__}: {error}"
+        self.record.write(Step(at_ns=self.now_ns(), name="observe", edge="end", ok="error" not in detail, detail=detail))
+
+    def _read(self, stream: Stream) -> Iterator[Observation]:
+        if stream.topic:
+            return self._messages(stream)
+        rows = self._rows(stream) if stream.sql else self._answers(stream)
+        source = {"component": stream.component} | ({"database": stream.database} if stream.database else {})
+        return (self._observation(stream, row, source, self.now_ns()) for row in rows)
+
+    def _observation(self, stream: Stream, roots: Mapping[str, Any], source: Mapping[str, Any], at_ns: int) -> Observation:
+        found = {name: pick(expression, roots) for name, expression in stream.fields.items()}
+        return Observation(at_ns=at_ns, stream=stream.name, id=_text(found.get("id")), key=_text(found.get("key")),
+                           order=found.get("order"), value=found.get("value"), source=source)
+
+    def _messages(self, stream: Stream) -> Iterator[Observation]:
+        for message in _messages(self.bootstrap, stream.topic, self._starts.get(stream.topic, {})):
+            headers = {name: value.decode(errors="replace") for name, value in message.headers() or () if value is not None}
+            key = (message.key() or b"").decode(errors="replace")
+            roots = {"value": _json(message.value()), "key": key, "headers": headers}
+            source = {"topic": message.topic(), "partition": message.partition(), "offset": message.offset()}
+            if "traceparent" in headers:
+                source["trace_id"] = headers["traceparent"].split("-")[1]
+            at_ns = message.timestamp()[1] * 1_000_000 - self.epoch_ns
+            yield self._observation(stream, roots, source, at_ns)
+
+    def _rows(self, stream: Stream) -> Iterator[Mapping[str, Any]]:
+        import psycopg
+        from psycopg.rows import dict_row
+
+        component = self.topology.components[stream.component]
+        endpoints = plugins.load("envctl.engines", component.kind)().endpoints(component)
+        with psycopg.connect(endpoints[f"{stream.database}.url"], row_factory=dict_row, connect_timeout=5) as connection:
+            yield from connection.execute(stream.sql.encode())
+
+    def _answers(self, stream: Stream) -> Iterator[Mapping[str, Any]]:
+        node = next((n for n in self.reach.environment().nodes_of(stream.component) if n.state == "ready"), None)
+        if node is None:
+            raise ResourceError(f"no node of {stream.component} is ready")
+        port = node.ports.get("http") or next(iter(node.ports.values()))
+        with urllib.request.urlopen(f"http://{node.address}:{port}{stream.http}", timeout=10) as answer:
+            rows = json.load(answer)
+        if not isinstance(rows, list):
+            raise ResourceError(f"{stream.component} answered {stream.http} with something that is not a list")
+        yield from rows
+
+
+def bootstrap_of(topology: Topology, selected: tuple[str, ...]) -> str:
+    """Bootstrap servers of the environment's Kafka, as seen from inside; empty without one."""
+    for component in topology.components.values():
+        if isinstance(component, Kafka) and component.name in selected:
+            return str(plugins.load("envctl.engines", "kafka")().endpoints(component)["bootstrap"])
+    return ""
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _json(value: bytes | None) -> Any:
+    try:
+        return json.loads(value or b"null")
+    except ValueError:
+        return (value or b"").decode(errors="replace")
+
+
+def _consumer(bootstrap: str) -> Any:
+    from confluent_kafka import Consumer
+
+    return Consumer({"bootstrap.servers": bootstrap, "group.id": "envctl-observer", "enable.auto.commit": False,
+                     "isolation.level": "read_committed", "fetch.wait.max.ms": 20})
+
+
+def _ends(bootstrap: str, topic: str) -> dict[int, int]:
+    """Partition → offset behind its last message."""
+    from confluent_kafka import TopicPartition
+
+    consumer = _consumer(bootstrap)
+    try:
+        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
+    finally:
+        consumer.close()
+
+
+def _messages(bootstrap: str, topic: str, starts: Mapping[int, int]) -> Iterator[Any]:
+    """All messages from `starts` to the end as of now.  Raises ResourceError when they can't be read in time."""
+    from confluent_kafka import TopicPartition
+
+    ends = _ends(bootstrap, topic)
+    consumer = _consumer(bootstrap)
+    try:
+        wanted = [TopicPartition(topic, p, starts.get(p, 0)) for p, end in ends.items() if end > starts.get(p, 0)]
+        consumer.assign(wanted)
+        deadline = time.monotonic() + READ_S
+        while any(p.offset < ends[p.partition] for p in _positions(consumer, wanted)):
+            if time.monotonic() > deadline:
+                raise ResourceError(f"topic {topic} could not be read to its end in {READ_S:.0f} s")
+            for message in consumer.consume(1000, timeout=0.1):
+                if message.error() is None and message.offset() < ends[message.partition()]:
+                    yield message
+    finally:
+        consumer.close()
+
+
+def _positions(consumer: Any, wanted: list[Any]) -> Iterator[Any]:
+    """Where reading stands; a partition nothing was read from yet stands at its start."""
+    starts = {p.partition: p.offset for p in wanted}
+    for position in consumer.position(wanted) if wanted else ():
+        if position.offset < 0:
+            position.offset = starts[position.partition]
+        yield position

@@ -1,0 +1,210 @@
+"""One fault of the timeline, walked through its contract: every stage leaves an event, and healing always happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from envctl import plugins
+from envctl.errors import EnvctlError, ResourceError, UsageError
+from envctl.faults.base import Blast, Effect, Fault, World
+from envctl.model.event import FaultEdge
+from envctl.model.scenario import Condition, FaultSpec, Scenario
+from envctl.model.topology import Topology
+from envctl.record import RecordWriter
+from envctl.runner.live import Live
+from envctl.substrates.base import Reach
+
+LEASE_S = 8.0  # how long a fault outlives an injector that was killed
+RENEW_S = 2.0
+STEADY_FOR_S = 1.0  # steady conditions must hold this long before a recovery is believed
+POLL_S = 0.1
+
+Stage = Literal["probe", "journal", "apply", "verify", "hold", "heal", "absent", "recover"]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """What all faults of one run share."""
+
+    reach: Reach
+    topology: Topology
+    scenario: Scenario
+    bootstrap: str
+    directory: Path  # the run's
+    record: RecordWriter
+    live: Live
+    now_ns: Callable[[], int]
+    stopping: threading.Event  # set: heal at once and start nothing more
+
+
+def build(field: Field, spec: FaultSpec) -> Fault:
+    """The fault of one entry of the timeline, with randomness of its own drawn from the scenario's seed."""
+    scratch = field.directory / "faults" / spec.id
+    scratch.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(f"{field.scenario.rng_seed}/{spec.id}")
+    world = World(field.reach, field.topology, rng, scratch, field.bootstrap)
+    fault: Fault = plugins.load("envctl.faults", spec.fault).build(spec.params, world)
+    return fault
+
+
+def check_limits(scenario: Scenario, blast: Blast) -> None:
+    """Refuses a fault that reaches further than the scenario allows.  Raises UsageError."""
+    limits, zones = scenario.limits, {node.zone for node in blast.nodes}
+    if limits.max_nodes is not None and len(blast.nodes) > limits.max_nodes:
+        raise UsageError(f"{blast.summary}: touches {len(blast.nodes)} nodes, the scenario's limit is {limits.max_nodes}")
+    if limits.max_zones is not None and len(zones) > limits.max_zones:
+        raise UsageError(f"{blast.summary}: touches {len(zones)} zones, the scenario's limit is {limits.max_zones}")
+
+
+class FaultRun(threading.Thread):
+    """Walks one fault.  `done` is set when it has recovered or given up; `healed` tells whether it is known to be gone."""
+
+    def __init__(self, field: Field, spec: FaultSpec, fault: Fault) -> None:
+        super().__init__(name=f"fault {spec.id}", daemon=True)
+        self.spec = spec
+        self.done = threading.Event()
+        self.recovered = False
+        self._field = field
+        self._fault = fault
+        self._blast = Blast((), "")
+        self._applied = False
+
+    def run(self) -> None:
+        """The contract, in order.  A stage that fails skips to healing; healing is never skipped."""
+        try:
+            self._act()
+        except Exception as error:  # noqa: BLE001 — whatever it was, the fault must be healed and the reason recorded
+            self._note_error(error)
+        finally:
+            try:
+                if self._applied:
+                    self._undo()
+            except Exception as error:  # noqa: BLE001
+                self._note_error(error)
+            self.done.set()
+
+    def _act(self) -> None:
+        self._stage("probe", self._probe)
+        self._stage("journal", self._journal)
+        self._applied = True
+        self._stage("apply", lambda: self._fault.apply(LEASE_S))
+        renewer = _Renewer(self._fault)
+        try:
+            self._measured("verify", self._fault.verify)
+            if not self._fault.instantaneous:
+                self._hold()
+        finally:
+            renewer.stop()
+
+    def _probe(self) -> str:
+        self._blast = self._fault.probe()
+        check_limits(self._field.scenario, self._blast)
+        return self._blast.summary
+
+    def _journal(self) -> None:
+        """Appends the undo to the run's journal, on the disk before the fault acts."""
+        line = json.dumps({"fault": self.spec.id, "kind": self.spec.fault, "undo": dict(self._fault.undo())})
+        with (self._field.directory / "journal.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _hold(self) -> None:
+        """Keeps the fault acting for its time, then measures again: what acted at first may have ended on the way."""
+        begun = time.monotonic()
+        while time.monotonic() < begun + (self.spec.for_s or 0.0) and not self._field.stopping.wait(POLL_S):
+            pass
+        if not self._field.stopping.is_set():
+            self._measured("hold", self._fault.verify)
+
+    def _undo(self) -> None:
+        self._stage("heal", self._fault.heal)
+        healed_ns = self._field.now_ns()
+        self._measured("absent", self._fault.absent)
+        if not self._field.stopping.is_set():
+            self._recover(healed_ns)
+
+    def _recover(self, healed_ns: int) -> None:
+        """Waits until every steady-state condition holds again, counting only what was due after the healing."""
+        deadline = time.monotonic() + self._field.scenario.recover_within_s
+        answers: list[tuple[Condition, bool | None]] = []
+        since: float | None = None
+        while time.monotonic() < deadline and not self._field.stopping.is_set():
+            answers = [(c, self._field.live.meets(c, healed_ns)) for c in self._field.scenario.steady]
+            if not all(met for _, met in answers):
+                since = None
+            elif since is None:
+                since = time.monotonic()
+            elif time.monotonic() - since >= STEADY_FOR_S:
+                self.recovered = True
+                break
+            time.sleep(POLL_S)
+        took = (self._field.now_ns() - healed_ns) / 1e9 - STEADY_FOR_S
+        unmet = [c.text for c, met in answers if met is False]
+        unknown = [c.text for c, met in answers if met is None]
+        summary = f"recovered in {max(took, 0):.1f} s" if self.recovered else _not_recovered(unmet, unknown)
+        self._event("recover", self.recovered, summary, {"seconds": max(took, 0.0), "unmet": unmet, "unknown": unknown})
+
+    def _stage(self, name: Stage, work: Callable[[], Any]) -> None:
+        try:
+            said = work()
+        except Exception as error:
+            self._event(name, ok=False, summary=str(error), detail={"error": repr(error)})
+            raise
+        self._event(name, ok=True, summary=said if isinstance(said, str) else "")
+
+    def _measured(self, name: Stage, measure: Callable[[], Effect]) -> None:
+        try:
+            effect = measure()
+        except EnvctlError as error:
+            effect = Effect(shown=False, summary=error.message)
+        self._event(name, effect.shown, effect.summary, dict(effect.detail))
+
+    def _event(self, edge: Stage, ok: bool, summary: str = "", detail: dict[str, Any] | None = None) -> None:
+        self._field.record.write(FaultEdge(at_ns=self._field.now_ns(), id=self.spec.id, fault=self.spec.fault, edge=edge,
+                                           ok=ok, summary=summary, detail=detail or {}))
+        self._field.record.sync()
+
+    def _note_error(self, error: Exception) -> None:
+        from envctl.model.event import Log
+
+        self._field.record.write(Log(at_ns=self._field.now_ns(), level="error", message=f"fault {self.spec.id}: {error}",
+                                     detail={"traceback": traceback.format_exc()}))
+
+
+def _not_recovered(unmet: list[str], unknown: list[str]) -> str:
+    if unmet:
+        return f"not recovered: {'; '.join(unmet)}"
+    return f"recovery could not be measured: {'; '.join(unknown) or 'the run was stopped'}"
+
+
+class _Renewer(threading.Thread):
+    """Renews a fault's lease while it is held; when this process dies, so does the fault."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(name="lease", daemon=True)
+        self._fault = fault
+        self._over = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        """Renews until told to stop; a refused renewal is not repeated, and the next verification tells the tale."""
+        while not self._over.wait(RENEW_S):
+            try:
+                self._fault.apply(LEASE_S)
+            except ResourceError:
+                return
+
+    def stop(self) -> None:
+        """Returns when no renewal can follow any more."""
+        self._over.set()
+        self.join()

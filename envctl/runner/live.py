@@ -1,0 +1,138 @@
+"""What a run looks like right now: the measures that steady-state and stop conditions speak of."""
+
+from __future__ import annotations
+
+import operator
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from envctl.model.event import Op, Sample
+from envctl.model.scenario import Comparison, Condition
+
+WINDOW_S = 5.0
+FEWEST = 10  # operations below which a ratio or a percentile says nothing
+COMPARE: dict[Comparison, Callable[[float, float], bool]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    name: str
+    ok: bool
+    latency_s: float  # from the intended start
+    due_ns: int
+    end_ns: int
+
+
+class Live:
+    """Operations and samples of the newest seconds; fed by the driver's and the samplers' threads."""
+
+    def __init__(self, now_ns: Callable[[], int], window_s: float = WINDOW_S) -> None:
+        self._now_ns = now_ns
+        self._window_ns = int(window_s * 1e9)
+        self._lock = threading.Lock()
+        self._open: dict[int, Op] = {}
+        self._done: deque[_Done] = deque()
+        self._samples: dict[tuple[str, str], dict[str, float | None]] = {}
+        self.completed = 0
+        self.succeeded = 0
+
+    def operation(self, event: Op) -> None:
+        """Takes an edge of an operation."""
+        with self._lock:
+            if event.type == "invoke":
+                self._open[event.op] = event
+                return
+            begun = self._open.pop(event.op, None)
+            if begun is None or (isinstance(event.value, dict) and event.value.get("sent") is False):
+                return
+            due = begun.due_ns if begun.due_ns is not None else begun.at_ns
+            ok = event.type == "ok"
+            self.completed += 1
+            self.succeeded += ok
+            self._done.append(_Done(event.f, ok, (event.at_ns - due) / 1e9, due, event.at_ns))
+            self._forget()
+
+    def sample(self, sample: Sample) -> None:
+        """Takes a sample; the newest per subject and partition (or node) counts."""
+        attrs = sample.attrs
+        subject = str(attrs.get("group") or attrs.get("node") or "")
+        part = f"{attrs.get('topic', '')}/{attrs.get('partition', '')}"
+        with self._lock:
+            self._samples.setdefault((sample.measure, subject), {})[part] = sample.value
+
+    def _forget(self) -> None:
+        oldest = self._now_ns() - 12 * self._window_ns
+        while self._done and self._done[0].end_ns < oldest:
+            self._done.popleft()
+
+    def value(self, condition: Condition, since_ns: int = 0) -> float | None:
+        """The measure over the newest window, counting only operations that were due after `since_ns`.
+
+        None where there are too few samples to say anything.
+        """
+        if condition.measure == "lag":
+            return self._total("kafka.consumer_group.lag", condition.subject)
+        start = max(self._now_ns() - self._window_ns, since_ns)
+        with self._lock:
+            done = [d for d in self._done if d.end_ns >= start and d.due_ns >= since_ns
+                    and condition.subject in ("traffic", d.name)]
+        return _over(done, condition.measure, self._window_ns / 1e9)
+
+    def _total(self, measure: str, subject: str) -> float | None:
+        """Sum over a subject's parts; unknown when any part is unknown or nothing was sampled."""
+        with self._lock:
+            parts = list(self._samples.get((measure, subject), {}).values())
+        known = [value for value in parts if value is not None]
+        return sum(known) if parts and len(known) == len(parts) else None
+
+    def meets(self, condition: Condition, since_ns: int = 0) -> bool | None:
+        """Whether the condition holds now; None when nothing can be said."""
+        value = self.value(condition, since_ns)
+        return None if value is None else COMPARE[condition.comparison](value, condition.threshold)
+
+
+def _over(done: list[_Done], measure: str, window_s: float) -> float | None:
+    if measure == "throughput":
+        return len(done) / window_s
+    if len(done) < FEWEST:
+        return None
+    if measure in ("success_rate", "error_rate"):
+        ratio = sum(d.ok for d in done) / len(done)
+        return ratio if measure == "success_rate" else 1 - ratio
+    return percentile([d.latency_s for d in done], share_of(measure))
+
+
+def share_of(measure: str) -> float:
+    """`p95` → 0.95, `p999` → 0.999, `max` → 1."""
+    digits = measure.removeprefix("p")
+    return 1.0 if measure == "max" else int(digits) / 10 ** len(digits)
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    """Nearest-rank percentile (`share` between 0 and 1) of at least one value."""
+    ordered = sorted(values)
+    rank = max(1, -(-len(ordered) * round(share * 1000) // 1000))  # ceiling, without rounding errors of floats
+    return ordered[min(rank, len(ordered)) - 1]
+
+
+class Held:
+    """Whether a condition has held without a break for the time it asks for."""
+
+    def __init__(self, condition: Condition) -> None:
+        self.condition = condition
+        self._since: float | None = None
+
+    def update(self, met: bool | None) -> bool:
+        """Takes the newest answer; an unknown one breaks the row."""
+        now = time.monotonic()
+        if not met:
+            self._since = None
+            return False
+        if self._since is None:
+            self._since = now
+        return now - self._since >= self.condition.hold_s

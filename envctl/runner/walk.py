@@ -1,0 +1,278 @@
+"""The run itself: steady state, traffic, faults, settling, collecting; each step leaves its edges in the record."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from envctl import plugins
+from envctl.errors import EnvctlError, UsageError
+from envctl.model.event import Log, Op, Sample, Step
+from envctl.model.scenario import Condition, FaultSpec, Scenario
+from envctl.model.topology import Topology
+from envctl.record import EVENTS, Record, RecordWriter, RunManifest
+from envctl.runner.collect import Collector, bootstrap_of
+from envctl.runner.faulting import FaultRun, Field, build, check_limits
+from envctl.runner.live import Held, Live
+from envctl.runner.traffic import Driver
+from envctl.substrates.base import Reach
+from envctl.waiting import until
+
+POLL_S = 0.1
+STEADY_S = 15.0  # how long the first fault waits for the steady state before the run is given up
+READY_TO_HURT_S = 15.0  # how long a fault's targets may take to be there (a group that still forms)
+ROUNDS_S = (1.0, 1.0, 2.0, 2.0, 4.0)  # pauses between rounds of collecting; the last one repeats
+SPANS_QUIET_S = 3.0  # twice the longest export interval, and a little
+
+
+@dataclass(slots=True)
+class Run:
+    """One walk through a scenario.  `stopping` is set by a signal, a stop condition or the deadline; `reason` says which."""
+
+    directory: Path
+    reach: Reach
+    topology: Topology
+    scenario: Scenario
+    manifest: RunManifest
+    stopping: threading.Event = field(default_factory=threading.Event)
+    reason: str = ""
+    record: RecordWriter = field(init=False)
+    live: Live = field(init=False)
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        """Opens the record."""
+        self.record = RecordWriter(self.directory / EVENTS)
+        self.live = Live(self.now_ns)
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the run's start."""
+        return time.monotonic_ns() - self.manifest.clock_ns
+
+    def stop(self, reason: str) -> None:
+        """Ends the run early: faults heal, traffic ends, what there is gets judged.  The first reason counts."""
+        if not self.stopping.is_set():
+            self.reason = reason
+            self.stopping.set()
+
+    @contextmanager
+    def step(self, name: str, **detail: Any) -> Iterator[dict[str, Any]]:
+        """Records both edges of a step; the body may add to the detail of its end, `ok` among it."""
+        self.record.write(Step(at_ns=self.now_ns(), name=name, edge="begin", detail=detail))
+        said: dict[str, Any] = {}
+        try:
+            yield said
+        except Exception as error:
+            said |= {"ok": False, "error": str(error)}
+            raise
+        finally:
+            ok = bool(said.pop("ok", True))
+            self.record.write(Step(at_ns=self.now_ns(), name=name, edge="end", ok=ok, detail=detail | said))
+            self.record.sync()
+
+    # The walk
+
+    def walk(self) -> None:
+        """From the first event to the last.  Raises EnvctlError for what makes a run impossible (and says so in the record)."""
+        with self.step("run") as said:
+            bootstrap = bootstrap_of(self.topology, tuple(s.component for s in self.manifest.components))
+            ground = Field(self.reach, self.topology, self.scenario, bootstrap, self.directory, self.record, self.live,
+                           self.now_ns, self.stopping)
+            self._preflight(ground)
+            collector = Collector(self.reach, self.topology, self.scenario, bootstrap, self.record, self.now_ns,
+                                  self.manifest.epoch_ns)
+            collector.remember_starts()
+            with self._watched(bootstrap):
+                self._traffic(ground)
+                self._settle(collector)
+            if self.reason:
+                said |= {"ok": False, "reason": self.reason}
+
+    def _preflight(self, ground: Field) -> None:
+        """Every fault's targets, capabilities and reach, before anything starts; what is missing is refused here."""
+        with self.step("preflight"):
+            for spec in self.scenario.faults:
+                check_limits(self.scenario, _probe(ground, spec))
+
+    @contextmanager
+    def _watched(self, bootstrap: str) -> Iterator[None]:
+        """Samplers and watchers run meanwhile."""
+        from envctl.telemetry.samplers import Samplers
+
+        samplers = Samplers(self.reach, self.topology, bootstrap, self.now_ns, self._sampled, self.record.write)
+        samplers.start()
+        watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            samplers.stop()
+            watcher.join()
+
+    def _sampled(self, sample: Sample) -> None:
+        self.live.sample(sample)
+        self.record.write(sample)
+
+    def _operated(self, event: Op) -> None:
+        self.live.operation(event)
+        self.record.write(event)
+
+    def _traffic(self, ground: Field) -> None:
+        with self.step("traffic") as said:
+            driver = Driver(self.directory, self.scenario, self.reach.environment(), self.manifest, self._operated)
+            begun = time.monotonic()
+            try:
+                self._timeline(ground, driver, begun)
+            finally:
+                driver.stop()
+            said |= {"planned": driver.planned, "ok": driver.failure == "", "error": driver.failure}
+
+    def _timeline(self, ground: Field, driver: Driver, begun: float) -> None:
+        """Starts each fault when its time has come; ends when traffic and faults are over, or the run is stopped."""
+        runs: dict[str, FaultRun] = {}
+        waiting = list(self.scenario.faults)
+        steady = _Once(self._steady)
+        while not self.stopping.is_set() and (waiting or driver.alive or any(not r.done.is_set() for r in runs.values())):
+            for spec in [s for s in waiting if _due(s, time.monotonic() - begun, runs)]:
+                waiting.remove(spec)
+                if steady("before"):
+                    runs[spec.id] = FaultRun(ground, spec, build(ground, spec))
+                    runs[spec.id].start()
+            if waiting and not driver.alive and not any(_pending(s, runs) for s in waiting):
+                break
+            time.sleep(POLL_S)
+        for run in runs.values():
+            run.done.wait()
+        if not self.stopping.is_set():
+            self._steady("after", wait_s=0.0 if runs else STEADY_S)
+
+    def _steady(self, phase: str, wait_s: float = STEADY_S) -> bool:
+        """Whether the steady state holds (or comes to hold in time); the answer is an event with every condition's value."""
+        with self.step("steady", phase=phase) as said:
+            until(lambda: self.stopping.is_set() or all(self.live.meets(c) for c in self.scenario.steady), wait_s, poll_s=POLL_S)
+            answers = [self._answer(condition) for condition in self.scenario.steady]
+            said |= {"conditions": answers, "ok": all(answer["ok"] for answer in answers)}
+            if phase == "before" and not said["ok"]:
+                self.stop("the steady state was not reached, so no fault was applied")
+            return bool(said["ok"])
+
+    def _answer(self, condition: Condition) -> dict[str, Any]:
+        value = self.live.value(condition)
+        return {"text": condition.text, "value": value, "ok": self.live.meets(condition)}
+
+    # Beside the walk
+
+    def _watch(self) -> None:
+        """Stop conditions, the deadline, and restarts of nodes."""
+        held = [Held(condition) for condition in self.scenario.stop]
+        starts: dict[str, int] = {}
+        begun = time.monotonic()
+        while not self._over.wait(0.25):
+            for each in held:
+                if each.update(self.live.meets(each.condition)) and not self.stopping.is_set():
+                    self._stopped_by(each.condition)
+            if self.scenario.limits.deadline_s and time.monotonic() - begun > self.scenario.limits.deadline_s:
+                self.stop("deadline")
+            self._note_restarts(starts)
+
+    def _stopped_by(self, condition: Condition) -> None:
+        self.record.write(Log(at_ns=self.now_ns(), level="warning", message=f"stopped: {condition.text}",
+                              detail={"stop": condition.text, "value": self.live.value(condition)}))
+        self.stop(f"stop condition: {condition.text}")
+
+    def _note_restarts(self, starts: dict[str, int]) -> None:
+        for node in self.reach.environment().nodes:
+            before = starts.setdefault(node.name, node.starts)
+            if node.starts > before:
+                starts[node.name] = node.starts
+                self.record.write(Log(at_ns=self.now_ns(), level="info", message=f"{node.name} was restarted",
+                                      detail={"node": node.name, "exit_status": node.exit_status}))
+
+    # After the traffic
+
+    def _settle(self, collector: Collector) -> None:
+        """Reads the streams, again and again until every check that may still come true has, or its time is over."""
+        patience = max((_waits(check.check, check.params) for check in self.scenario.checks), default=0.0)
+        with self.step("settle", patience_s=patience) as said:
+            deadline = time.monotonic() + (0.0 if self.reason == "cancelled" else patience)
+            rounds = 0
+            while True:
+                collector.round()
+                rounds += 1
+                if time.monotonic() >= deadline or self._satisfied():
+                    break
+                time.sleep(min(ROUNDS_S[min(rounds, len(ROUNDS_S)) - 1], max(0.0, deadline - time.monotonic())))
+            said["rounds"] = rounds
+        with self.step("drain"):
+            time.sleep(SPANS_QUIET_S)  # spans are exported in the background; nothing tells that none is to come
+
+    def _satisfied(self) -> bool:
+        """Whether no check that may still come true fails on what was read so far."""
+        record = Record(self.directory, self.scenario)
+        return all(
+            plugins.load("envctl.checks", spec.check).judge(spec.id, spec.params, record).outcome != "fail"
+            for spec in self.scenario.checks if _waits(spec.check, spec.params)
+        )
+
+
+class _Once:
+    """Asks the first time only, and remembers the answer."""
+
+    def __init__(self, ask: Callable[[str], bool]) -> None:
+        self._ask = ask
+        self._answer: bool | None = None
+
+    def __call__(self, phase: str) -> bool:
+        if self._answer is None:
+            self._answer = self._ask(phase)
+        return self._answer
+
+
+def _waits(check: str, params: Mapping[str, Any]) -> float:
+    return float(plugins.load("envctl.checks", check).waits_s(params))
+
+
+def _due(spec: FaultSpec, elapsed_s: float, runs: Mapping[str, FaultRun]) -> bool:
+    if spec.at_s is not None:
+        return elapsed_s >= spec.at_s
+    before = runs.get(spec.after)
+    return before is not None and before.done.is_set()
+
+
+def _pending(spec: FaultSpec, runs: Mapping[str, FaultRun]) -> bool:
+    """Whether a fault may still start although the traffic is over: only while the one it follows is under way."""
+    return spec.at_s is None and spec.after in runs
+
+
+def _probe(ground: Field, spec: FaultSpec) -> Any:
+    """The fault's blast, asked until its targets are there; the last refusal is the answer."""
+    deadline = time.monotonic() + READY_TO_HURT_S
+    while True:
+        try:
+            return build(ground, spec).probe()
+        except UsageError as error:
+            if time.monotonic() >= deadline:
+                raise UsageError(f"{ground.scenario.file.name}:{spec.line}: {spec.id}: {error.message}", hint=error.hint) from error
+            time.sleep(0.5)
+
+
+def load_inputs(directory: Path) -> tuple[RunManifest, Topology, Scenario]:
+    """What `session` prepared for this run.  Raises SpecError, UsageError."""
+    from envctl.spec import load_scenario, load_topology
+
+    manifest = RunManifest.load(directory)
+    topology = load_topology(directory / "inputs" / "topology.yaml")
+    return manifest, topology, load_scenario(directory / "inputs" / "scenario.yaml", topology)
+
+
+def failed(run_directory: Path, error: EnvctlError) -> None:
+    """Leaves the reason where `session` finds it, so that the same error is raised there."""
+    text = json.dumps({"kind": type(error).__name__, "message": error.message, "hint": error.hint})
+    (run_directory / "error.json").write_text(text, encoding="utf-8")
