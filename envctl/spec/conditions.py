@@ -1,0 +1,66 @@
+"""The one expression language: `measure(subject) comparison number unit [for duration]`."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, cast
+
+from envctl.model.scenario import Comparison, Condition
+from envctl.spec.document import did_you_mean
+from envctl.spec.units import duration_s
+
+Quantity = Literal["ratio", "time", "count", "rate"]
+
+MEASURES: dict[str, tuple[Quantity, Literal["traffic", "group"]]] = {
+    "success_rate": ("ratio", "traffic"),
+    "error_rate": ("ratio", "traffic"),
+    "p50": ("time", "traffic"),
+    "p90": ("time", "traffic"),
+    "p95": ("time", "traffic"),
+    "p99": ("time", "traffic"),
+    "p999": ("time", "traffic"),
+    "max": ("time", "traffic"),
+    "throughput": ("rate", "traffic"),
+    "lag": ("count", "group"),
+}
+"""Measure → its quantity and what its subject names: the traffic (or one operation of it), or a consumer group."""
+
+_UNITS: dict[Quantity, dict[str, float]] = {
+    "ratio": {"%": 0.01},
+    "time": {"ms": 0.001, "s": 1.0, "m": 60.0},
+    "count": {"": 1.0},
+    "rate": {"/s": 1.0, "/m": 1 / 60},
+}
+_FORM = re.compile(
+    r"\s*(?P<measure>\w+)\s*\(\s*(?P<subject>[\w.-]+)\s*\)\s*(?P<comparison><=|>=|==|!=|<|>)"
+    r"\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>%|/?[a-z]*?)\s*(?:\bfor\s+(?P<hold>\S.*?))?\s*"
+)
+
+
+def parse_condition(text: str, line: int = 0) -> Condition:
+    """One condition.  Raises ValueError, whose message says what was found and what is allowed."""
+    found = _FORM.fullmatch(text)
+    if found is None:
+        raise ValueError(f"found {text!r}, allowed: measure(subject) comparison number unit [for duration], such as p95(traffic) < 400 ms")
+    measure = found["measure"]
+    if measure not in MEASURES:
+        raise ValueError(f"no measure is called {measure!r}; {did_you_mean(measure, MEASURES)}")
+    quantity = MEASURES[measure][0]
+    units = _UNITS[quantity]
+    if found["unit"] not in units:
+        allowed = ", ".join(f"{unit!r}" for unit in units) if quantity != "count" else "no unit"
+        raise ValueError(f"the unit of {measure} is {found['unit']!r}, allowed: {allowed}")
+    threshold = round(float(found["number"]) * units[found["unit"]], 12)
+    if quantity == "ratio" and threshold > 1:
+        raise ValueError(f"{found['number']} % is more than 100 %")
+    hold_s = duration_s(found["hold"]) if found["hold"] else 0.0
+    return Condition(text.strip(), measure, found["subject"], cast("Comparison", found["comparison"]), threshold, hold_s, line)
+
+
+def format_condition(condition: Condition) -> str:
+    """The condition in its plainest form; `parse_condition` reads it back to the same meaning."""
+    quantity = MEASURES[condition.measure][0]
+    unit, factor = {"ratio": (" %", 100), "time": (" s", 1), "count": ("", 1), "rate": (" /s", 1)}[quantity]
+    number = f"{round(condition.threshold * factor, 10):.10f}".rstrip("0").rstrip(".")
+    hold = f" for {condition.hold_s:.9f}".rstrip("0").rstrip(".") + "s" if condition.hold_s else ""
+    return f"{condition.measure}({condition.subject}) {condition.comparison} {number}{unit}{hold}"

@@ -1,0 +1,94 @@
+"""Faults and checks of a scenario against their plug-ins: known names, valid parameters, references that lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from envctl import plugins
+from envctl.model.scenario import FaultSpec, Scenario
+from envctl.model.topology import Topology
+from envctl.spec.document import Document, Location, did_you_mean
+from envctl.spec.names import groups_of, known, node_count, nodes_of
+from envctl.spec.structure import check
+
+_PERCENTAGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
+
+
+def _plugin(document: Document, at: Location, group: str, name: str) -> Any:
+    """The plug-in's class, or None (noted) when there is none of that name."""
+    if name in plugins.names(group):
+        return plugins.load(group, name)
+    document.problem(at, f"no {group.removeprefix('envctl.').rstrip('s')} is called {name!r}", did_you_mean(name, plugins.names(group)))
+    return None
+
+
+def check_faults(document: Document, scenario: Scenario, topology: Topology | None) -> None:
+    """Each fault's name and parameters."""
+    for index, fault in located(document, "faults", scenario.faults):
+        at: Location = ("faults", index)
+        kind = _plugin(document, (*at, "fault"), "envctl.faults", fault.fault)
+        if kind is None or check(document, dict(fault.params), kind.schema, at):
+            continue
+        _check_percentages(document, at, fault.params)
+        if topology is not None:
+            for parameter, name in kind.references(fault.params):
+                _check_target(document, (*at, parameter), parameter, name, topology)
+            if "pick" in kind.schema.get("properties", {}):
+                _check_blast(document, at, fault, scenario.limits.max_nodes, topology)
+
+
+def check_checks(document: Document, scenario: Scenario, topology: Topology | None) -> None:
+    """Each check's name and parameters."""
+    streams = document.data.get("observe", {}) | dict.fromkeys(at[1] for at in document.lines if at[:1] == ("observe",) and len(at) == 2)
+    names: dict[str, Any] = {"stream": streams}
+    if topology is not None:
+        names |= {"group": groups_of(topology), "component": topology.components}
+    for index, spec in located(document, "checks", scenario.checks):
+        at: Location = ("checks", index, spec.check)
+        kind = _plugin(document, at, "envctl.checks", spec.check)
+        if kind is None or check(document, dict(spec.params), kind.schema, at):
+            continue
+        _check_percentages(document, at, spec.params)
+        for what, name in kind.references(spec.params):
+            if what in names:
+                label = "consumer group" if what == "group" else what
+                known(document, _where(at, spec.params, name), label, name, names[what])
+
+
+def located(document: Document, field: str, specs: tuple[Any, ...]) -> list[tuple[int, Any]]:
+    """The entries of a list with their indices in the file, which may hold broken entries too."""
+    indices = [index for index, raw in enumerate(document.data.get(field, ())) if raw is not None]
+    return list(zip(indices, specs, strict=True))
+
+
+def _where(at: Location, params: Mapping[str, Any], name: str) -> Location:
+    """The parameter that holds a name, for the line of a problem."""
+    return next(((*at, key) for key, value in params.items() if value == name or (isinstance(value, list) and name in value)), at)
+
+
+def _check_target(document: Document, at: Location, parameter: str, name: str, topology: Topology) -> None:
+    if parameter == "group":
+        known(document, at, "consumer group", name, groups_of(topology))
+    elif name not in topology.components and name not in nodes_of(topology):
+        document.problem(at, f"no component or node is called {name!r}", did_you_mean(name, topology.components))
+
+
+def _check_percentages(document: Document, at: Location, params: Mapping[str, Any]) -> None:
+    for name, value in params.items():
+        found = _PERCENTAGE.fullmatch(value) if isinstance(value, str) else None
+        if found and float(found[1]) > 100:
+            document.problem((*at, name), f"found {value!r}, allowed: 0 % to 100 %")
+
+
+def _check_blast(document: Document, at: Location, fault: FaultSpec, limit: int | None, topology: Topology) -> None:
+    """What a fault that picks nodes of a target will hit, as far as the file tells."""
+    component = topology.components.get(str(fault.params.get("target")))
+    if component is None:
+        return
+    count, picked = node_count(component), int(fault.params.get("pick", node_count(component)))
+    if picked > count:
+        document.problem((*at, "pick"), f"{picked} nodes can't be picked, {component.name} has {count}", f"allowed: 1 to {count}")
+    elif limit is not None and picked > limit:
+        document.problem((*at, "target"), f"hits {picked} nodes, limits.max_nodes allows {limit}", f"add `pick: {limit}`")

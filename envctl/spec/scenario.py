@@ -1,0 +1,155 @@
+"""`scenario.yaml` → Scenario."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from envctl.model.scenario import CheckSpec, Condition, FaultSpec, Limits, Scenario, Slo, Stream, Traffic
+from envctl.model.topology import Service, Topology
+from envctl.spec.conditions import parse_condition
+from envctl.spec.document import Document
+from envctl.spec.scenario_rules import check_scenario
+from envctl.spec.structure import open_document
+from envctl.spec.units import duration_s, rate_per_s, ratio
+
+FAULT_FIELDS = frozenset({"fault", "id", "at", "on", "for"})
+_UNITS = ("observe", "faults", "checks", "steady", "stop")
+
+
+def load_scenario(file: Path, topology: Topology | None = None, *, seeds: Path | None = None) -> Scenario:
+    """Reads and checks a scenario, its traffic file, and the parameters of its faults and checks.
+
+    Names of components, groups and topics are checked against the topology where one is given.  `seeds` is the directory of
+    the seeds (None: beside the scenario's directory).  Raises SpecError with every problem at once, the traffic file's too.
+    """
+    document = open_document(file, "scenario", units=_UNITS)
+    scenario = _scenario(document, topology)
+    check_scenario(document, scenario, topology, seeds or file.resolve().parent.parent / "seeds")
+    document.raise_problems()
+    return scenario
+
+
+def _scenario(document: Document, topology: Topology | None) -> Scenario:
+    data = document.data
+    return Scenario(
+        name=data["name"],
+        file=document.file,
+        traffic=_traffic(document, data["traffic"], _receiver(data, topology)),
+        owner=data.get("owner", ""),
+        description=data.get("description", ""),
+        suites=tuple(data.get("suites", ())),
+        rng_seed=data.get("rng_seed", 0),
+        seed=data.get("seed", ""),
+        takes=tuple(data.get("takes", ())),
+        stubs=tuple(data.get("stubs", ())),
+        streams={name: _stream(document, name, raw) for name, raw in data.get("observe", {}).items()},
+        steady=_conditions(document, "steady"),
+        faults=_faults(document),
+        limits=_limits(data.get("limits", {})),
+        stop=_conditions(document, "stop"),
+        recover_within_s=duration_s(data["recover"]["within"]) if "recover" in data else 30.0,
+        checks=_checks(document),
+        slo=_slo(document),
+    )
+
+
+def _receiver(data: Mapping[str, Any], topology: Topology | None) -> str:
+    """`traffic.to`, else the first component in `takes` that has a port."""
+    if "to" in data["traffic"]:
+        return str(data["traffic"]["to"])
+    takes = tuple(data.get("takes", ()))
+    if topology is None:
+        return takes[0] if takes else ""
+    services = (name for name in takes if isinstance(found := topology.components.get(name), Service) and found.ports)
+    return next(services, "")
+
+
+def _traffic(document: Document, raw: Mapping[str, Any], to: str) -> Traffic:
+    return Traffic(
+        file=document.file.parent / raw["file"],
+        to=to,
+        rate_per_s=rate_per_s(raw["rate"]) if "rate" in raw else None,
+        duration_s=duration_s(raw["for"]) if "for" in raw else None,
+        model=raw.get("model", "open"),
+        in_order_by=raw.get("in_order_by", ""),
+        timeout_s=duration_s(raw["timeout"]) if "timeout" in raw else 5.0,
+        line=document.line("traffic"),
+    )
+
+
+def _stream(document: Document, name: str, raw: Mapping[str, Any]) -> Stream:
+    component, _, database = str(raw.get("on", "")).partition("/")
+    return Stream(
+        name,
+        operation=raw.get("operation", ""),
+        topic=raw.get("topic", ""),
+        sql=raw.get("sql", ""),
+        http=raw.get("http", ""),
+        component=component,
+        database=database,
+        fields={field: str(raw[field]) for field in ("id", "key", "order", "value") if field in raw},
+        line=document.line("observe", name),
+    )
+
+
+def _conditions(document: Document, field: str) -> tuple[Condition, ...]:
+    found = []
+    for index, text in enumerate(document.data.get(field, ())):
+        try:
+            found += [parse_condition(text, document.line(field, index))] if text is not None else []
+        except ValueError as error:
+            document.problem((field, index), str(error))
+    return tuple(found)
+
+
+def _unique(name: str, used: Counter[str]) -> str:
+    used[name] += 1
+    return name if used[name] == 1 else f"{name}-{used[name]}"
+
+
+def _faults(document: Document) -> tuple[FaultSpec, ...]:
+    used: Counter[str] = Counter()
+    return tuple(
+        _fault(document, index, raw, used) for index, raw in enumerate(document.data.get("faults", ())) if raw is not None
+    )
+
+
+def _fault(document: Document, index: int, raw: Mapping[str, Any], used: Counter[str]) -> FaultSpec:
+    return FaultSpec(
+        id=_unique(raw.get("id", raw["fault"]), used),
+        fault=raw["fault"],
+        at_s=duration_s(raw["at"]) if "at" in raw else None,
+        after=raw["on"].removeprefix("healed(").removesuffix(")").strip() if "on" in raw else "",
+        for_s=duration_s(raw["for"]) if "for" in raw else None,
+        params={name: value for name, value in raw.items() if name not in FAULT_FIELDS},
+        line=document.line("faults", index),
+    )
+
+
+def _checks(document: Document) -> tuple[CheckSpec, ...]:
+    used: Counter[str] = Counter()
+    found = []
+    for index, raw in enumerate(document.data.get("checks", ())):
+        for name, params in (raw or {}).items():
+            found.append(CheckSpec(_unique(name, used), name, params or {}, document.line("checks", index)))
+    return tuple(found)
+
+
+def _limits(raw: Mapping[str, Any]) -> Limits:
+    deadline_s = duration_s(raw["deadline"]) if "deadline" in raw else None
+    return Limits(raw.get("max_nodes"), raw.get("max_zones"), deadline_s)
+
+
+def _slo(document: Document) -> Slo:
+    raw = document.data.get("slo", {})
+    availability = None
+    if "availability" in raw:
+        try:
+            availability = ratio(raw["availability"])
+        except ValueError as error:
+            document.problem(("slo", "availability"), str(error), "allowed: 0 % to 100 %")
+    latency_s = {name: duration_s(value) for name, value in raw.items() if name != "availability"}
+    return Slo(availability, latency_s, document.line("slo"))

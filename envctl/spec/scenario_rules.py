@@ -1,0 +1,130 @@
+"""What a scenario must fulfil beyond its structure: names that exist, and a timeline that fits the traffic and the limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from envctl.errors import Problem
+from envctl.model.scenario import Condition, Scenario, Stream
+from envctl.model.topology import Postgres, Service, Topology
+from envctl.spec.conditions import MEASURES
+from envctl.spec.document import Document, Location, did_you_mean
+from envctl.spec.names import groups_of, known, topics_of
+from envctl.spec.plugin_rules import check_checks, check_faults
+from envctl.spec.timeline_rules import check_timeline
+from envctl.spec.traffic_file import TrafficSummary, scan_traffic
+
+
+def check_scenario(document: Document, scenario: Scenario, topology: Topology | None, seeds: Path) -> None:
+    """Notes every broken rule in the document."""
+    if scenario.file.stem != scenario.name:
+        document.problem(("name",), f"found {scenario.name!r}, allowed: the file's name {scenario.file.stem!r}")
+    if scenario.seed:
+        known(document, ("seed",), f"seed (in {seeds})", scenario.seed, (file.parent.name for file in seeds.glob("*/seed.yaml")))
+    if topology is not None:
+        _check_components(document, scenario, topology)
+    traffic = _check_traffic(document, scenario, topology)
+    for stream in scenario.streams.values():
+        _check_stream(document, stream, traffic, topology)
+    for field, conditions in (("steady", scenario.steady), ("stop", scenario.stop)):
+        texts = document.data.get(field, [])
+        for condition in conditions:
+            _check_condition(document, (field, _index(texts, condition.text)), condition, traffic, topology)
+    check_faults(document, scenario, topology)
+    check_checks(document, scenario, topology)
+    check_timeline(document, scenario, traffic)
+
+
+def _check_components(document: Document, scenario: Scenario, topology: Topology) -> None:
+    for index, name in enumerate(scenario.takes):
+        known(document, ("takes", index), "component", name, topology.components)
+    for index, name in enumerate(scenario.stubs):
+        at = ("stubs", index)
+        if not known(document, at, "component", name, topology.components):
+            continue
+        component = topology.components[name]
+        if not isinstance(component, Service):
+            document.problem(at, f"{name} is a {component.kind}; only a service can be answered by a stub")
+        elif name in scenario.takes:
+            document.problem(at, f"{name} is in `takes` and in `stubs`", "leave it in one of them")
+        elif not component.stub:
+            document.problem(at, f"{name} declares no examples to answer from", f"add `stub: FILE` to {name} in {topology.file.name}")
+
+
+def _check_traffic(document: Document, scenario: Scenario, topology: Topology | None) -> TrafficSummary | None:
+    traffic = scenario.traffic
+    if topology is not None:
+        at = ("traffic", "to")
+        if not traffic.to:
+            document.problem(at, "no component receives the traffic", "add `to: COMPONENT`, a service that has a port")
+        elif known(document, at, "component", traffic.to, topology.components):
+            target = topology.components[traffic.to]
+            if not isinstance(target, Service) or not target.ports:
+                document.problem(at, f"{traffic.to} can't receive traffic", "allowed: a service that has a port")
+    try:
+        found, problems = scan_traffic(traffic.file)
+    except OSError as error:
+        near = [file.name for file in traffic.file.parent.glob("*.jsonl")]
+        hint = did_you_mean(traffic.file.name, near) if near else ""
+        document.problem(("traffic", "file"), f"{traffic.file} can't be read: {error.strerror}", hint)
+        return None
+    document.problems += problems
+    for name, line in found.targets:
+        if topology is not None and name not in topology.components:
+            hint = did_you_mean(name, topology.components)
+            document.problems.append(Problem(traffic.file, line, "to", f"no component is called {name!r}", hint))
+    return found
+
+
+def _check_stream(document: Document, stream: Stream, traffic: TrafficSummary | None, topology: Topology | None) -> None:
+    at: Location = ("observe", stream.name)
+    sources = [name for name in ("operation", "topic", "sql", "http") if getattr(stream, name)]
+    if len(sources) != 1:
+        document.problem(at, f"found {' and '.join(sources) or 'no source'}, allowed: one of operation, topic, sql or http")
+        return
+    if "id" not in stream.fields:
+        document.problem(at, "'id' is missing", "say what identifies an observation, such as `id: value.order_id`")
+    if stream.operation and traffic:
+        known(document, (*at, "operation"), "operation of the traffic", stream.operation, traffic.operations)
+    if stream.sql or stream.http:
+        if not stream.component:
+            document.problem(at, "'on' is missing", "component/database for sql, component for http")
+        elif topology is not None:
+            _check_stream_place(document, at, stream, topology)
+    elif stream.component:
+        document.problem((*at, "on"), f"`on` has no meaning for a stream of {sources[0]}")
+    if stream.topic and topology is not None:
+        known(document, (*at, "topic"), "topic", stream.topic, topics_of(topology))
+
+
+def _check_stream_place(document: Document, at: Location, stream: Stream, topology: Topology) -> None:
+    at = (*at, "on")
+    if not known(document, at, "component", stream.component, topology.components):
+        return
+    component = topology.components[stream.component]
+    if stream.http:
+        if not isinstance(component, Service):
+            document.problem(at, f"{stream.component} is a {component.kind}, a service is needed here")
+    elif not isinstance(component, Postgres):
+        document.problem(at, f"{stream.component} is a {component.kind}, a postgres is needed here")
+    elif stream.database not in component.databases:
+        message = f"{stream.component} has no database {stream.database!r}"
+        document.problem(at, message, did_you_mean(f"{stream.component}/{stream.database}", _databases(component)))
+
+
+def _databases(component: Postgres) -> list[str]:
+    return [f"{component.name}/{database}" for database in component.databases]
+
+
+def _index(texts: list[str | None], text: str) -> int:
+    return next(index for index, each in enumerate(texts) if each is not None and each.strip() == text)
+
+
+def _check_condition(
+    document: Document, at: Location, condition: Condition, traffic: TrafficSummary | None, topology: Topology | None
+) -> None:
+    if MEASURES[condition.measure][1] == "group":
+        if topology is not None:
+            known(document, at, "consumer group", condition.subject, groups_of(topology))
+    elif condition.subject != "traffic" and traffic is not None:
+        known(document, at, "operation of the traffic", condition.subject, ("traffic", *traffic.operations))
