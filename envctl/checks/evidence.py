@@ -1,0 +1,143 @@
+"""What checks share: parameters, wording, and the life of a message as the record tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from envctl.model.event import Sample
+from envctl.model.verdict import Evidence, Finding, Outcome
+from envctl.record import Observed, Record
+from envctl.spec.units import duration_s
+
+SHOWN = 10  # instances that a finding carries; `total` has the count of all
+AFTERMATH_NS = 1_000_000_000  # a fault this soon after the last sign of life may be what ended it
+LAG = "kafka.consumer_group.lag"
+
+STREAM = {"type": "string", "minLength": 1, "description": "name of a stream under `observe`"}
+DURATION = {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d)\s*$", "description": "such as 20s"}
+
+
+def within_ns(params: Mapping[str, Any]) -> int | None:
+    """The parameter `within` in nanoseconds; None where it is not given."""
+    return round(duration_s(params["within"]) * 1e9) if "within" in params else None
+
+
+def within_s(params: Mapping[str, Any]) -> float:
+    """The parameter `within` in seconds, 0 where it is not given."""
+    return duration_s(params["within"]) if "within" in params else 0.0
+
+
+def seconds(ns: int) -> str:
+    """A time of the run for a person: `14.21 s`."""
+    return f"{ns / 1e9:.2f} s"
+
+
+def short(id: str) -> str:
+    """An id that fits into a line: `7f3a9c01…`; short ones whole."""
+    return id if len(id) <= 14 else f"{id[:8]}…"
+
+
+def finding(
+    id: str,
+    check: str,
+    outcome: Outcome,
+    title: str,
+    *,
+    evidence: Iterable[Evidence] = (),
+    total: int = 0,
+    stats: Mapping[str, Any] | None = None,
+) -> Finding:
+    """A finding that carries the first few pieces of evidence; `stats` are figures for the report."""
+    shown = tuple(evidence)[:SHOWN]
+    group: Literal["slo", "check"] = "slo" if check == "slo" else "check"
+    return Finding(id, check, outcome, title, group, shown, max(total, len(shown)), stats or {})
+
+
+def unreadable(id: str, check: str, record: Record, *streams: str) -> Finding | None:
+    """The inconclusive finding of a check whose streams can't be relied on, or are empty; None when they can."""
+    reasons = [reason for name in streams if (reason := record.unread(name))]
+    return finding(id, check, "inconclusive", "; ".join(reasons)) if reasons else None
+
+
+def traffic_end_ns(record: Record) -> int:
+    """When the last operation was answered, or given up."""
+    return max((op.end_ns if op.end_ns is not None else op.start_ns for op in record.operations), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One sign of life of an id: what the record says about it at one instant."""
+
+    at_ns: int
+    text: str
+    trace_id: str | None = None
+
+
+class Lives:
+    """Follows ids through every stream of a record; made for the few ids a finding shows."""
+
+    def __init__(self, record: Record, ids: Iterable[str]) -> None:
+        from envctl.checks.reads import reads_of
+
+        self._record = record
+        self._moments: dict[str, list[Moment]] = {id: [] for id in ids}
+        for name in record.scenario.streams:
+            for observed in record.stream(name):
+                if observed.id in self._moments:
+                    self._moments[observed.id].append(self._seen(name, observed))
+                    place = record.source(observed)
+                    if "offset" in place:
+                        self._moments[observed.id] += self._committed(place)
+                        self._moments[observed.id] += [Moment(*read) for read in reads_of(record, place)]
+
+    def _seen(self, stream: str, observed: Observed) -> Moment:
+        operation = self._record.by_number(observed.op) if observed.op is not None else None
+        place = self._record.source(observed)
+        if "offset" in place:
+            where = f" to {place.get('topic')}/{place.get('partition')}@{place['offset']}"
+            return Moment(observed.at_ns, f"{stream} {seconds(observed.at_ns)}{where}", _trace(place))
+        if operation is None:
+            return Moment(observed.at_ns, f"in {stream} when read at {seconds(observed.at_ns)}")
+        return Moment(observed.at_ns, f"{stream} {seconds(observed.at_ns)}", operation.trace_id)
+
+    def _committed(self, place: Mapping[str, Any]) -> list[Moment]:
+        """For each group that reads the partition, the first sample that shows the offset as committed."""
+        seen: dict[str, Sample] = {}
+        for sample in self._record.samples(LAG):
+            attrs = sample.attrs
+            same = attrs.get("topic") == place.get("topic") and attrs.get("partition") == place.get("partition")
+            if same and (attrs.get("committed") or 0) > place["offset"]:
+                seen.setdefault(str(attrs.get("group")), sample)
+        return [Moment(s.at_ns, f"offset committed by group {group} at {seconds(s.at_ns)} or before")
+                for group, s in seen.items() if s.at_ns > 0]
+
+    def tell(self, id: str, ending: str, *, since_ns: int | None = None, until_ns: int | None = None) -> Evidence:
+        """The evidence about one id: its life in order, how it ended, the faults around it and its traces."""
+        moments = sorted(self._moments.get(id, ()), key=lambda moment: moment.at_ns)
+        times = [moment.at_ns for moment in moments if moment.at_ns >= 0]
+        start = since_ns if since_ns is not None else min(times, default=0)
+        end = until_ns if until_ns is not None else max(times, default=start) + AFTERMATH_NS
+        faults = self._record.overlapping(start, end)
+        traces = tuple(dict.fromkeys(moment.trace_id for moment in moments if moment.trace_id))
+        told = ", ".join((*(moment.text for moment in moments), ending))
+        return Evidence(f"{short(id)} {told}{during(self._record, faults)}{trace_words(traces)}", ids=(id,), at_ns=start,
+                        faults=faults, traces=traces)
+
+
+def _trace(place: Mapping[str, Any]) -> str | None:
+    found = place.get("trace_id")
+    return str(found) if found else None
+
+
+def during(record: Record, faults: Sequence[str]) -> str:
+    """`; under node-kill (14.27 s)`, or nothing."""
+    starts = {window.id: window.start_ns for window in record.faults}
+    names = ", ".join(f"{id} ({seconds(starts[id] or 0)})" for id in faults)
+    return f"; under {names}" if names else ""
+
+
+def trace_words(traces: Sequence[str]) -> str:
+    """`  trace 4bf9…`, or nothing."""
+    return f"  trace {traces[0]}" if traces else ""

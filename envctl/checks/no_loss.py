@@ -1,0 +1,105 @@
+"""no-loss: everything that was acknowledged is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from envctl.checks.evidence import DURATION, SHOWN, STREAM, Lives, finding, seconds, unreadable, within_ns, within_s
+from envctl.model.scenario import Stream
+from envctl.model.verdict import Evidence, Finding
+from envctl.record import Observed, Record
+
+
+class NoLoss:
+    """`no-loss: {from: accepted, to: published, within: 20s}`.
+
+    Every id of `from` is in `to`.  `within` is measured where both streams have times of their own (operations and
+    messages); rows and answers only have to be there when they were read.  An operation of unknown outcome is not in `from`,
+    so it may be in `to` or not.
+    """
+
+    name: ClassVar[str] = "no-loss"
+    schema: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "required": ["from", "to"],
+        "additionalProperties": False,
+        "properties": {"from": STREAM, "to": STREAM, "within": DURATION},
+    }
+
+    @classmethod
+    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+        """Both streams."""
+        return (("stream", params["from"]), ("stream", params["to"]))
+
+    @classmethod
+    def waits_s(cls, params: Mapping[str, Any]) -> float:
+        """Its `within`."""
+        return within_s(params)
+
+    @classmethod
+    def judge(cls, id: str, params: Mapping[str, Any], record: Record) -> Finding:
+        """Fails on elements that are missing or late; inconclusive where `to` was read too soon to tell."""
+        source, target = params["from"], params["to"]
+        if problem := unreadable(id, cls.name, record, source, target):
+            return problem
+        sent = record.stream(source)
+        if not sent:
+            return finding(id, cls.name, "inconclusive", f"nothing was {source}, so nothing could be lost")
+        arrived: dict[str | None, int] = {}
+        for observed in record.stream(target):
+            arrived.setdefault(observed.id, observed.at_ns)
+        allowed = within_ns(params)
+        missing = [o for o in sent if o.id is not None and o.id not in arrived]
+        read_at = record.read_at(target)
+        lost = [o for o in missing if o.at_ns + (allowed or 0) <= read_at]
+        timed = all(_timed(record.scenario.streams[name]) for name in (source, target))
+        late = _late(sent, arrived, allowed if timed else None)
+        nameless = sum(o.id is None for o in sent)
+        stats = {"from": len(sent), "to": len(arrived), "lost": len(lost), "late": len(late), "nameless": nameless,
+                 "undecided": len(missing) - len(lost), "unknown_outcomes": _unknown(record, source)}
+        if lost or late:
+            title = _title(len(sent), len(lost), len(late), params)
+            evidence = _evidence(record, lost, late, arrived, target)
+            return finding(id, cls.name, "fail", title, evidence=evidence, total=len(lost) + len(late), stats=stats)
+        if nameless:
+            return finding(id, cls.name, "inconclusive", f"{nameless:,} of {len(sent):,} {source} have no id to look for", stats=stats)
+        if missing:
+            title = f"{target} was read at {seconds(read_at)}, too soon to say whether {len(missing):,} of {len(sent):,} would come"
+            return finding(id, cls.name, "inconclusive", title, stats=stats)
+        return finding(id, cls.name, "pass", f"all {len(sent):,} {source} are in {target}", stats=stats)
+
+
+def _timed(stream: Stream) -> bool:
+    return bool(stream.operation or stream.topic)
+
+
+def _late(sent: Sequence[Observed], arrived: Mapping[str | None, int], allowed: int | None) -> list[Observed]:
+    if allowed is None:
+        return []
+    return [o for o in sent if o.id in arrived and arrived[o.id] - o.at_ns > allowed]
+
+
+def _unknown(record: Record, source: str) -> int:
+    operation = record.scenario.streams[source].operation
+    return sum(op.f == operation and op.type == "info" for op in record.operations) if operation else 0
+
+
+def _title(count: int, lost: int, late: int, params: Mapping[str, Any]) -> str:
+    source, target = params["from"], params["to"]
+    parts = [f"{lost:,} of {count:,} {source} never reached {target}"] if lost else []
+    if late:
+        parts.append(f"{late:,} of {count:,} {source} reached {target} later than {params['within']}")
+    return "; ".join(parts)
+
+
+def _evidence(
+    record: Record, lost: Sequence[Observed], late: Sequence[Observed], arrived: Mapping[str | None, int], target: str
+) -> list[Evidence]:
+    shown = [*lost, *late][:SHOWN]
+    lives = Lives(record, [o.id for o in shown if o.id is not None])
+    told = [lives.tell(o.id or "", f"never in {target}", since_ns=o.start_ns) for o in lost[:SHOWN]]
+    for o in late[: SHOWN - len(told)]:
+        after = (arrived[o.id] - o.at_ns) / 1e9
+        told.append(lives.tell(o.id or "", f"{after:.2f} s after", since_ns=o.start_ns, until_ns=arrived[o.id]))
+    return told

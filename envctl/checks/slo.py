@@ -1,0 +1,109 @@
+"""Objectives over the replayed traffic: availability, and latency from the intended start.
+
+Numbers are of the SRE workbook, chapter 5: of N operations ⌊(1 − SLO)·N⌋ may be bad, and fewer than 1/(1 − SLO) operations
+can't tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from math import ceil, inf
+
+from envctl.checks.evidence import SHOWN, during, finding, seconds, trace_words
+from envctl.model.verdict import Evidence, Finding
+from envctl.record import Operation, Record
+
+
+def objectives(record: Record) -> tuple[Finding, ...]:
+    """A finding `slo:…` for each objective of the scenario."""
+    slo = record.scenario.slo
+    sent = [op for op in record.operations if not op.unsent]
+    unsent = len(record.operations) - len(sent)
+    found = [_availability(record, slo.availability, sent, unsent)] if slo.availability is not None else []
+    found += [_latency(record, name, limit, sent) for name, limit in slo.latency_s.items()]
+    return tuple(found)
+
+
+def allowed_bad(target: float, count: int) -> int | None:
+    """How many of `count` may be bad under a target ratio; None when `count` is too small to tell."""
+    share = 1 - Fraction(str(target))
+    if not count or (share and count < 1 / share):
+        return None
+    return int(share * count)
+
+
+def _availability(record: Record, target: float, sent: Sequence[Operation], unsent: int) -> Finding:
+    id, bad = "slo:availability", [op for op in sent if op.type != "ok"]
+    allowed = allowed_bad(target, len(sent))
+    apart = f"; {unsent:,} more were never sent: what they refer to was never answered" if unsent else ""
+    stats = {"operations": len(sent), "bad": len(bad), "unknown": sum(op.type == "info" for op in bad), "allowed": allowed,
+             "unsent": unsent, "target": target}
+    if allowed is None:
+        title = f"{len(sent):,} operations are too few to judge an availability of {target:.6%}".replace("0000%", "%") + apart
+        return finding(id, "slo", "inconclusive", title, stats=stats)
+    title = (f"{1 - len(bad) / len(sent):.2%} of {len(sent):,} operations were answered well "
+             f"({len(bad):,} were not, {target:.10g} allows {allowed:,}){apart}")
+    if len(bad) > allowed:
+        return finding(id, "slo", "fail", title, evidence=_causes(record, bad), total=len(bad), stats=stats)
+    return finding(id, "slo", "pass", title, stats=stats)
+
+
+def _causes(record: Record, bad: Sequence[Operation]) -> list[Evidence]:
+    """The bad operations by name and answer, the most frequent cause first."""
+    causes: dict[str, list[Operation]] = {}
+    for op in bad:
+        answer = op.response
+        words = answer.get("error") or (f"status {answer['status']}" if "status" in answer else "no answer")
+        causes.setdefault(f"{op.f}: {words}", []).append(op)
+    return [_group(record, cause, ops) for cause, ops in sorted(causes.items(), key=lambda item: -len(item[1]))]
+
+
+def _group(record: Record, words: str, ops: Sequence[Operation]) -> Evidence:
+    start, end = min(op.start_ns for op in ops), max(op.end_ns or op.start_ns for op in ops)
+    faults = record.overlapping(start, end)
+    traces = tuple(op.trace_id for op in ops if op.trace_id)[:SHOWN]
+    text = f"{len(ops):,} × {words}, {seconds(start)} – {seconds(end)}{during(record, faults)}{trace_words(traces)}"
+    return Evidence(text, ids=tuple(str(op.op) for op in ops[:SHOWN]), at_ns=start, faults=faults, traces=traces)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The nearest-rank percentile of sorted values."""
+    return values[max(0, ceil(Fraction(str(percent)) / 100 * len(values)) - 1)]
+
+
+def _latency(record: Record, name: str, limit_s: float, sent: Sequence[Operation]) -> Finding:
+    """Over operations that were answered or given up; known failures are left to availability, being fast would help them."""
+    percent = float(name.removeprefix("p"))
+    id, counted = f"slo:{name}", [op for op in sent if op.type != "fail"]
+    if allowed_bad(percent / 100, len(counted)) is None:
+        title = f"{len(counted):,} operations are too few to judge {name}"
+        return finding(id, "slo", "inconclusive", title, stats={"operations": len(counted)})
+    values = sorted(_seconds(op) for op in counted)
+    seen = percentile(values, percent)
+    slow = [op for op in counted if _seconds(op) > limit_s]
+    stats = {"operations": len(counted), "seconds": None if seen == inf else seen, "limit_s": limit_s, "slower": len(slow),
+             "p50_s": percentile(values, 50)}
+    title = f"{name} is {_milli(seen)}, at most {_milli(limit_s)} asked ({len(counted):,} operations)"
+    if seen > limit_s:
+        return finding(id, "slo", "fail", title, evidence=_slowest(record, slow), total=len(slow), stats=stats)
+    return finding(id, "slo", "pass", title, stats=stats)
+
+
+def _seconds(op: Operation) -> float:
+    return inf if op.latency_ns is None else op.latency_ns / 1e9
+
+
+def _milli(value_s: float) -> str:
+    return "unbounded" if value_s == inf else f"{value_s * 1000:,.0f} ms"
+
+
+def _slowest(record: Record, slow: Sequence[Operation]) -> list[Evidence]:
+    told = []
+    for op in sorted(slow, key=_seconds, reverse=True)[:SHOWN]:
+        end = op.end_ns if op.end_ns is not None else record.end_ns
+        faults = record.overlapping(op.due_ns, end)
+        traces = (op.trace_id,) if op.trace_id else ()
+        text = f"{op.f} #{op.op} due {seconds(op.due_ns)} took {_milli(_seconds(op))}{during(record, faults)}{trace_words(traces)}"
+        told.append(Evidence(text, ids=(str(op.op),), at_ns=op.due_ns, faults=faults, traces=traces))
+    return told
