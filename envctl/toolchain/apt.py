@@ -24,10 +24,10 @@ _NOT_NEEDED = re.compile(r"lib(llvm|perl|c6|c-bin|ssl-dev)|lib.*-perl$")
 Say = Callable[[str], None]
 
 
-def unpack(packages: Sequence[str], tree: Path, say: Say, *, with_all: bool = False) -> None:
+def unpack(packages: Sequence[str], tree: Path, say: Say, *, with_all: str = "") -> None:
     """Unpacks the newest offered versions of the packages, and of the libraries that the machine lacks, into `tree`.
 
-    `with_all` takes every missing package they depend on, not only libraries.  Raises CapabilityError without apt-get,
+    With a regular expression in `with_all`, instead every package they depend on whose name it matches.  Raises CapabilityError without apt-get,
     ResourceError when a package is not offered or can't be fetched.
     """
     _need_apt()
@@ -59,10 +59,10 @@ def _need_apt() -> None:
         raise CapabilityError("apt-get is not on this machine", hint="install the program with this machine's own package manager")
 
 
-def _unpack(packages: Sequence[str], tree: Path, say: Say, options: Sequence[str], *, with_all: bool) -> None:
+def _unpack(packages: Sequence[str], tree: Path, say: Say, options: Sequence[str], *, with_all: str) -> None:
     say("asking apt what is missing")
-    planned = run(["apt-get", "-s", "install", "--no-install-recommends", *options, *packages])
-    wanted = [*packages, *_missing(planned, packages, with_all=with_all)]
+    others = _dependencies(packages, options, with_all) if with_all else _missing_libraries(packages, options)
+    wanted = [*packages, *others]
     with tempfile.TemporaryDirectory(prefix=".debs-", dir=tree.parent) as debs:
         sandbox = ["-o", "APT::Sandbox::User=root"] if os.geteuid() == 0 else []
         say(f"fetching {len(wanted)} packages: {' '.join(wanted)}")
@@ -72,13 +72,21 @@ def _unpack(packages: Sequence[str], tree: Path, say: Say, options: Sequence[str
             run(["dpkg-deb", "-x", deb, tree])
 
 
-def _missing(planned: str, packages: Sequence[str], *, with_all: bool) -> Iterator[str]:
-    """Packages that an installation would add (not those it would only renew)."""
+def _missing_libraries(packages: Sequence[str], options: Sequence[str]) -> Iterator[str]:
+    """Libraries that an installation would add (not those it would only renew)."""
+    planned = run(["apt-get", "-s", "install", "--no-install-recommends", *options, *packages])
     for found in _INSTALLED.finditer(planned):
         name = found["name"]
-        library = name.startswith("lib") and not _NOT_NEEDED.match(name)
-        if name not in packages and not found["old"] and (library or with_all):
+        if name not in packages and name.startswith("lib") and not found["old"] and not _NOT_NEEDED.match(name):
             yield f"{name}={found['version']}"
+
+
+def _dependencies(packages: Sequence[str], options: Sequence[str], pattern: str) -> Iterator[str]:
+    """Names that match of everything the packages depend on, whether it is installed or not."""
+    hard_only = [f"--no-{kind}" for kind in ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")]
+    tree = run(["apt-cache", "depends", "--recurse", *hard_only, *options, *packages])
+    names = {name for name in re.findall(r"^\S+$", tree, re.MULTILINE) if re.fullmatch(pattern, name)}
+    return iter(sorted(names - set(packages)))
 
 
 def _private() -> tuple[str, ...]:

@@ -15,13 +15,12 @@ from functools import partial
 from pathlib import Path
 
 from envctl.errors import CapabilityError, EnvctlError, ResourceError
-from envctl.toolchain import apt
+from envctl.toolchain import apt, maven
 from envctl.toolchain.client import Progress, quiet, run
-from envctl.toolchain.lookup import PROGRAMS, PULUMI_VERSION, ask_version, find, parts, satisfies, which
+from envctl.toolchain.lookup import PROGRAMS, PULUMI_VERSION, ask_version, find, satisfies, which
 from envctl.toolchain.tool import Made, Tool, locked, publish, scratch
 
 OURS = Path(__file__).parent
-KAFKA_VERSION = "4.1.1"
 GO_AT_LEAST = "1.26"  # as go.mod says
 
 Say = Callable[[str], None]
@@ -125,29 +124,7 @@ def _postgres_majors() -> list[int]:
 
 
 def _kafka(version: str, new: Path, say: Say) -> Made:
-    """The broker's jars by Maven, each checked against the repository's checksum."""
-    mvn, java = _maven(), _ensure("java", "", say)
-    wanted = KAFKA_VERSION if satisfies(KAFKA_VERSION, version) else version if len(parts(version)) == 3 else f"[{version}.0,{version}.999]"
-    say(f"fetching Kafka {wanted} by Maven")
-    argv = [*mvn, "-B", "-ntp", "-C", "-f", OURS / "kafka/pom.xml", f"-Dkafka.version={wanted}"]
-    run([*argv, f"-DoutputDirectory={new / 'libs'}", "dependency:copy-dependencies"], env={"JAVA_HOME": str(_java_home(java))}, on_line=say)
-    shutil.copy(OURS / "kafka/log4j2.properties", new)
-    jars = sorted(path.name for path in (new / "libs").glob("*.jar"))
-    found = next((match[1] for jar in jars if (match := re.fullmatch(r"kafka-server-(.+)\.jar", jar))), "")
-    if not found:
-        raise ResourceError("Maven gave no Kafka broker")
-    return Made(found, {}, {"CLASSPATH": ":".join(f"{{home}}/libs/{jar}" for jar in jars)})
-
-
-def _maven() -> list[str | Path]:
-    found = which("mvn")
-    if found is None:
-        raise CapabilityError("Kafka needs Maven (`mvn`) once, to be fetched", hint="install the package `maven`, then run this again")
-    return [found]
-
-
-def _java_home(java: Tool) -> Path:
-    return java.programs["java"].parent.parent
+    return maven.kafka(version, _ensure("java", "", say), new, say)
 
 
 def _java(_version: str, new: Path, say: Say) -> Made:
