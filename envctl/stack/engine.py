@@ -1,0 +1,129 @@
+"""One call of the Pulumi engine, with our program and our provider attached to it.
+
+The Automation API makes four calls of the command line for one update (select, up, output, history), each 0.35 s; the
+one that matters is made here, with the same language server as the Automation API's and the provider attached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from contextlib import contextmanager
+from pathlib import Path
+
+from envctl.errors import CancelledError, ResourceError
+from envctl.stack.state import State
+from envctl.stack_provider import EnvctlProvider, serve
+
+PARALLEL = 64  # more than any environment has nodes that wait at the same time; waiting costs nothing
+
+
+def environment_variables(state: State, cache: Path) -> dict[str, str]:
+    """The environment of `pulumi`: our state, nothing from the network, nothing asked."""
+    return {
+        "PULUMI_CONFIG_PASSPHRASE": "",  # nothing of ours is secret; a user's own passphrase wins
+        **os.environ,
+        "PULUMI_BACKEND_URL": state.url,
+        "PULUMI_HOME": str(cache / "pulumi"),
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true",
+        "PULUMI_DIY_BACKEND_NO_LEGACY_WARNING": "true",
+        "PULUMI_DISABLE_CI_DETECTION": "true",
+    }
+
+
+@contextmanager
+def attached(provider: EnvctlProvider) -> Iterator[int]:
+    """Serves `provider` in a thread of its own; gives the port."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True, name="pulumi-provider")
+    thread.start()
+    server, port = asyncio.run_coroutine_threadsafe(serve(provider), loop).result()
+    try:
+        yield port
+    finally:
+        asyncio.run_coroutine_threadsafe(server.stop(0), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+@contextmanager
+def hosted(program: Callable[[], None]) -> Iterator[int]:
+    """Serves `program` as a language host; gives the port."""
+    import grpc
+    from pulumi.automation._server import LanguageServer
+    from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
+    from pulumi.runtime.proto import language_pb2_grpc
+
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4), options=_GRPC_CHANNEL_OPTIONS)
+    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageServer(program), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield port
+    finally:
+        server.stop(0)
+
+
+def update(
+    pulumi: Path, state: State, provider: EnvctlProvider, program: Callable[[], None], *, cwd: Path, cache: Path
+) -> None:
+    """Makes the world as the program says.
+
+    Raises the first error of the provider, or ResourceError with what the engine said; CancelledError on SIGINT.
+    """
+    state.ensure()
+    with attached(provider) as provider_port, hosted(program) as program_port:
+        arguments = [
+            "up", "--yes", "--skip-preview", "--suppress-outputs", "--suppress-progress", "--suppress-permalink",
+            "--skip-plugin-pre-install", f"--parallel={PARALLEL}", f"--client=127.0.0.1:{program_port}",
+            "--exec-kind=auto.inline",
+        ]
+        variables = {**environment_variables(state, cache), "PULUMI_DEBUG_PROVIDERS": f"envctl:{provider_port}"}
+        call(pulumi, state, arguments, provider, variables=variables, cwd=cwd)
+
+
+def destroy(pulumi: Path, state: State, provider: EnvctlProvider, *, cwd: Path, cache: Path) -> None:
+    """Destroys everything in the state, resources of other providers too.  Raises as `update`."""
+    with attached(provider) as port:
+        arguments = ["destroy", "--yes", "--skip-preview", "--suppress-progress", f"--parallel={PARALLEL}"]
+        variables = {**environment_variables(state, cache), "PULUMI_DEBUG_PROVIDERS": f"envctl:{port}"}
+        call(pulumi, state, arguments, provider, variables=variables, cwd=cwd)
+
+
+def call(
+    pulumi: Path, state: State, arguments: Sequence[str], provider: EnvctlProvider, *, variables: dict[str, str], cwd: Path
+) -> None:
+    """Runs the engine on the stack; a SIGINT to us is passed on once, and the engine's orderly end is awaited."""
+    argv = [
+        str(pulumi), *arguments, f"--stack={state.stack}", f"--config-file={state.config}", "--non-interactive", "--color=never",
+    ]
+    engine = subprocess.Popen(
+        argv, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace", process_group=0,
+    )
+    cancelled = False
+    while True:
+        try:
+            said, _ = engine.communicate()
+            break
+        except (KeyboardInterrupt, CancelledError):  # by default, or as a session's own handler says it
+            if engine.poll() is None:
+                engine.send_signal(signal.SIGTERM if cancelled else signal.SIGINT)
+            cancelled = True
+    if cancelled:
+        raise CancelledError("cancelled; what was already started is still there", hint="`envctl up` continues, `envctl down` removes it")
+    if engine.returncode:
+        raise _failure(provider, said)
+
+
+def _failure(provider: EnvctlProvider, said: str) -> Exception:
+    if provider.tally.failures:
+        return provider.tally.failures[0]
+    return ResourceError(f"the Pulumi engine failed\n{said.strip()}")

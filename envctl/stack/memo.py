@@ -1,0 +1,48 @@
+"""What the last complete `up` of an environment made; kept with the environment, because it is true only there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from envctl.model.environment import Environment
+from envctl.stack_provider import is_up
+
+
+@dataclass(frozen=True, slots=True)
+class Memo:
+    """Written when an update is complete, removed before the next one begins.
+
+    `plan_digest` is empty while an update is under way or after one that failed.
+    """
+
+    substrate: str
+    stack_directory: str
+    state_root: str
+    pulumi_project: str
+    plan_digest: str = ""
+    nodes: Mapping[str, str] | None = None  # name → digest
+    variant: str = ""  # what besides the plan decides the nodes: the seed's snapshot
+
+    def write(self, directory: Path) -> None:
+        """Publishes the memo whole."""
+        directory.mkdir(parents=True, exist_ok=True)
+        temporary = directory / f".memo.{os.getpid()}"
+        temporary.write_text(json.dumps(asdict(self)))
+        temporary.replace(directory / "memo.json")
+
+    def covers(self, plan_digest: str, variant: str, environment: Environment) -> bool:
+        """The census: the same plan, and exactly its nodes are there, with the same digests, ready."""
+        alive = {node.name: node.digest for node in environment.nodes if is_up(node)}
+        return bool(plan_digest) and (plan_digest, variant) == (self.plan_digest, self.variant) and alive == self.nodes
+
+
+def read(directory: Path) -> Memo | None:
+    """The memo of an environment's directory, or None when there is none that can be read."""
+    try:
+        return Memo(**json.loads((directory / "memo.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None

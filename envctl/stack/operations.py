@@ -1,0 +1,273 @@
+"""Brings a plan up, and an environment down."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from envctl.engines.base import Realisation
+from envctl.errors import LeakError, NoEnvironmentError, ResourceError, UsageError
+from envctl.model.environment import Environment
+from envctl.model.plan import Plan
+from envctl.stack import census, lock, memo
+from envctl.stack.memo import Memo
+from envctl.stack.state import State
+from envctl.stack_provider import EnvctlProvider, Ground, PluginGround, Tally
+from envctl.substrates.base import Reach
+from envctl.toolchain.tool import cache_dir
+from envctl.waiting import until
+
+T = TypeVar("T")
+Progress = Callable[[str], None]
+Realise = Callable[[], Sequence[Realisation]]
+ORPHAN_WAIT_S = 15.0
+DEFAULT_SUBSTRATE = "embedded"
+
+
+def silent(_: str) -> None:
+    """Progress for nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """An environment that was brought up, and what that took."""
+
+    environment: Environment
+    unchanged: bool  # the census passed: no engine was called
+    started: tuple[str, ...] = ()
+    ended: tuple[str, ...] = ()
+    provisioned: tuple[str, ...] = ()
+
+
+def pulumi_project(stack_directory: Path) -> str:
+    """The `name` in a stack's Pulumi.yaml.  Raises UsageError when the directory is no Pulumi project."""
+    import yaml
+
+    file = stack_directory / "Pulumi.yaml"
+    try:
+        name = yaml.safe_load(file.read_text())["name"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        raise UsageError(f"{file} is missing or has no name", hint="a stack is a Pulumi project: `envctl init` shows one") from None
+    if not (stack_directory / "__main__.py").exists():
+        raise UsageError(f"{stack_directory / '__main__.py'} is missing", hint="it calls envctl.stack.deploy()")
+    return str(name)
+
+
+def state_root(project: Path) -> Path:
+    """The directory of a project's Pulumi state."""
+    return project / ".envctl" / "state"
+
+
+def bring_up(
+    plan: Plan, *, seed_key: str = "", ready_timeout_s: float = 120.0, progress: Progress = silent,
+    ground: Ground | None = None, realise: Realise | None = None,
+) -> Up:
+    """Makes the environment of `plan`, or brings it up to date; renews its lease.
+
+    Only what differs from what is alive is touched; when nothing does, no engine is called.  `seed_key` names a snapshot
+    that engines start from.  Raises ResourceError or DeadlineError of the node that could not be made (the others stay, the
+    next call continues), CancelledError on SIGINT.  `ground` and `realise` replace the installed substrates and engines.
+    """
+    work = _Update(
+        plan, seed_key=seed_key, ready_timeout_s=ready_timeout_s, progress=progress, ground=ground or PluginGround(), realise=realise
+    )
+    with lock.hold(cache_dir(), plan.env_id, "up", progress=progress):
+        environment = work.unchanged()
+        if environment is not None:
+            return Up(environment, unchanged=True)
+        tally = work.run()
+        return Up(work.described(), False, tuple(tally.started), tuple(tally.ended), tuple(tally.provisioned))
+
+
+class _Update:
+    """One `bring_up`, under the environment's lock."""
+
+    def __init__(
+        self, plan: Plan, *, seed_key: str, ready_timeout_s: float, progress: Progress, ground: Ground, realise: Realise | None
+    ) -> None:
+        self._plan, self._seed_key, self._ready_timeout_s = plan, seed_key, ready_timeout_s
+        self._progress, self._ground = progress, ground
+        self._realise = realise or self._by_engines
+        directory = plan.topology.directory
+        self._state = State(state_root(plan.project), pulumi_project(directory), plan.env_id)
+        self._memo = Memo(plan.substrate, str(directory), str(self._state.root), self._state.project)
+
+    def _reach(self) -> Reach:
+        return self._ground.reach(self._plan.substrate, self._plan.env_id)
+
+    def unchanged(self) -> Environment | None:
+        """The environment, its lease renewed, when it is what the plan asks for; otherwise None."""
+        try:
+            reach = self._reach()
+            environment = reach.environment()
+        except NoEnvironmentError:
+            return None
+        known = memo.read(environment.directory)
+        if known is None or not known.covers(self._plan.digest, self._seed_key, environment):
+            return None
+        return self._complete(replace(environment, expires_at=reach.renew(self._plan.ttl_s)))
+
+    def run(self) -> Tally:
+        """Calls the engine.  The cell is made and nodes are prepared while the engine starts."""
+        prepared = _begin(self._realise)
+        cell = _begin(self._create)
+        from envctl.stack import engine, program
+        from envctl.toolchain import lookup
+
+        def both() -> Sequence[Realisation]:
+            cell.result()  # the environment's own resource adopts what was made here
+            return prepared.result()
+
+        plan = self._plan
+        settle_locks(self._state, self._progress)
+        provider = EnvctlProvider(self._ground, self._progress)
+        deployment = program.Deployment(plan.env_id, plan.substrate, plan.ttl_s, plan.labels, self._ready_timeout_s, both)
+        inline = program.as_program(deployment, plan.topology.directory)
+        pulumi = lookup.find("pulumi").programs["pulumi"]
+        try:
+            engine.update(pulumi, self._state, provider, inline, cwd=plan.topology.directory, cache=cache_dir())
+        except ResourceError:
+            for cause in (cell, prepared):  # rather than what the engine says about its program
+                if cause.done():
+                    cause.result()
+            raise
+        self._finish(prepared.result())
+        return provider.tally
+
+    def described(self) -> Environment:
+        """The environment as it is after `run`."""
+        return self._complete(self._reach().environment())
+
+    def _create(self) -> None:
+        plan = self._plan
+        realiser = self._ground.realiser(plan.substrate, plan.env_id)
+        realiser.create_environment(plan.env_id, ttl_s=plan.ttl_s, labels=plan.labels)
+        self._memo.write(self._reach().environment().directory)
+
+    def _finish(self, realisations: Sequence[Realisation]) -> None:
+        reach = self._reach()
+        reach.renew(self._plan.ttl_s)
+        for node in reach.environment().nodes:
+            if node.name.endswith("-0"):
+                for port, number in node.ports.items():
+                    reach.publish(f"{node.component}.{port}", node.name, number)
+        nodes = {spec.name: spec.digest for each in realisations for spec in each.nodes}
+        complete = replace(self._memo, plan_digest=self._plan.digest, nodes=nodes, variant=self._seed_key)
+        complete.write(reach.environment().directory)
+
+    def _complete(self, environment: Environment) -> Environment:
+        return replace(environment, stack=self._plan.topology.name, plan_digest=self._plan.digest)
+
+    def _by_engines(self) -> Sequence[Realisation]:
+        from envctl.stack.program import realised
+
+        return realised(self._plan, cache_dir(), self._seed_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """An environment that was removed.  `notes` say what was not as it should have been, such as a state that was lost."""
+
+    env_id: str
+    notes: tuple[str, ...] = ()
+
+
+def tear_down(
+    env_id: str, *, project: Path | None = None, substrate: str = "", progress: Progress = silent, ground: Ground | None = None
+) -> Down:
+    """Removes an environment and proves by a census that nothing is left.
+
+    The cell is ended, which ends everything in it; the engine is called only when the state holds resources of other
+    providers.  Works where the state is lost or the cell is dead.  `project` is where to look for the state when the
+    environment does not say.  Raises NoEnvironmentError when there is neither, LeakError with what is left.
+    """
+    ground = ground or PluginGround()
+    directory = lock.environments_directory(cache_dir()) / env_id
+    with lock.hold(cache_dir(), env_id, "down", progress=progress):
+        known = memo.read(directory)
+        states = _states(env_id, known, project)
+        substrate = substrate or (known.substrate if known else DEFAULT_SUBSTRATE)
+        alive = _is_alive(ground, substrate, env_id)
+        if not alive and not directory.exists() and not states:
+            raise NoEnvironmentError(f"there is no environment {env_id}", hint="`envctl list` shows what there is")
+        for state in states:
+            settle_locks(state, progress)
+            _destroy_foreign(state, known, ground, progress)
+        ground.realiser(substrate, env_id).end_environment()
+        shutil.rmtree(directory, ignore_errors=True)
+        for state in states:
+            state.drop()
+        if not until(lambda: not census.leftovers(directory, states), 2.0):
+            left = census.leftovers(directory, states)
+            raise LeakError(f"{env_id} left {len(left)} behind\n" + "\n".join(f"  {line}" for line in left))
+        return Down(env_id, _notes(alive=alive, states=states))
+
+
+def _notes(*, alive: bool, states: Sequence[State]) -> tuple[str, ...]:
+    notes = () if alive else ("it had already ended; what was left of it is removed",)
+    return notes if states else (*notes, "its Pulumi state was lost; it was found by what is alive")
+
+
+def _states(env_id: str, known: Memo | None, project: Path | None) -> tuple[State, ...]:
+    roots = {Path(known.state_root)} if known else set()
+    if project is not None:
+        roots.add(state_root(project))
+    found = (State(root, path.parent.name, env_id) for root in roots for path in root.glob(f".pulumi/stacks/*/{env_id}.json"))
+    return tuple(found)
+
+
+def _is_alive(ground: Ground, substrate: str, env_id: str) -> bool:
+    try:
+        ground.reach(substrate, env_id).environment()
+    except NoEnvironmentError:
+        return False
+    return True
+
+
+def _destroy_foreign(state: State, known: Memo | None, ground: Ground, progress: Progress) -> None:
+    foreign = state.foreign()
+    if not foreign:
+        return
+    from envctl.stack import engine
+    from envctl.toolchain import lookup
+
+    if known is None:
+        raise ResourceError(
+            f"the state of {state.stack} holds {len(foreign)} resources of other providers, first {foreign[0]}",
+            hint=f"run `pulumi destroy --stack {state.stack}` in the stack's directory, then again",
+        )
+    progress(f"destroys {len(foreign)} resources of other providers")
+    pulumi = lookup.find("pulumi").programs["pulumi"]
+    engine.destroy(pulumi, state, EnvctlProvider(ground, progress), cwd=Path(known.stack_directory), cache=cache_dir())
+
+
+def settle_locks(state: State, progress: Progress) -> None:
+    """Breaks the Pulumi locks of dead processes and waits for living ones.  Raises ResourceError when they go on."""
+    living = state.break_stale_locks()
+    if not living:
+        return
+    progress(f"waits for the Pulumi engine (process {living[0]})")
+    if not until(lambda: not state.break_stale_locks(), ORPHAN_WAIT_S):
+        living = state.break_stale_locks()
+        raise ResourceError(
+            f"a Pulumi engine (process {', '.join(map(str, living))}) is working on {state.stack}", hint="wait, or end it"
+        )
+
+
+def _begin(work: Callable[[], T]) -> Future[T]:
+    """The result of `work` to come, from a thread that never keeps the process from ending."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 — handed over to whoever asks for the result
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future

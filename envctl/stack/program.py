@@ -1,0 +1,124 @@
+"""The Pulumi program: from realisations to resources and the order between them."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pulumi
+
+from envctl.engines.base import Provision, Realisation, Site
+from envctl.model.environment import NodeSpec
+from envctl.model.plan import Plan
+from envctl.stack_provider import ENVIRONMENT, NODE, PROVISION, spec_to_json
+
+OTLP_HTTP = "http://198.18.0.1:4318"  # the intake, beside the nodes, in every environment
+OTLP_GRPC = "http://198.18.0.1:4317"
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Everything that becomes resources.  `realise` may still be preparing when the program starts."""
+
+    env_id: str
+    substrate: str
+    ttl_s: float
+    labels: Mapping[str, str]
+    ready_timeout_s: float
+    realise: Callable[[], Sequence[Realisation]]
+
+
+_current: ContextVar[Deployment | None] = ContextVar("deployment", default=None)
+
+
+def as_program(deployment: Deployment, stack_directory: Path) -> Callable[[], None]:
+    """The stack's `__main__.py` as an inline program that deploys `deployment`."""
+
+    def run() -> None:
+        _current.set(deployment)
+        runpy.run_path(str(stack_directory / "__main__.py"), run_name="__main__")
+
+    return run
+
+
+def deploy() -> None:
+    """Registers the resources of the current deployment; see `envctl.stack.deploy`."""
+    Graph(_current.get() or planned_in_full()).register()
+
+
+class Graph:
+    """Environment → nodes of a component → its provision → nodes of the components that need it."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._common = {"environment": deployment.env_id, "substrate": deployment.substrate}
+        self._complete: dict[str, list[pulumi.Resource]] = {}  # component → what must be there before its dependants start
+
+    def register(self) -> None:
+        """Registers everything; the engine runs what may run at the same time at the same time."""
+        pending = {each.component: each for each in self._deployment.realise()}  # first: it also waits for the cell
+        environment = self._environment()
+        while pending:
+            free = [each for each in pending.values() if not any(need in pending for need in each.needs)]
+            if not free:
+                raise ValueError(f"components need each other in a circle: {', '.join(sorted(pending))}")
+            for each in free:
+                del pending[each.component]
+                self._complete[each.component] = self._component(each, environment)
+
+    def _environment(self) -> pulumi.Resource:
+        labels = json.dumps(dict(self._deployment.labels), sort_keys=True)
+        inputs = {**self._common, "ttl_s": self._deployment.ttl_s, "labels": labels}
+        return pulumi.CustomResource(ENVIRONMENT, self._deployment.env_id, inputs)
+
+    def _component(self, realisation: Realisation, environment: pulumi.Resource) -> list[pulumi.Resource]:
+        before = [environment, *(each for need in realisation.needs for each in self._complete.get(need, []))]
+        nodes = [self._node(spec, before, environment) for spec in realisation.nodes]
+        if realisation.provision is None:
+            return nodes
+        return [self._provision(realisation.provision, nodes or before, environment)]
+
+    def _node(self, spec: NodeSpec, before: list[pulumi.Resource], environment: pulumi.Resource) -> pulumi.Resource:
+        inputs = {
+            **self._common, "name": spec.name, "component": spec.component, "kind": spec.kind, "zone": spec.zone,
+            "digest": spec.digest, "spec": spec_to_json(spec), "ready_timeout_s": self._deployment.ready_timeout_s,
+        }
+        # deleted_with: ending the environment ends its nodes, nobody waits for them one by one
+        options = pulumi.ResourceOptions(depends_on=before, deleted_with=environment)
+        return pulumi.CustomResource(NODE, spec.name, inputs, options)
+
+    def _provision(self, work: Provision, after: list[pulumi.Resource], environment: pulumi.Resource) -> pulumi.Resource:
+        inputs = {
+            **self._common, "component": work.component, "digest": work.digest, "command": json.dumps(work.command),
+            "env": json.dumps(dict(work.env), sort_keys=True), "ready_timeout_s": self._deployment.ready_timeout_s,
+        }
+        options = pulumi.ResourceOptions(depends_on=after, deleted_with=environment)
+        return pulumi.CustomResource(PROVISION, f"{work.component}-provision", inputs, options)
+
+
+def planned_in_full() -> Deployment:
+    """The deployment of the whole topology beside the program, for a plain `pulumi up`; the stack's name is the environment's."""
+    from envctl.engines.realise import source_digests
+    from envctl.planner import plan_project
+    from envctl.spec import load_topology
+    from envctl.spec.project import find_root, load_project
+
+    project = load_project(find_root(Path.cwd()))
+    topology = load_topology(Path.cwd() / "topology.yaml")
+    plan = plan_project(project, topology, None, full=True, digests=source_digests(topology))
+    plan = replace(plan, env_id=pulumi.get_stack())
+    from envctl.toolchain.tool import cache_dir
+
+    return Deployment(plan.env_id, plan.substrate, plan.ttl_s, plan.labels, 120.0, lambda: realised(plan, cache_dir(), ""))
+
+
+def realised(plan: Plan, cache: Path, seed_key: str) -> Sequence[Realisation]:
+    """What the engines make of a plan; everything that can be prepared is prepared."""
+    from envctl.engines.realise import realise_all
+
+    site = Site(plan.topology, plan.env_id, plan.components, plan.stubbed, cache, seed_key, OTLP_HTTP, OTLP_GRPC)
+    return realise_all(plan.topology, plan.components, plan.stubbed, site)

@@ -1,0 +1,127 @@
+"""The files of Pulumi's state for one environment: made, inspected and dropped without a call of the command line.
+
+Layout of the `file://` backend (Pulumi 3): `.pulumi/stacks/PROJECT/STACK.json` is the checkpoint, `.pulumi/locks/…` holds one
+file for each process at work, `.pulumi/{history,backups}/PROJECT/STACK` the past.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+OURS = ("envctl:", "pulumi:pulumi:Stack", "pulumi:providers:envctl")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where the state of one stack lives.  `root` is the directory of the backend."""
+
+    root: Path
+    project: str
+    stack: str
+
+    @property
+    def url(self) -> str:
+        """The backend's URL."""
+        return f"file://{self.root}"
+
+    @property
+    def config(self) -> Path:
+        """The stack's configuration; beside the state, so that the user's repository stays clean."""
+        return self.root / "config" / f"Pulumi.{self.stack}.yaml"
+
+    @property
+    def checkpoint(self) -> Path:
+        """What Pulumi believes there is."""
+        return self.root / ".pulumi" / "stacks" / self.project / f"{self.stack}.json"
+
+    @property
+    def _locks(self) -> Path:
+        return self.root / ".pulumi" / "locks" / "organization" / self.project / self.stack
+
+    def ensure(self) -> None:
+        """Makes the empty stack when there is none, as `pulumi stack init` does (which costs half a second)."""
+        self.config.parent.mkdir(parents=True, exist_ok=True)
+        meta = self.root / ".pulumi" / "meta.yaml"
+        if not meta.exists():
+            _publish(meta, "version: 1\n")
+        if not self.checkpoint.exists():
+            empty = {"version": 3, "checkpoint": {"stack": f"organization/{self.project}/{self.stack}", "latest": None}}
+            _publish(self.checkpoint, json.dumps(empty))
+
+    def resources(self) -> list[dict[str, Any]]:
+        """The resources that the checkpoint lists; empty when there is no state or it can't be read."""
+        try:
+            latest = json.loads(self.checkpoint.read_text())["checkpoint"].get("latest") or {}
+        except (OSError, ValueError, KeyError):
+            return []
+        return list(latest.get("resources") or [])
+
+    def foreign(self) -> list[str]:
+        """URNs of resources that are not envctl's own; they need the engine to be destroyed."""
+        return [str(each["urn"]) for each in self.resources() if not str(each["type"]).startswith(OURS)]
+
+    def exists(self) -> bool:
+        """Whether there is a checkpoint."""
+        return self.checkpoint.exists()
+
+    def drop(self) -> None:
+        """Forgets the stack, as `pulumi stack rm --force`: for when everything in it is known to be gone."""
+        for path in self.leftovers():
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def leftovers(self) -> list[Path]:
+        """Every file and directory of this stack."""
+        beside = self.checkpoint.parent.glob(f"{self.stack}.json*") if self.checkpoint.parent.exists() else ()
+        past = (self.root / ".pulumi" / kind / self.project / self.stack for kind in ("history", "backups"))
+        return [path for path in (*beside, *past, self._locks, self.config) if path.exists()]
+
+    def break_stale_locks(self) -> list[int]:
+        """Removes the locks of dead processes; returns the process ids of living holders.
+
+        A lock names its process; it is dead when no such process exists, or when the process of that id began after the lock.
+        """
+        living = []
+        for path, lock in self._read_locks():
+            pid = int(lock.get("pid", 0))
+            if lock.get("hostname") == os.uname().nodename and not _holds(pid, str(lock.get("timestamp", ""))):
+                path.unlink(missing_ok=True)
+            else:
+                living.append(pid)
+        return living
+
+    def _read_locks(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        for path in self._locks.glob("*.json"):
+            try:
+                yield path, json.loads(path.read_text())
+            except FileNotFoundError:
+                continue
+            except ValueError:  # cut off while it was written: its writer is gone or will write it again
+                yield path, {}
+
+
+def _publish(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _holds(pid: int, since: str) -> bool:
+    """Whether process `pid` exists and is not younger than the lock."""
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+        written = datetime.fromisoformat(since).timestamp()
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True  # unreadable time: believe the process
+    began = datetime.now().astimezone().timestamp() - uptime + ticks / os.sysconf("SC_CLK_TCK")
+    return began <= written + 1.0

@@ -1,0 +1,142 @@
+"""A substrate of plain processes and files, for the tests of the Pulumi stack: it outlives envctl and is shared by processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from envctl.errors import DeadlineError, NoEnvironmentError
+from envctl.model.environment import Environment, Node, NodeSpec
+
+
+@dataclass(frozen=True)
+class DiskGround:
+    """Environments below `cache`/envs; a node is a process that runs its command, `create`d once for each line of its journal."""
+
+    cache: Path
+
+    def realiser(self, substrate: str, env_id: str) -> DiskWorld:
+        return DiskWorld(self.cache / "envs" / env_id, substrate)
+
+    reach = realiser
+
+    def environments(self) -> tuple[str, ...]:
+        return tuple(sorted(path.parent.name for path in self.cache.glob("envs/*/world.json")))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@dataclass(frozen=True)
+class DiskWorld:
+    directory: Path
+    substrate: str
+
+    @property
+    def _world(self) -> Path:
+        return self.directory / "world.json"
+
+    def journal(self) -> list[str]:
+        file = self.directory.parent / f"{self.directory.name}.journal"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def _note(self, line: str) -> None:
+        with (self.directory.parent / f"{self.directory.name}.journal").open("a") as file:
+            file.write(line + "\n")
+
+    def _nodes(self) -> dict[str, Any]:
+        return {path.stem: json.loads(path.read_text()) for path in sorted(self.directory.glob("nodes/*.json"))}
+
+    def create_environment(self, env_id: str, *, ttl_s: float, labels: Mapping[str, str]) -> None:  # noqa: ARG002
+        if not self._world.exists():
+            self._note("environment")
+        (self.directory / "nodes").mkdir(parents=True, exist_ok=True)
+        self._world.write_text(json.dumps({"labels": dict(labels), "expires_at": time.time() + ttl_s}))
+
+    def start_node(self, spec: NodeSpec, *, ready_timeout_s: float) -> Node:
+        entry = self._nodes().get(spec.name)
+        if not (entry and entry["digest"] == spec.digest and alive(entry["pid"])):
+            if entry:
+                self._kill(entry["pid"])
+            self._note(f"start {spec.name} {spec.digest}")
+            process = subprocess.Popen(spec.command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            entry = {"pid": process.pid, "digest": spec.digest, "component": spec.component, "ports": dict(spec.ports)}
+            (self.directory / "nodes" / f"{spec.name}.json").write_text(json.dumps(entry))
+        time.sleep(float(spec.env.get("READY_AFTER", "0")))
+        if "NEVER_READY" in spec.env:
+            raise DeadlineError(f"{spec.name} did not answer on port 1 within {ready_timeout_s} s\n    its last words")
+        return self.node(spec.name)
+
+    def stop_node(self, name: str) -> None:
+        entry = self._nodes().get(name)
+        if entry:
+            self._note(f"stop {name}")
+            self._kill(entry["pid"])
+            (self.directory / "nodes" / f"{name}.json").unlink()
+
+    def end_environment(self) -> None:
+        for entry in self._nodes().values():
+            self._kill(entry["pid"])
+        self._world.unlink(missing_ok=True)
+
+    @staticmethod
+    def _kill(pid: int) -> None:
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+        while alive(pid):
+            time.sleep(0.005)
+
+    def environment(self) -> Environment:
+        if not self._world.exists():
+            raise NoEnvironmentError(f"no environment {self.directory.name}")
+        world = json.loads(self._world.read_text())
+        nodes = tuple(self.node(name) for name in self._nodes())
+        return Environment(
+            self.directory.name, "", self.substrate, self.directory, "", nodes, world.get("endpoints", {}), world["expires_at"], world["labels"]
+        )
+
+    def node(self, name: str) -> Node:
+        entry = self._nodes()[name]
+        up = alive(entry["pid"])
+        return Node(
+            name, entry["component"], "service", "a", "198.18.1.1", "ready" if up else "exited", entry["pid"], 1.0, 1, None if up else 137,
+            entry["ports"], entry["digest"],
+        )
+
+    def popen(self, node: str | None, argv: Sequence[str], *, env: Mapping[str, str], stdout: Any, stderr: Any) -> Ended:
+        assert node is None
+        self._note("provision")
+        return Ended(subprocess.run(argv, env={**os.environ, **env}, stdout=stdout, stderr=stderr, check=False).returncode)
+
+    def publish(self, name: str, node: str, port: int) -> str:  # noqa: ARG002
+        world = json.loads(self._world.read_text())
+        world.setdefault("endpoints", {})[name] = f"127.0.0.1:{port}"
+        self._world.write_text(json.dumps(world))
+        return f"127.0.0.1:{port}"
+
+    def renew(self, ttl_s: float) -> float:
+        world = json.loads(self._world.read_text())
+        world["expires_at"] = time.time() + ttl_s
+        self._world.write_text(json.dumps(world))
+        self._note("renew")
+        return float(world["expires_at"])
+
+
+@dataclass(frozen=True)
+class Ended:
+    status: int
+    pid: int = 0
+
+    def wait(self, timeout_s: float | None = None) -> int:  # noqa: ARG002
+        return self.status

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from disk_ground import DiskGround, DiskWorld
+
+from envctl.engines.base import Provision, Realisation
+from envctl.model.environment import NodeSpec
+from envctl.model.plan import Plan
+from envctl.model.topology import Topology
+from envctl.stack.operations import Up, bring_up
+from envctl.stack.state import State
+
+
+def node(name: str, digest: str = "1", **env: str) -> NodeSpec:
+    component = name.rpartition("-")[0]
+    return NodeSpec(name, component, "service", "a", ("sleep", "600"), digest, env=env, ports={"http": 8080})
+
+
+def system(api: str = "1", **env: str) -> list[Realisation]:
+    touch = Provision("db", (sys.executable, "-c", "print('provisioned')"), "p1")
+    return [
+        Realisation("api", ("db",), (node("api-0", api, **env),)),
+        Realisation("db", (), (node("db-0"), node("db-1")), touch),
+        Realisation("web", ("api", "elsewhere"), (node("web-0"),)),
+    ]
+
+
+@dataclass
+class Bench:
+    """A project with a stack, a cache of its own, and the disk substrate."""
+
+    root: Path
+    plan: Plan
+    ground: DiskGround
+
+    @property
+    def state(self) -> State:
+        return State(self.root / ".envctl" / "state", "shop", self.plan.env_id)
+
+    @property
+    def world(self) -> DiskWorld:
+        return self.ground.realiser("embedded", self.plan.env_id)
+
+    def up(self, realisations: Sequence[Realisation] | None = None, digest: str = "plan-1", **options: object) -> Up:
+        wanted = system() if realisations is None else realisations
+        return bring_up(replace(self.plan, digest=digest), ground=self.ground, realise=lambda: wanted, **options)
+
+
+def make_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    tools = Path(os.environ.get("ENVCTL_CACHE", Path.home() / ".cache" / "envctl")) / "tools"
+    (cache / "tools").symlink_to(tools)
+    monkeypatch.setenv("ENVCTL_CACHE", str(cache))
+    stack = tmp_path / "stacks" / "shop"
+    stack.mkdir(parents=True)
+    (stack / "Pulumi.yaml").write_text("name: shop\nruntime: python\n")
+    (stack / "__main__.py").write_text("from envctl.stack import deploy\n\ndeploy()\n")
+    topology = Topology("shop", stack / "topology.yaml", ("a",), {})
+    plan = Plan("shop-main-1", tmp_path, topology, "embedded", (), (), (), 600.0, {"envctl.dev/env": "shop-main-1"}, {}, "plan-1")
+    made = Bench(tmp_path, plan, DiskGround(cache))
+    yield made
+    for env_id in made.ground.environments():
+        made.ground.realiser("embedded", env_id).end_environment()

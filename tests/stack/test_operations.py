@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+from stack_bench import Bench, node, system
+
+from envctl.engines.base import Provision, Realisation
+from envctl.errors import DeadlineError, LeakError, NoEnvironmentError, ResourceError
+from envctl.stack import census
+from envctl.stack.operations import tear_down
+
+BUCKET = {
+    "urn": "urn:pulumi:shop-main-1::shop::aws:s3/bucket:Bucket::b", "type": "aws:s3/bucket:Bucket", "custom": True, "id": "b",
+    "provider": "urn:pulumi:shop-main-1::shop::pulumi:providers:aws::default::1",
+}
+
+
+def starts(bench: Bench) -> list[str]:
+    return [line.split()[1] for line in bench.world.journal() if line.startswith("start")]
+
+
+def test_an_environment_comes_up_in_the_order_of_its_needs(bench: Bench) -> None:
+    said: list[str] = []
+    up = bench.up(progress=said.append)
+    assert {each.name for each in up.environment.nodes} == {"api-0", "db-0", "db-1", "web-0"}
+    journal = bench.world.journal()
+    assert journal[0] == "environment"
+    assert sorted(journal[1:3]) == ["start db-0 1", "start db-1 1"]
+    assert journal[3:6] == ["provision", "start api-0 1", "start web-0 1"]
+    assert said[-1] == "web-0 ready"
+    assert up.environment.endpoints["api.http"] == "127.0.0.1:8080"
+    assert (up.unchanged, up.provisioned, up.environment.plan_digest) == (False, ("db",), "plan-1")
+
+
+def test_a_second_up_with_nothing_changed_calls_no_engine_and_renews_the_lease(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = bench.up()
+    monkeypatch.setattr("subprocess.Popen", None)
+    second = bench.up()
+    assert second.unchanged
+    assert second.environment.expires_at > first.environment.expires_at
+    assert second.environment.endpoints == first.environment.endpoints
+
+
+def test_a_changed_service_is_the_only_thing_that_is_replaced(bench: Bench) -> None:
+    bench.up()
+    pids = {each.name: each.pid for each in bench.world.environment().nodes}
+    up = bench.up(system(api="2"), digest="plan-2")
+    after = {each.name: each.pid for each in bench.world.environment().nodes}
+    assert up.started == ("api-0",)
+    assert up.provisioned == ()
+    assert {name for name in pids if pids[name] != after[name]} == {"api-0"}
+
+
+def test_a_component_that_is_left_out_is_removed(bench: Bench) -> None:
+    bench.up()
+    up = bench.up([each for each in system() if each.component != "web"], digest="plan-2")
+    assert up.ended == ("web-0",)
+    assert {each.name for each in bench.world.environment().nodes} == {"api-0", "db-0", "db-1"}
+
+
+def test_a_node_that_died_is_started_again_though_the_state_calls_it_the_same(bench: Bench) -> None:
+    bench.up()
+    os.kill(bench.world.node("db-1").pid or 0, signal.SIGKILL)
+    up = bench.up()
+    assert up.started == ("db-1",)
+    assert up.provisioned == ("db",), "new data needs provisioning again"
+    assert bench.up().unchanged
+
+
+def test_a_cell_that_died_is_made_again_with_everything_in_it(bench: Bench) -> None:
+    bench.up()
+    bench.world.end_environment()
+    up = bench.up()
+    assert set(up.started) == {"api-0", "db-0", "db-1", "web-0"}
+    assert up.provisioned == ("db",)
+
+
+def test_a_node_that_never_becomes_ready_is_named_with_its_last_words(bench: Bench) -> None:
+    with pytest.raises(DeadlineError, match=r"api-0 did not answer on port 1 within 2.0 s\n    its last words"):
+        bench.up(system(NEVER_READY="1"), ready_timeout_s=2.0)
+    assert {each.name for each in bench.world.environment().nodes} >= {"db-0", "db-1"}
+    bench.up()
+    assert sorted(starts(bench)) == ["api-0", "db-0", "db-1", "web-0"], "what was there is adopted, nothing is made twice"
+
+
+def test_a_provision_that_fails_is_explained_and_tried_again(bench: Bench) -> None:
+    broken = Provision("db", ("sh", "-c", "echo no such table; exit 3"), "p1")
+    with pytest.raises(ResourceError, match=r"db could not be provisioned \(exit 3\)\n    no such table"):
+        bench.up([Realisation("db", (), (node("db-0"),), broken)])
+    up = bench.up([Realisation("db", (), (node("db-0"),), Provision("db", ("true",), "p1"))])
+    assert (up.started, up.provisioned) == ((), ("db",))
+
+
+def test_an_engine_that_cannot_prepare_is_the_cause_that_is_told(bench: Bench) -> None:
+    def fails() -> list[Realisation]:
+        raise ResourceError("the build of api failed")
+
+    from envctl.stack.operations import bring_up
+
+    with pytest.raises(ResourceError, match="the build of api failed"):
+        bring_up(bench.plan, ground=bench.ground, realise=fails)
+
+
+def test_down_leaves_nothing_and_forgets_the_state(bench: Bench) -> None:
+    bench.up()
+    down = tear_down(bench.plan.env_id, ground=bench.ground)
+    assert down.notes == ()
+    assert not bench.state.leftovers()
+    assert census.leftovers(bench.world.directory, (bench.state,)) == []
+    assert [path.name for path in (bench.root / "cache" / "envs").iterdir() if not path.name.endswith(".journal")] == []
+    with pytest.raises(NoEnvironmentError):
+        tear_down(bench.plan.env_id, ground=bench.ground, project=bench.root)
+
+
+def test_down_says_so_where_the_state_is_lost(bench: Bench) -> None:
+    bench.up()
+    bench.state.drop()
+    assert "state was lost" in tear_down(bench.plan.env_id, ground=bench.ground).notes[0]
+
+
+def test_down_removes_what_is_left_of_a_cell_that_died(bench: Bench) -> None:
+    bench.up()
+    bench.world.end_environment()
+    assert "already ended" in tear_down(bench.plan.env_id, ground=bench.ground).notes[0]
+    assert not bench.state.leftovers()
+
+
+def test_down_fails_with_a_list_of_what_is_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.up()
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+    with pytest.raises(LeakError, match=f"directory {bench.world.directory}"):
+        tear_down(bench.plan.env_id, ground=bench.ground)
+
+
+def test_resources_of_other_providers_are_not_forgotten_with_the_state(bench: Bench) -> None:
+    bench.up()
+    raw = json.loads(bench.state.checkpoint.read_text())
+    raw["checkpoint"]["latest"]["resources"].append(BUCKET)
+    bench.state.checkpoint.write_text(json.dumps(raw))
+    assert bench.state.foreign() == [BUCKET["urn"]]
+    with pytest.raises(ResourceError, match="aws"):
+        tear_down(bench.plan.env_id, ground=bench.ground)
+    assert bench.state.exists()
