@@ -1,0 +1,163 @@
+"""HTTP: a small server around plain functions, and a client with time limits and retries."""
+
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import psycopg
+import uvicorn
+from opentelemetry.trace import SpanKind
+from psycopg_pool import PoolTimeout
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from shop_common import retry, telemetry
+
+Worker = Callable[[threading.Event], None]  # works until the event is set
+active = telemetry.meter.create_up_down_counter("http.server.active_requests")
+duration = telemetry.meter.create_histogram("http.server.request.duration", "s")
+log = logging.getLogger("shop")
+
+
+class Problem(Exception):
+    """An answer that is not a success."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, read completely."""
+
+    request: Request
+    body: Any = None
+
+    def field(self, name: str, kind: type) -> Any:
+        """A required field of the body.  Raises Problem when it is missing or of another type."""
+        value = self.body.get(name) if isinstance(self.body, dict) else None
+        if type(value) is not kind:
+            raise Problem(422, f"{name} must be of type {kind.__name__}")
+        return value
+
+
+def route(method: str, path: str, handler: Callable[[Call], Any]) -> Route:
+    """A traced endpoint.  `handler` runs in a thread and returns what is answered as JSON, or (status, that)."""
+
+    async def endpoint(request: Request) -> JSONResponse:
+        labels = {"http.request.method": method, "http.route": path}
+        active.add(1, labels)
+        try:
+            parent = telemetry.extract(request.headers)
+            with telemetry.timed(duration, labels), telemetry.span(f"{method} {path}", SpanKind.SERVER, labels, parent) as span:
+                status, answer = await answer_to(request, handler)
+                span.set_attribute("http.response.status_code", status)
+                if status >= 500:
+                    telemetry.failed(span, str(status))
+                return JSONResponse(answer, status)
+        finally:
+            active.add(-1, labels)
+
+    return Route(path, endpoint, methods=[method])
+
+
+async def answer_to(request: Request, handler: Callable[[Call], Any]) -> tuple[int, Any]:
+    """Status and body; what can't work now is a 503, so that callers know that they may try again."""
+    try:
+        body = await request.json() if await request.body() else None
+        answer = await run_in_threadpool(handler, Call(request, body))
+    except ValueError:
+        return 400, {"detail": "the body is not JSON"}
+    except Problem as problem:
+        return problem.status, {"detail": str(problem)}
+    except (psycopg.OperationalError, PoolTimeout, httpx.TransportError) as error:
+        log.warning("%s %s: %s", request.method, request.url.path, error)
+        return 503, {"detail": "try again"}
+    return answer if isinstance(answer, tuple) else (200, answer)
+
+
+def serve(*routes: Route, ready: Callable[[], bool], workers: Sequence[Worker] = ()) -> None:
+    """Serves until SIGTERM; then stops accepting, answers what is open, lets the workers finish, and exports the rest."""
+
+    async def readiness(_: Request) -> JSONResponse:
+        works = await run_in_threadpool(ready)
+        return JSONResponse({"ready": works}, 200 if works else 503)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        stop = threading.Event()
+        threads = [threading.Thread(target=keep_working, args=(worker, stop), daemon=True) for worker in workers]
+        for thread in threads:
+            thread.start()
+        yield
+        stop.set()
+        for thread in threads:
+            thread.join(timeout=3)
+        telemetry.stop()
+
+    telemetry.start()
+    app = Starlette(routes=[*routes, Route("/ready", readiness)], lifespan=lifespan)
+    uvicorn.run(
+        app, host="0.0.0.0", port=int(os.environ.get("PORT", "8080")), http="h11", ws="none", log_level="warning",
+        access_log=False, timeout_keep_alive=30, timeout_graceful_shutdown=3,
+    )
+
+
+def keep_working(worker: Worker, stop: threading.Event) -> None:
+    """Runs a worker until `stop`; one that fails starts again after a growing wait.  Its work is safe to repeat."""
+    failures = 0
+    while not stop.is_set():
+        try:
+            worker(stop)
+            failures = 0
+        except Exception:
+            log.exception("worker %s failed and starts again", getattr(worker, "__name__", worker))
+            failures = min(failures + 1, 6)
+            stop.wait(retry.delay(failures, base_s=0.1, cap_s=5))
+
+
+class Client:
+    """Calls another service.  What is safe to repeat is repeated inside the budget: GET, or with an Idempotency-Key."""
+
+    def __init__(self, base_url: str, timeout_s: float = 1.0, budget_s: float = 3.0) -> None:
+        self._client = httpx.Client(base_url=base_url, timeout=timeout_s, limits=httpx.Limits(max_connections=40))
+        self._budget_s = budget_s
+
+    def call(self, method: str, path: str, route: str, body: Any = None, headers: dict[str, str] | None = None) -> httpx.Response:
+        """The answer, whatever its status.  Raises httpx.TransportError when there is none."""
+        repeatable = method == "GET" or "Idempotency-Key" in (headers or {})
+
+        def attempt(count: int) -> httpx.Response:
+            attributes = {"http.request.method": method, "url.template": route, "server.address": self._client.base_url.host}
+            if count:
+                attributes["http.request.resend_count"] = count
+            with telemetry.span(f"{method} {route}", SpanKind.CLIENT, attributes) as span:
+                response = self._client.request(method, path, json=body, headers={**(headers or {}), **telemetry.inject()})
+                span.set_attribute("http.response.status_code", response.status_code)
+                if response.status_code >= 400:
+                    telemetry.failed(span, str(response.status_code))
+                if response.status_code in (502, 503, 504):
+                    raise Unavailable(response)
+                return response
+
+        try:
+            return retry.call(attempt, lambda error: repeatable and isinstance(error, httpx.TransportError), self._budget_s)
+        except Unavailable as error:
+            return error.response
+
+
+class Unavailable(httpx.TransportError):
+    """The other service answered that it can't work now."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        super().__init__(f"status {response.status_code}")
+        self.response = response
