@@ -1,0 +1,260 @@
+"""Loads a seed, as a process inside the environment: `python -m envctl.seeding.load JOB.json`.
+
+Everything is loaded or nothing is: tables of all databases are copied in open transactions, message files are read through
+before the first message is sent, and the transactions are committed last.  What was sent is deleted when something fails.
+Prints JSON lines: {"progress": …}, {"problem": {file, line, message}} and at last {"loaded": …}.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CHUNK = 1 << 18
+PRODUCE_S = 60.0
+MASK = (1 << 64) - 1
+CONTEXT_LINE = re.compile(r"\bline (\d+)(?:, column ([^:]+))?")
+
+
+class BadDataError(Exception):
+    """A line of a data file that can't be loaded."""
+
+    def __init__(self, file: Path, line: int, message: str) -> None:
+        super().__init__(message)
+        self.file, self.line, self.message = file, line, message
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to load: tables as (url, table, file, rows), topics as (bootstrap, topic, file, messages, key field)."""
+
+    tables: tuple[Mapping[str, Any], ...]
+    topics: tuple[Mapping[str, Any], ...]
+
+
+class Meter:
+    """Prints progress with rate and time left, a few times a second."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self._label, self._total, self._begun, self._said = label, total, time.monotonic(), 0.0
+
+    def at(self, done: int) -> None:
+        """`done` of the total are done."""
+        now = time.monotonic()
+        if now - self._said < 0.25 and done < self._total:
+            return
+        self._said = now
+        rate = done / max(now - self._begun, 1e-9)
+        left = (self._total - done) / rate if rate else 0.0
+        _say({"progress": f"{self._label} {done:,} of {self._total:,}, {rate:,.0f}/s, {left:.0f} s left"})
+
+
+def load(job: Job) -> dict[str, Any]:
+    """Loads everything; returns counts and checksums.  Raises BadDataError."""
+    keyed = [list(_messages(topic)) if topic["messages"] < 100_000 else None for topic in job.topics]
+    for topic, kept in zip(job.topics, keyed, strict=True):
+        if kept is None:
+            for _ in _messages(topic):  # too many to keep in memory: read through now, and once more when sending
+                pass
+    with ExitStack() as stack:
+        connections = {url: stack.enter_context(_connect(url)) for url in dict.fromkeys(t["url"] for t in job.tables)}
+        rows = {f"{t['component']}/{t['database']}.{t['table']}": _copy(connections[t["url"]], t) for t in job.tables}
+        sent = [_produce(topic, kept) for topic, kept in zip(job.topics, keyed, strict=True)]
+        for connection in connections.values():
+            connection.commit()
+    return {"tables": rows, "topics": {f"{t['component']}/{t['topic']}": s for t, s in zip(job.topics, sent, strict=True)}}
+
+
+def _connect(url: str) -> Any:
+    import psycopg
+
+    return psycopg.connect(url, connect_timeout=10)
+
+
+def _copy(connection: Any, table: Mapping[str, Any]) -> dict[str, int]:
+    """COPY of one file; the header names the columns."""
+    import psycopg
+
+    file = Path(table["file"])
+    try:
+        with file.open("rb") as source:
+            columns = ", ".join(f'"{name}"' for name in source.readline().decode().strip().split(","))
+            with connection.cursor() as cursor:
+                with cursor.copy(f'COPY {_quoted(table["table"])} ({columns}) FROM STDIN WITH (FORMAT csv)') as copy:
+                    _feed(copy, source, file, table)
+                copied = cursor.rowcount
+    except psycopg.Error as error:
+        raise _located(file, error) from error
+    if copied != table["rows"]:
+        raise BadDataError(file, 0, f"holds {copied:,} rows, the seed says {table['rows']:,}")
+    return checksum_of_table(connection, table["table"])
+
+
+def _feed(copy: Any, source: Any, file: Path, table: Mapping[str, Any]) -> None:
+    meter, size, done = Meter(f"{table['table']} rows", table["rows"]), file.stat().st_size, 0
+    while chunk := source.read(CHUNK):
+        copy.write(chunk)
+        done += len(chunk)
+        meter.at(min(table["rows"], round(table["rows"] * done / size)))
+
+
+def _located(file: Path, error: Any) -> BadDataError:
+    """PostgreSQL says at which line of the data it stopped; the header is a line of the file too."""
+    found = CONTEXT_LINE.search(error.diag.context or "")
+    line = int(found[1]) + 1 if found else 0
+    column = f" (column {found[2]})" if found and found[2] else ""
+    return BadDataError(file, line, f"{error.diag.message_primary or error}{column}")
+
+
+def _quoted(table: str) -> str:
+    return ".".join(f'"{part}"' for part in table.split("."))
+
+
+def checksum_of_table(connection: Any, table: str) -> dict[str, int]:
+    """Row count and the sum of all rows' 64-bit hashes, which does not depend on their order."""
+    query = f"SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)), 0) FROM {_quoted(table)} t"  # noqa: S608
+    count, total = connection.execute(query).fetchone()
+    return {"rows": count, "checksum": int(total) & MASK}
+
+
+def _messages(topic: Mapping[str, Any]) -> Iterator[tuple[bytes | None, bytes]]:
+    """(key, value) of every line.  Raises BadDataError for a line that is no JSON object or lacks the key's field."""
+    file, key, count = Path(topic["file"]), topic["key"], 0
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                value = json.loads(line)
+            except ValueError as error:
+                raise BadDataError(file, number, f"is not valid JSON: {error}") from error
+            if key and (not isinstance(value, dict) or key not in value):
+                raise BadDataError(file, number, f"has no field {key!r}, which is the message key")
+            count += 1
+            yield (str(value[key]).encode() if key else None), line.strip()
+    if count != topic["messages"]:
+        raise BadDataError(file, 0, f"holds {count:,} messages, the seed says {topic['messages']:,}")
+
+
+def _produce(topic: Mapping[str, Any], kept: list[tuple[bytes | None, bytes]] | None) -> dict[str, int]:
+    """Sends all messages, each acknowledged by all replicas; takes them back when one is refused."""
+    from confluent_kafka import KafkaError, Producer
+
+    refused: list[KafkaError] = []
+    producer = Producer({"bootstrap.servers": topic["bootstrap"], "acks": "all", "enable.idempotence": True, "linger.ms": 20,
+                         "compression.type": "lz4", "queue.buffering.max.messages": 200_000})
+    starts = ends_of(topic["bootstrap"], topic["topic"])
+    meter, total, count = Meter(f"{topic['topic']} messages", topic["messages"]), 0, 0
+    for key, value in kept if kept is not None else _messages(topic):
+        while True:
+            try:
+                producer.produce(topic["topic"], value, key, on_delivery=lambda e, _: refused.append(e) if e else None)
+                break
+            except BufferError:
+                producer.poll(0.1)
+        total += _hash(key, value)
+        count += 1
+        if count % 1000 == 0:
+            producer.poll(0)
+            meter.at(count)
+    left = producer.flush(PRODUCE_S)
+    meter.at(count)
+    if refused or left:
+        _take_back(topic, starts)
+        raise BadDataError(Path(topic["file"]), 0, f"{len(refused) + left} messages were not acknowledged: {refused[:1] or 'timed out'}")
+    return {"messages": count, "checksum": total & MASK}
+
+
+def _take_back(topic: Mapping[str, Any], starts: Mapping[int, int]) -> None:
+    """Deletes what was sent: all records before the end as of now, which is safe in a topic that was empty before."""
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import AdminClient
+
+    if any(starts.values()):
+        return
+    admin = AdminClient({"bootstrap.servers": topic["bootstrap"]})
+    ends = ends_of(topic["bootstrap"], topic["topic"])
+    for future in admin.delete_records([TopicPartition(topic["topic"], p, end) for p, end in ends.items()]).values():
+        future.result(PRODUCE_S)
+
+
+def _hash(key: bytes | None, value: bytes) -> int:
+    import hashlib
+
+    return int.from_bytes(hashlib.blake2b(value, digest_size=8, key=(key or b"")[:64]).digest(), "big")
+
+
+def ends_of(bootstrap: str, topic: str) -> dict[int, int]:
+    """Partition → offset behind its last message."""
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "envctl-seeding"})
+    try:
+        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
+    finally:
+        consumer.close()
+
+
+def verify(job: Job) -> dict[str, Any]:
+    """What is in the environment now, counted and summed as `load` does it."""
+    tables = {}
+    for table in job.tables:
+        with _connect(table["url"]) as connection:
+            tables[f"{table['component']}/{table['database']}.{table['table']}"] = checksum_of_table(connection, table["table"])
+    topics = {f"{t['component']}/{t['topic']}": _checksum_of_topic(t["bootstrap"], t["topic"]) for t in job.topics}
+    return {"tables": tables, "topics": topics}
+
+
+def _checksum_of_topic(bootstrap: str, topic: str) -> dict[str, int]:
+    """Reads a topic from its start to its end as of now."""
+    from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+    ends = {p: end for p, end in ends_of(bootstrap, topic).items() if end}
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "envctl-seeding", "enable.auto.commit": False,
+                         "isolation.level": "read_committed"})
+    consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in ends])
+    count, total, deadline = 0, 0, time.monotonic() + PRODUCE_S
+    try:
+        while ends and time.monotonic() < deadline:
+            for message in consumer.consume(5000, timeout=0.2):
+                if message.error() is None:
+                    count, total = count + 1, total + _hash(message.key(), message.value() or b"")
+            for position in consumer.position([TopicPartition(topic, p) for p in ends]):
+                if position.offset >= ends[position.partition]:
+                    del ends[position.partition]
+        return {"messages": count, "checksum": total & MASK}
+    finally:
+        consumer.close()
+
+
+def _say(message: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def main(argv: list[str]) -> int:
+    """Loads (or with `--verify` only counts) what the job file says."""
+    job = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
+    wanted = Job(tuple(job["tables"]), tuple(job["topics"]))
+    try:
+        if "--verify" not in argv:
+            loaded = load(wanted)
+        found = verify(wanted)
+    except BadDataError as error:
+        _say({"problem": {"file": str(error.file), "line": error.line, "message": error.message}})
+        return 2
+    if "--verify" not in argv and found != loaded:
+        _say({"problem": {"file": argv[0], "line": 0, "message": f"loaded {loaded}, but found {found}"}})
+        return 1
+    _say({"loaded": found})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,101 @@
+"""Seeded data directories, kept by content, so that an environment starts with its data in place.
+
+A snapshot is made once: the stateful components come up in an environment of their own, the seed is loaded and verified,
+the engines stop in good order, and their data directories are kept under the hash of everything that went into them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from envctl import plugins
+from envctl.errors import ResourceError
+from envctl.model.environment import Environment
+from envctl.model.plan import Plan
+from envctl.model.seed import Seed
+from envctl.model.topology import Kafka, Postgres
+from envctl.record import publish
+from envctl.seeding import seeds
+from envctl.seeding.files import digest
+from envctl.stack import bring_up, tear_down
+from envctl.substrates.base import Reach
+from envctl.toolchain import cache_dir
+from envctl.waiting import until
+
+CONTENT = "content.json"  # written last: a snapshot with it is whole
+STOP_S = 30.0
+MAKING_TTL_S = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Seeded data directories in the cache, one a node, and the checksums of what they hold."""
+
+    key: str
+    found: Mapping[str, Any]
+
+
+def prepare(plan: Plan, seed: Seed, progress: Callable[[str], None]) -> Snapshot:
+    """The snapshot of the seed for the plan's stateful components; made when it is not in the cache.
+
+    Raises SpecError for bad data, ResourceError when it can't be made.
+    """
+    stateful = tuple(s for s in plan.selected if isinstance(plan.topology.components[s.component], Postgres | Kafka))
+    parts = [digest(seed), [(s.component, plan.source_digests[s.component]) for s in stateful]]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+    home = cache_dir() / "snapshots" / key
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with (home.parent / f".{key}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / CONTENT).exists():
+            _make(_making_plan(plan, stateful, key), seed, home, progress)
+    return Snapshot(key, json.loads((home / CONTENT).read_text(encoding="utf-8"))["found"])
+
+
+def _making_plan(plan: Plan, stateful: tuple[Any, ...], key: str) -> Plan:
+    env_id = f"snapshot-{key[:16]}"
+    labels = {**plan.labels, "envctl.dev/env": env_id}
+    return replace(plan, env_id=env_id, selected=stateful, stubbed=(), ttl_s=MAKING_TTL_S, labels=labels, digest=key)
+
+
+def _make(plan: Plan, seed: Seed, home: Path, progress: Callable[[str], None]) -> None:
+    partial = home.with_name(f".{home.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        environment = bring_up(plan, progress=progress).environment
+        reach: Reach = plugins.load("envctl.substrates", plan.substrate).attach(environment.directory)
+        loaded = seeds.load_seed_into(reach, plan.topology, seed, plan.components, progress)
+        progress(f"keeping {loaded.rows:,} rows and {loaded.messages:,} messages")
+        _stop_all(reach, environment)
+        found = json.loads((environment.directory / seeds.MARKER).read_text(encoding="utf-8"))["found"]
+        for node in environment.nodes:
+            _copy(environment.directory / "nodes" / node.name / "data", partial / node.name)
+        publish(partial / CONTENT, {"seed": seed.name, "found": found})
+        partial.replace(home)
+    finally:
+        tear_down(plan.env_id, project=plan.project, substrate=plan.substrate)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _stop_all(reach: Reach, environment: Environment) -> None:
+    """Stops the nodes in good order: standbys last, so that they have what their primary wrote."""
+    for node in environment.nodes:
+        reach.hold(node.name, STOP_S * 2)
+    for node in environment.nodes:
+        reach.signal(node.name, signal.SIGINT if node.kind == "postgres" else signal.SIGTERM)
+    if not until(lambda: all(reach.node(n.name).pid is None for n in environment.nodes), STOP_S):
+        raise ResourceError(f"the engines of {environment.id} did not stop in {STOP_S:.0f} s, so their data can't be kept")
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", "--reflink=auto", str(source), str(target)], check=True)
