@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -47,6 +47,21 @@ class Site:
     seed_key: str = ""  # key of a snapshot to start from; empty: none
     otlp_http: str = ""  # base URL of the OTLP intake inside the environment
     otlp_grpc: str = ""
+    progress: Callable[[str], None] = lambda _: None  # hears what takes its time (builds, first preparations), in one line
+
+    def zone(self, component: AnyComponent, index: int) -> str:
+        """The zone of a component's node: round robin over its zones, else the topology's; empty where there are none."""
+        zones = component.zones or self.topology.zones or ("",)
+        return zones[index % len(zones)]
+
+    def needs(self, component: AnyComponent) -> tuple[str, ...]:
+        """The components that have to be complete before this one, of those that are in this environment."""
+        return tuple(name for name in component.needs if name in self.selected or name in self.stubbed)
+
+    def data(self, node: str, prepared: Path) -> Path:
+        """What a node's `/data` starts from: its snapshot of the seed, or where there is none the engine's `prepared`."""
+        snapshot = self.cache / "snapshots" / self.seed_key / node
+        return snapshot if self.seed_key and snapshot.is_dir() else prepared
 
 
 class Engine(Protocol):

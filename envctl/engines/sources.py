@@ -1,0 +1,176 @@
+"""A program's files: where they come from, what they are (content ids), and their copies in the cache."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+
+from envctl.engines.content import copy_tree, digest, file_digest, made_once, tree_digest
+from envctl.errors import Problem, SpecError
+from envctl.model.topology import AnyComponent, Job, Kafka, Postgres, Redis, Service, Topology
+
+Program = Service | Job
+
+
+def source_digests(topology: Topology) -> dict[str, str]:
+    """Component → content id of everything that decides what it is: sources, paths, migrations, configuration, build.
+
+    Raises SpecError with every source that cannot be read.
+    """
+    problems: list[Problem] = []
+    digests = {}
+    for name, component in topology.components.items():
+        try:
+            digests[name] = digest(component, *_files(topology, component))
+        except SpecError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise SpecError(problems)
+    return digests
+
+
+def _files(topology: Topology, component: AnyComponent) -> list[str]:
+    """Content ids of the files a component is made of."""
+    match component:
+        case Service() | Job():
+            inputs = component.build.inputs if component.build else ()
+            stub = (component.stub,) if isinstance(component, Service) and component.stub else ()
+            paths = (*component.paths, *inputs, *stub)
+            return [source_id(topology, component), *(tree_digest(topology.directory / path) for path in paths)]
+        case Postgres():
+            return [tree_digest(path) for path in migration_directories(topology, component).values()]
+        case Kafka() | Redis():
+            return []
+
+
+def migration_directories(topology: Topology, component: Postgres) -> dict[str, Path]:
+    """Database → directory of its migrations, of those that have one.
+
+    Raises SpecError where a directory is declared and no database has it.
+    """
+    if not component.migrations:
+        return {}
+    wanted = {name: topology.directory / component.migrations.replace("{database}", name) for name in component.databases}
+    found = {name: path for name, path in wanted.items() if path.is_dir()}
+    if not found:
+        raise _problem(topology, component, "migrations", f"no such directory: {component.migrations}")
+    return found
+
+
+def source_id(topology: Topology, component: Program) -> str:
+    """The content id of a program's source.  Raises SpecError where it cannot be read."""
+    source = component.source
+    match source.kind:
+        case "tree":
+            return tree_digest(_existing(topology, component))
+        case "git":
+            return "git-" + _git_tree(topology, component)
+        case "artifact":
+            return source.sha256
+    raise AssertionError(source.kind)
+
+
+def source_copy(topology: Topology, component: Program, cache: Path) -> tuple[Path, str]:
+    """A read-only copy of a program's source in the cache, and its content id; edits of the original change nothing.
+
+    Raises SpecError where the source cannot be read or is not what was declared.
+    """
+    found = source_id(topology, component)
+    match component.source.kind:
+        case "tree":
+            return tree_copy(_existing(topology, component), cache)
+        case "git":
+            make = lambda half: _export(topology, component, half)  # noqa: E731
+        case "artifact":
+            make = lambda half: _unpack(topology, component, half)  # noqa: E731
+    return made_once(cache / "sources" / found, make), found
+
+
+def tree_copy(path: Path, cache: Path) -> tuple[Path, str]:
+    """A copy of a directory (or of a single file, in a directory) in the cache, and its content id.
+
+    A tree that is edited while it is copied is copied again until the copy has the id it is kept under.
+    """
+    while True:
+        found = tree_digest(path)
+        half_right: list[bool] = []
+
+        def make(half: Path, found: str = found, half_right: list[bool] = half_right) -> None:
+            target = half if path.is_dir() else half / path.name
+            copy_tree(path, target)
+            half_right.append(tree_digest(target) == found)
+
+        kept = made_once(cache / "sources" / found, make)
+        if all(half_right):
+            return kept, found
+        shutil.rmtree(kept)
+
+
+def _existing(topology: Topology, component: Program) -> Path:
+    path = topology.directory / component.source.path
+    if not path.exists():
+        raise _problem(topology, component, "source", f"no such file or directory: {component.source.path}")
+    return path
+
+
+def _git_tree(topology: Topology, component: Program) -> str:
+    """The id of the git tree at the source's path as of its ref."""
+    ref, path = component.source.ref, component.source.path
+    asked = f"{ref}^{{commit}}:./{path}"
+    answer = _git(topology.directory, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
+    if answer.returncode:
+        raise _problem(topology, component, "source.ref", f"git knows no commit {ref!r} here", "fetch it: git fetch --tags")
+    commit = answer.stdout.decode().strip()
+    answer = _git(topology.directory, "rev-parse", "--verify", "--quiet", f"{commit}:./{path}")
+    if answer.returncode:
+        raise _problem(topology, component, "source.path", f"{asked} does not exist in git")
+    return answer.stdout.decode().strip()
+
+
+def _export(topology: Topology, component: Program, target: Path) -> None:
+    tree = _git_tree(topology, component)
+    archive = target.with_name(f"{target.name}.tar")
+    try:
+        answer = _git(topology.directory, "archive", "--format=tar", f"--output={archive}", tree)
+        if answer.returncode:
+            message = answer.stderr.decode(errors="replace").strip() or "git archive failed"
+            raise _problem(topology, component, "source", message)
+        with tarfile.open(archive) as members:
+            members.extractall(target, filter="data")
+    finally:
+        archive.unlink(missing_ok=True)
+
+
+def _git(directory: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(("git", "-C", str(directory), *arguments), capture_output=True, check=False)
+
+
+def _unpack(topology: Topology, component: Program, target: Path) -> None:
+    path = _existing(topology, component)
+    found = file_digest(path)
+    if found != component.source.sha256:
+        raise _problem(topology, component, "source.sha256", f"{component.source.path} has the SHA-256 {found}, not the declared one")
+    if tarfile.is_tarfile(path):
+        with tarfile.open(path) as members:
+            members.extractall(target, filter="data")
+    elif zipfile.is_zipfile(path):
+        _unzip(path, target)
+    else:
+        shutil.copy2(path, target / path.name)
+
+
+def _unzip(path: Path, target: Path) -> None:
+    """Unpacks a zip file with the executable bits that `extract` forgets."""
+    with zipfile.ZipFile(path) as members:
+        for member in members.infolist():
+            file = Path(members.extract(member, target))
+            mode = member.external_attr >> 16 & 0o777
+            if mode and not member.is_dir():
+                file.chmod(mode | 0o400)
+
+
+def _problem(topology: Topology, component: AnyComponent, field: str, message: str, hint: str = "") -> SpecError:
+    return SpecError([Problem(topology.file, component.line, f"components.{component.name}.{field}", message, hint)])
