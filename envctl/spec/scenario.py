@@ -12,7 +12,7 @@ from envctl.model.topology import Service, Topology
 from envctl.spec.conditions import parse_condition
 from envctl.spec.document import Document
 from envctl.spec.scenario_rules import check_scenario
-from envctl.spec.structure import open_document
+from envctl.spec.structure import open_document, recorded
 from envctl.spec.units import duration_s, rate_per_s, ratio
 
 FAULT_FIELDS = frozenset({"fault", "id", "at", "on", "for"})
@@ -23,11 +23,12 @@ def load_scenario(file: Path, topology: Topology | None = None, *, seeds: Path |
     """Reads and checks a scenario, its traffic file, and the parameters of its faults and checks.
 
     Names of components, groups and topics are checked against the topology where one is given.  `seeds` is the directory of
-    the seeds (None: beside the scenario's directory).  Raises SpecError with every problem at once, the traffic file's too.
+    the seeds (None: beside the scenario's directory).  The copy that a run keeps stands without seeds, its traffic file beside it.
+    Raises SpecError with every problem at once, the traffic file's too.
     """
     document = open_document(file, "scenario", units=_UNITS)
     scenario = _scenario(document, topology)
-    check_scenario(document, scenario, topology, seeds or file.resolve().parent.parent / "seeds")
+    check_scenario(document, scenario, topology, None if recorded(file) else seeds or file.resolve().parent.parent / "seeds")
     document.raise_problems()
     return scenario
 
@@ -69,7 +70,7 @@ def _receiver(data: Mapping[str, Any], topology: Topology | None) -> str:
 
 def _traffic(document: Document, raw: Mapping[str, Any], to: str) -> Traffic:
     return Traffic(
-        file=document.file.parent / raw["file"],
+        file=document.file.parent / ("traffic.jsonl" if recorded(document.file) else raw["file"]),
         to=to,
         rate_per_s=rate_per_s(raw["rate"]) if "rate" in raw else None,
         duration_s=duration_s(raw["for"]) if "for" in raw else None,

@@ -15,11 +15,11 @@ from envctl.spec.timeline_rules import check_timeline
 from envctl.spec.traffic_file import TrafficSummary, scan_traffic
 
 
-def check_scenario(document: Document, scenario: Scenario, topology: Topology | None, seeds: Path) -> None:
-    """Notes every broken rule in the document."""
-    if scenario.file.stem != scenario.name:
+def check_scenario(document: Document, scenario: Scenario, topology: Topology | None, seeds: Path | None) -> None:
+    """Notes every broken rule in the document; without `seeds`, neither the file's name nor the seed's is looked at."""
+    if seeds and scenario.file.stem != scenario.name:
         document.problem(("name",), f"found {scenario.name!r}, allowed: the file's name {scenario.file.stem!r}")
-    if scenario.seed:
+    if seeds and scenario.seed:
         known(document, ("seed",), f"seed (in {seeds})", scenario.seed, (file.parent.name for file in seeds.glob("*/seed.yaml")))
     if topology is not None:
         _check_components(document, scenario, topology)

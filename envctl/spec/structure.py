@@ -46,6 +46,11 @@ def open_document(file: Path, format: str, units: tuple[str, ...] = ()) -> Docum
     return document
 
 
+def recorded(file: Path) -> bool:
+    """Whether a file is the copy that a run keeps in its `inputs/`: what it refers to (sources, seeds) may be elsewhere or gone."""
+    return file.parent.name == "inputs" and (file.parent.parent / "run.json").exists()
+
+
 def _check_version(document: Document, format: str) -> None:
     wanted = f"{format}/v1"
     if not isinstance(document.data, dict):

@@ -22,7 +22,7 @@ from envctl.model.topology import (
     Topology,
 )
 from envctl.spec.document import Document
-from envctl.spec.structure import open_document
+from envctl.spec.structure import open_document, recorded
 from envctl.spec.topology_rules import check_topology
 from envctl.spec.units import duration_s, size_bytes
 
@@ -30,11 +30,12 @@ from envctl.spec.units import duration_s, size_bytes
 def load_topology(file: Path, *, files: bool = True) -> Topology:
     """Reads and checks a topology.  Raises SpecError with every problem at once.
 
-    `files` False leaves out whether the named source directories and files exist (for a topology of another commit).
+    `files` False leaves out whether the named source directories and files exist, for a topology of another commit; so it is
+    with the copy that a run keeps.
     """
     document = open_document(file, "topology", units=("components",))
     topology = _topology(document)
-    check_topology(document, topology, files=files)
+    check_topology(document, topology, files=files and not recorded(file))
     document.raise_problems()
     return topology
 

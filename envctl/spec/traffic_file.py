@@ -11,8 +11,8 @@ from typing import Any
 from envctl.errors import Problem
 from envctl.spec.document import did_you_mean
 
-FIELDS = ("at", "op", "to", "http", "grpc", "kafka", "key", "headers", "body", "timeout")
-_HTTP = re.compile(r"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) /\S*")
+FIELDS = ("at", "op", "to", "http", "grpc", "kafka", "key", "headers", "body")
+_HTTP = re.compile(r"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) ([a-z0-9-]*)/\S*")
 _MAX_PROBLEMS = 20
 
 
@@ -21,7 +21,7 @@ class TrafficSummary:
     """What a traffic file holds."""
 
     operations: tuple[str, ...]  # distinct names
-    targets: tuple[tuple[str, int], ...]  # components that operations name by `to`, with the first line that does
+    targets: tuple[tuple[str, int], ...]  # components that operations name, with the first line that does
     count: int
     length_s: float  # offset of the last operation
 
@@ -41,9 +41,10 @@ def scan_traffic(file: Path) -> tuple[TrafficSummary, list[Problem]]:
             if operation is None:
                 continue
             names[operation["op"]] = None
-            last = operation["at"]
-            if "to" in operation:
-                targets.setdefault(str(operation["to"]), number)
+            last = operation.get("at", last)
+            named = operation.get("to") or (_HTTP.fullmatch(operation.get("http", "")) or ("", ""))[1]
+            if named:
+                targets.setdefault(str(named), number)
     if count == 0:
         problems.append(Problem(file, 0, "", "holds no operation", "write one JSON object a line"))
     if len(problems) > _MAX_PROBLEMS:
@@ -71,7 +72,7 @@ def _operation(file: Path, number: int, line: bytes, last: float, problems: list
 
 def _wrong(found: dict[str, Any], last: float) -> list[tuple[str, str, str]]:
     wrong = [(name, "unknown field", did_you_mean(name, FIELDS)) for name in found if name not in FIELDS]
-    at = found.get("at")
+    at = found.get("at", last)
     if not isinstance(at, int | float) or isinstance(at, bool) or not 0 <= at < float("inf"):
         wrong.append(("at", f"found {at!r}, allowed: seconds since the start, 0 or more", ""))
     elif at < last:
