@@ -16,7 +16,8 @@ Why = Literal["changed", "needed", "scenario", "asked", "full"]
 class Selection:
     """One component of the subset and the first reason that selected it.
 
-    `because` is what the reason refers to: the changed files, the components that need it, the scenario.
+    `because` is what the reason refers to: the changed files and fields, the components that need it and how, the scenario
+    and what in it names the component.
     """
 
     component: str
@@ -26,7 +27,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Subset + substrate + environment id + lease; a pure value.  `digest` covers everything but the reasons."""
+    """Subset + substrate + environment id + lease; a pure value.  `digest` covers everything but the reasons and notes."""
 
     env_id: str
     project: Path  # root of the user's repository
@@ -39,6 +40,7 @@ class Plan:
     labels: Mapping[str, str]  # envctl.dev/… → value
     source_digests: Mapping[str, str]  # component → content hash of its sources, configuration and build
     digest: str
+    notes: tuple[str, ...] = ()  # what a person should know about how the subset came about
 
     @property
     def components(self) -> tuple[str, ...]:

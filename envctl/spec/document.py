@@ -74,11 +74,11 @@ class Document:
             raise SpecError(sorted(self.problems, key=lambda problem: (str(problem.file), problem.line)))
 
 
-def read(file: Path) -> Document:
-    """Parses one YAML file.  Raises SpecError when it can't be read as YAML at all; notes duplicate keys."""
+def read(file: Path, text: str | None = None) -> Document:
+    """Parses one YAML file (or, in its name, a text).  Raises SpecError when it is no YAML at all; notes duplicate keys."""
     document = Document(file)
     try:
-        loader = _Loader(file.read_text(encoding="utf-8"))
+        loader = _Loader(file.read_text(encoding="utf-8") if text is None else text)
         node = loader.get_single_node()
         document.data = _value(document, loader, node, ()) if node is not None else None
     except OSError as error:

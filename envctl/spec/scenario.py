@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,10 @@ def load_scenario(file: Path, topology: Topology | None = None, *, seeds: Path |
     """
     document = open_document(file, "scenario", units=_UNITS)
     scenario = _scenario(document, topology)
-    check_scenario(document, scenario, topology, None if recorded(file) else seeds or file.resolve().parent.parent / "seeds")
+    found = check_scenario(document, scenario, topology, None if recorded(file) else seeds or file.resolve().parent.parent / "seeds")
     document.raise_problems()
-    return scenario
+    receivers = tuple(name for name, _ in found.targets) if found else ()
+    return replace(scenario, traffic=replace(scenario.traffic, receivers=receivers))
 
 
 def _scenario(document: Document, topology: Topology | None) -> Scenario:

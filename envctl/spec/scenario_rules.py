@@ -15,7 +15,9 @@ from envctl.spec.timeline_rules import check_timeline
 from envctl.spec.traffic_file import TrafficSummary, scan_traffic
 
 
-def check_scenario(document: Document, scenario: Scenario, topology: Topology | None, seeds: Path | None) -> None:
+def check_scenario(
+    document: Document, scenario: Scenario, topology: Topology | None, seeds: Path | None
+) -> TrafficSummary | None:
     """Notes every broken rule in the document; without `seeds`, neither the file's name nor the seed's is looked at."""
     if seeds and scenario.file.stem != scenario.name:
         document.problem(("name",), f"found {scenario.name!r}, allowed: the file's name {scenario.file.stem!r}")
@@ -33,6 +35,7 @@ def check_scenario(document: Document, scenario: Scenario, topology: Topology | 
     check_faults(document, scenario, topology)
     check_checks(document, scenario, topology)
     check_timeline(document, scenario, traffic)
+    return traffic
 
 
 def _check_components(document: Document, scenario: Scenario, topology: Topology) -> None:

@@ -29,14 +29,14 @@ def schema(name: str) -> Mapping[str, Any]:
     return loaded
 
 
-def open_document(file: Path, format: str, units: tuple[str, ...] = ()) -> Document:
+def open_document(file: Path, format: str, units: tuple[str, ...] = (), *, text: str | None = None) -> Document:
     """Reads a file of a format and checks its structure.
 
     Problems are noted in the document.  What they make unusable is taken out of `data`, so that the rest can still be checked:
     one entry where the top-level field is listed in `units`, else the whole field; list entries become None.  Raises SpecError
     when too little is left.
     """
-    document = read(file)
+    document = read(file, text)
     _check_version(document, format)
     broken = check(document, document.data, schema(format), ())
     for at in sorted(broken, key=len):

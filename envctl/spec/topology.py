@@ -27,13 +27,13 @@ from envctl.spec.topology_rules import check_topology
 from envctl.spec.units import duration_s, size_bytes
 
 
-def load_topology(file: Path, *, files: bool = True) -> Topology:
+def load_topology(file: Path, *, files: bool = True, text: str | None = None) -> Topology:
     """Reads and checks a topology.  Raises SpecError with every problem at once.
 
     `files` False leaves out whether the named source directories and files exist, for a topology of another commit; so it is
-    with the copy that a run keeps.
+    with the copy that a run keeps.  `text` is read in place of the file's content.
     """
-    document = open_document(file, "topology", units=("components",))
+    document = open_document(file, "topology", units=("components",), text=text)
     topology = _topology(document)
     check_topology(document, topology, files=files and not recorded(file))
     document.raise_problems()
