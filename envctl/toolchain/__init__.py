@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from envctl.toolchain.lookup import available, find
-from envctl.toolchain.supply import ensure
 from envctl.toolchain.tool import Tool, cache_dir
 
 __all__ = ["Tool", "available", "cache_dir", "ensure", "find"]
+
+
+def ensure(names: Iterable[str], *, progress: Callable[[str, str], None] = lambda _tool, _doing: None) -> None:
+    """Gets the tools that are missing (see `envctl.toolchain.supply.ensure`, which is imported when it is needed)."""
+    from envctl.toolchain import supply
+
+    supply.ensure(names, progress=progress)

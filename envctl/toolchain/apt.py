@@ -100,7 +100,10 @@ def _private() -> tuple[str, ...]:
 def _fresh_lists(say: Say) -> tuple[str, ...]:
     say("fetching package lists into the cache")
     sandbox = ["-o", "APT::Sandbox::User=root"] if os.geteuid() == 0 else []
-    run(["apt-get", "update", *sandbox, *_private()], on_line=say)
+    try:
+        run(["apt-get", "update", *sandbox, *_private()], on_line=say)
+    except ResourceError as error:  # one broken source among good ones is common; what matters shows when packages are fetched
+        say(f"some package lists could not be fetched: {error.message.splitlines()[-1]}")
     return _private()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import ssl
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -65,6 +64,8 @@ def _maven(spare: Path, say: Say) -> Path:
 
 def _environment(java: Tool, trust: Path) -> dict[str, str]:
     """A Java from a wheel trusts only what came with it; it shall trust whom the machine trusts."""
+    import ssl
+
     home = {"JAVA_HOME": str(java.programs["java"].parent.parent)}
     authorities = ssl.create_default_context().get_ca_certs(binary_form=True)
     if java.source == "machine" or not authorities:

@@ -94,7 +94,7 @@ def _tried(name: str, new: Path, programs: dict[str, str], env: dict[str, str]) 
 
 
 def _postgres(version: str, new: Path, say: Say) -> Made:
-    """Server and client packages of one major version, without what only the JIT and documentation need."""
+    """Server and client packages of one major version, without documentation, and without the JIT and its 100 MB of LLVM."""
     major = _postgres_major(version, say)
     tree = new / "root"
     tree.mkdir()
@@ -102,25 +102,28 @@ def _postgres(version: str, new: Path, say: Say) -> Made:
     own = tree / "usr/lib/postgresql" / major
     for unused in (own / "lib/bitcode", tree / "usr/share/doc", tree / "usr/share/man", tree / "usr/share/locale"):
         shutil.rmtree(unused, ignore_errors=True)
+    (own / "lib/llvmjit.so").unlink(missing_ok=True)  # its absence is what the server understands as "no JIT"
     programs = {path.name: str(path.relative_to(new)) for path in (own / "bin").iterdir()}
     return _tried("postgres", new, programs, {"LD_LIBRARY_PATH": apt.library_path(tree)} if apt.library_path(tree) else {})
 
 
 def _postgres_major(version: str, say: Say) -> str:
-    """The newest major version on offer that fits."""
-    majors = _postgres_majors()
-    if not majors:
-        apt.refresh(say)
-        majors = _postgres_majors()
-    fitting = [major for major in majors if satisfies(str(major), version.partition(".")[0])]
+    """The newest major version on offer that fits; package lists are fetched when the present ones have none."""
+    fitting = _postgres_majors(version)
     if not fitting:
-        offer = ", ".join(str(major) for major in majors) or "none"
-        raise CapabilityError(f"no supplier has PostgreSQL {version}; apt offers: {offer}", hint="ask for one of these in the topology")
-    return str(fitting[-1])
+        apt.refresh(say)
+        fitting = _postgres_majors(version)
+    if not fitting:
+        offer = ", ".join(_postgres_majors()) or "none"
+        raise CapabilityError(f"no supplier has PostgreSQL {version}; apt offers here: {offer}", hint="ask for one of these in the topology")
+    return fitting[-1]
 
 
-def _postgres_majors() -> list[int]:
-    return sorted(int(name.rpartition("-")[2]) for name in apt.offered(r"postgresql-\d+"))
+def _postgres_majors(version: str = "") -> list[str]:
+    """Major versions on offer that fit, oldest first."""
+    names = apt.offered(r"postgresql-\d+")
+    majors = sorted((name.rpartition("-")[2] for name in names), key=int)
+    return [major for major in majors if satisfies(major, version if version.startswith(">=") else version.partition(".")[0])]
 
 
 def _kafka(version: str, new: Path, say: Say) -> Made:

@@ -1,0 +1,42 @@
+"""`envctl doctor`: what this machine can do, and what is missing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from envctl.errors import Exit
+
+_MARKS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "missing": ("✗", "red")}
+
+
+@click.command
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print what was found.")
+def doctor(output: str) -> None:
+    """Explain what this machine can do, what is missing, and what to do about it.
+
+    Ends with 0 when environments can run here now, with 4 otherwise.
+    """
+    from envctl.toolchain.examination import Fact, can_run, examine
+
+    facts: list[Fact] = []
+    for fact in examine():
+        facts.append(fact)
+        if output == "text":
+            _print(fact.topic, fact.state, fact.found, fact.step)
+    able = can_run(tuple(facts))
+    if output == "json":
+        click.echo(json.dumps({"can_run": able, "facts": [asdict(fact) for fact in facts]}, indent=2))
+    else:
+        missing = [fact.topic for fact in facts if fact.state == "missing"]
+        click.echo(f"environments can run here: {'yes' if able else 'not yet, see ' + ', '.join(missing)}")
+    raise SystemExit(Exit.PASS if able else Exit.NOT_MADE)
+
+
+def _print(topic: str, state: str, found: str, step: str) -> None:
+    mark, colour = _MARKS[state]
+    click.echo(f"{click.style(mark, fg=colour)} {topic:<13} {found}")
+    if step:
+        click.echo(f"  {'':<13} → {step}")
