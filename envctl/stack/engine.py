@@ -79,6 +79,7 @@ def update(
     Raises the first error of the provider, or ResourceError with what the engine said; CancelledError on SIGINT.
     """
     state.ensure()
+    state.forget_pending()
     with attached(provider) as provider_port, hosted(program) as program_port:
         arguments = [
             "up", "--yes", "--skip-preview", "--suppress-outputs", "--suppress-progress", "--suppress-permalink",
@@ -120,10 +121,14 @@ def call(
     if cancelled:
         raise CancelledError("cancelled; what was already started is still there", hint="`envctl up` continues, `envctl down` removes it")
     if engine.returncode:
-        raise _failure(provider, said)
+        raise _failure(engine.returncode, provider, said)
 
 
-def _failure(provider: EnvctlProvider, said: str) -> Exception:
+def _failure(status: int, provider: EnvctlProvider, said: str) -> Exception:
+    if status < 0:
+        return ResourceError(
+            f"the Pulumi engine was killed ({signal.Signals(-status).name})", hint="run the same command again: it continues"
+        )
     if provider.tally.failures:
         return provider.tally.failures[0]
     return ResourceError(f"the Pulumi engine failed\n{said.strip()}")

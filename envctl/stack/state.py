@@ -67,6 +67,19 @@ class State:
         """URNs of resources that are not envctl's own; they need the engine to be destroyed."""
         return [str(each["urn"]) for each in self.resources() if not str(each["type"]).startswith(OURS)]
 
+    def forget_pending(self) -> None:
+        """Drops what a killed engine noted as under way with resources of ours: they are adopted, whatever became of it."""
+        try:
+            raw = json.loads(self.checkpoint.read_text())
+            latest = raw["checkpoint"]["latest"] or {}
+        except (OSError, ValueError, KeyError):
+            return
+        pending = latest.get("pending_operations") or []
+        others = [each for each in pending if not str(each["resource"]["type"]).startswith(OURS)]
+        if len(others) < len(pending):
+            latest["pending_operations"] = others
+            _publish(self.checkpoint, json.dumps(raw))
+
     def exists(self) -> bool:
         """Whether there is a checkpoint."""
         return self.checkpoint.exists()
@@ -109,7 +122,10 @@ class State:
 def _publish(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 

@@ -59,20 +59,21 @@ class DiskWorld:
         return {path.stem: json.loads(path.read_text()) for path in sorted(self.directory.glob("nodes/*.json"))}
 
     def create_environment(self, env_id: str, *, ttl_s: float, labels: Mapping[str, str]) -> None:  # noqa: ARG002
-        if not self._world.exists():
-            self._note("environment")
         (self.directory / "nodes").mkdir(parents=True, exist_ok=True)
+        new = not self._world.exists()
         self._world.write_text(json.dumps({"labels": dict(labels), "expires_at": time.time() + ttl_s}))
+        if new:
+            self._note("environment")
 
     def start_node(self, spec: NodeSpec, *, ready_timeout_s: float) -> Node:
         entry = self._nodes().get(spec.name)
         if not (entry and entry["digest"] == spec.digest and alive(entry["pid"])):
             if entry:
                 self._kill(entry["pid"])
-            self._note(f"start {spec.name} {spec.digest}")
             process = subprocess.Popen(spec.command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             entry = {"pid": process.pid, "digest": spec.digest, "component": spec.component, "ports": dict(spec.ports)}
             (self.directory / "nodes" / f"{spec.name}.json").write_text(json.dumps(entry))
+            self._note(f"start {spec.name} {spec.digest}")  # last: tests kill us when they read it
         time.sleep(float(spec.env.get("READY_AFTER", "0")))
         if "NEVER_READY" in spec.env:
             raise DeadlineError(f"{spec.name} did not answer on port 1 within {ready_timeout_s} s\n    its last words")

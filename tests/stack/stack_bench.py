@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-
 from disk_ground import DiskGround, DiskWorld
 
 from envctl.engines.base import Provision, Realisation
@@ -53,6 +52,11 @@ class Bench:
         return bring_up(replace(self.plan, digest=digest), ground=self.ground, realise=lambda: wanted, **options)
 
 
+def plan_of(project: Path) -> Plan:
+    topology = Topology("shop", project / "stacks" / "shop" / "topology.yaml", ("a",), {})
+    return Plan("shop-main-1", project, topology, "embedded", (), (), (), 600.0, {"envctl.dev/env": "shop-main-1"}, {}, "plan-1")
+
+
 def make_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     cache = tmp_path / "cache"
     cache.mkdir()
@@ -63,9 +67,7 @@ def make_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Benc
     stack.mkdir(parents=True)
     (stack / "Pulumi.yaml").write_text("name: shop\nruntime: python\n")
     (stack / "__main__.py").write_text("from envctl.stack import deploy\n\ndeploy()\n")
-    topology = Topology("shop", stack / "topology.yaml", ("a",), {})
-    plan = Plan("shop-main-1", tmp_path, topology, "embedded", (), (), (), 600.0, {"envctl.dev/env": "shop-main-1"}, {}, "plan-1")
-    made = Bench(tmp_path, plan, DiskGround(cache))
+    made = Bench(tmp_path, plan_of(tmp_path), DiskGround(cache))
     yield made
     for env_id in made.ground.environments():
         made.ground.realiser("embedded", env_id).end_environment()
