@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, Protocol
+from typing import IO, ClassVar, Literal, Protocol
 
 from envctl.model.environment import Environment, Node, NodeSpec
 
@@ -110,3 +110,38 @@ class Realiser(Protocol):
 
     def end_environment(self) -> None:
         """Ends everything and waits until nothing is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An environment that was found on this machine."""
+
+    id: str
+    directory: Path
+    pid: int | None  # of its first process, as the finder sees it; None: only a directory is left of it
+
+
+class Substrate(Protocol):
+    """A plug-in of the entry-point group `envctl.substrates`: a class with this shape."""
+
+    name: ClassVar[str]
+
+    @staticmethod
+    def directory(env_id: str) -> Path:
+        """Where the environment of that id lives (or would live)."""
+
+    @staticmethod
+    def attach(directory: Path) -> Reach:
+        """Reach into a living environment.  Raises NoEnvironmentError when there is none."""
+
+    @staticmethod
+    def realiser(directory: Path) -> Realiser:
+        """What makes, adopts and ends the environment of that directory."""
+
+    @staticmethod
+    def environments() -> tuple[Found, ...]:
+        """What lives on this machine, found by process markers even where directories or state are lost."""
+
+    @staticmethod
+    def census(env_id: str) -> tuple[str, ...]:
+        """What is left of an environment: processes, namespaces, mounts, sockets, directories.  Empty: nothing."""

@@ -1,0 +1,107 @@
+"""The first process of a cell: makes the namespaces, maps the users, and ends once PID 1 listens.
+
+`python -c BOOT SOURCES envctl-cell ENV_ID DIRECTORY`.  The arguments mark the cell: it can be found in /proc without any file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys as system
+from pathlib import Path
+from typing import NoReturn
+
+from envctl.substrates.embedded import root
+from envctl.substrates.embedded import syscalls as sys
+from envctl.substrates.embedded.ip import batch
+
+MARKER = "envctl-cell"
+NODE_UID = 1000  # what a node sees itself as
+FIRST_LEASE_S = 60.0  # of a cell whose maker was killed before it could say how long to live
+# Above what useradd, systemd-nspawn and container engines hand out: an identity that owns nothing on the machine.
+_STRANGER_UID = 1_900_000_000
+_SPACES = (
+    sys.CLONE_NEWUSER | sys.CLONE_NEWPID | sys.CLONE_NEWNS | sys.CLONE_NEWNET | sys.CLONE_NEWIPC | sys.CLONE_NEWUTS
+)
+
+
+def stranger_uid() -> int | None:
+    """The host uid that nodes run as when envctl is root; None for an ordinary user, whose nodes run as that user."""
+    if os.geteuid():
+        return None
+    extents = [[int(n) for n in line.split()] for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    highest = max(min(_STRANGER_UID, first + count - 1) for first, _, count in extents)
+    return highest or None
+
+
+def main() -> NoReturn:
+    """The first process of a cell."""
+    env_id, directory = system.argv[-2], Path(system.argv[-1])
+    mine, its = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        mine.close()
+        _become_pid_1(env_id, directory, its)
+    its.close()
+    if mine.recv(1):
+        _map_users(pid)
+        mine.send(b"m")
+    os._exit(0 if mine.recv(1) else 1)
+
+
+def _map_users(pid: int) -> None:
+    stranger = stranger_uid()
+    base = Path(f"/proc/{pid}")
+    for kind, me in (("uid", os.geteuid()), ("gid", os.getegid())):
+        if stranger is None:
+            if kind == "gid":
+                (base / "setgroups").write_text("deny")
+            (base / f"{kind}_map").write_text(f"0 {me} 1")
+        else:
+            (base / f"{kind}_map").write_text(f"0 {me} 1\n{NODE_UID} {stranger} 1\n")
+
+
+def _become_pid_1(env_id: str, directory: Path, parent: socket.socket) -> NoReturn:
+    sys.unshare(_SPACES)
+    parent.send(b"u")
+    if not parent.recv(1):
+        raise SystemExit("the users of the cell could not be mapped")
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    _furnish(env_id, directory)
+    import asyncio
+
+    from envctl.substrates.embedded.cell import Cell
+
+    asyncio.run(Cell(env_id, directory).live(parent))
+    os._exit(0)
+
+
+def _furnish(env_id: str, directory: Path) -> None:
+    """The cell's own mounts and bridge.  Helpers see the machine's files, but resolve names by the cell's resolver."""
+    os.chdir("/")
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    if cell_uid():
+        os.setgroups([])
+    os.umask(0o022)
+    sys.mount("", "/", flags=sys.MS_REC | sys.MS_SLAVE)
+    sys.mount("proc", "/proc", "proc", sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOEXEC)
+    for name, text in (("resolv.conf", root.RESOLV_CONF), ("nsswitch.conf", root.NSSWITCH)):
+        (directory / name).write_text(text)
+        with contextlib.suppress(OSError):  # a machine without the file
+            sys.mount(str(directory / name), os.path.realpath(f"/etc/{name}"), flags=sys.MS_BIND)
+    socket.sethostname(env_id)
+    batch([
+        "link set lo up",
+        "link add cell0 address 02:00:c6:12:00:01 type bridge",
+        f"addr add {root.RESOLVER}/16 dev cell0",
+        "link set cell0 up",
+    ])
+
+
+def cell_uid() -> int:
+    """What nodes run as, seen from the cell: a second mapped user if there is one, else the cell's only one."""
+    return NODE_UID if len(Path("/proc/self/uid_map").read_text().splitlines()) > 1 else 0

@@ -1,0 +1,371 @@
+"""What envctl calls: `Reach` into a living cell, and the `Realiser` that makes and ends cells and nodes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import select
+import shutil
+import signal as signals
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from envctl import errors
+from envctl.errors import CapabilityError, DeadlineError, LeakError, NoEnvironmentError, ResourceError
+from envctl.model.environment import Environment, Node, NodeSpec
+from envctl.model.topology import Probe
+from envctl.substrates.base import Completed, Where
+from envctl.substrates.embedded import census, wire
+from envctl.substrates.embedded.boot import FIRST_LEASE_S, MARKER, stranger_uid
+
+_BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); from envctl.substrates.embedded.boot import main; main()"
+_SOURCES = Path(__file__).parents[3]
+_MARGIN_S = 5.0
+
+
+class CellProcess:
+    """A command that runs in a cell; the connection is its handle."""
+
+    def __init__(self, lines: wire.Lines) -> None:
+        self._lines = lines
+        self._status: int | None = None
+        self.pid: int = _checked(wire.receive(lines))["pid"]
+
+    def poll(self) -> int | None:
+        """Exit status, or None while it runs."""
+        with contextlib.suppress(DeadlineError):
+            self.wait(0)
+        return self._status
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Waits for the exit status.  Raises DeadlineError; a cell that ends kills the process: 137."""
+        if self._status is None:
+            if not select.select([self._lines.sock], [], [], timeout_s)[0]:
+                raise DeadlineError(f"the command still runs after {timeout_s:g} s")
+            try:
+                self._status = int(_checked(wire.receive(self._lines))["status"])
+            except ConnectionError:
+                self._status = 128 + signals.SIGKILL
+            self._lines.close()
+        return self._status
+
+    def signal(self, signal: int) -> None:
+        """Sends a signal to it; one that has ended is fine."""
+        if self.poll() is None:
+            with contextlib.suppress(ConnectionError):
+                wire.send(self._lines, {"signal": int(signal)})
+
+    def close(self) -> None:
+        """Lets go of the handle; a tied command is killed."""
+        self._lines.close()
+
+
+class CellReach:
+    """`Reach` into the cell of one directory; from the host and from helpers inside."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def ask(self, do: str, fds: Sequence[int] = (), **fields: Any) -> wire.Message:
+        """One request and its answer.  Raises NoEnvironmentError, or what the cell says went wrong."""
+        lines = self._connect()
+        try:
+            wire.send(lines, {"do": do, **fields}, fds)
+            return _checked(wire.receive(lines))
+        except ConnectionError as error:
+            raise NoEnvironmentError(f"the environment {self.directory.name} ended in the middle of `{do}`") from error
+        finally:
+            lines.close()
+
+    def _connect(self) -> wire.Lines:
+        try:
+            return wire.connect(self.directory)
+        except OSError as error:
+            raise NoEnvironmentError(
+                f"there is no living environment {self.directory.name}", hint="`envctl list` shows what is alive, `envctl up` makes one",
+            ) from error
+
+    def environment(self) -> Environment:
+        """What is there now.  `stack` and `plan_digest` are the labels of those names."""
+        status = self.ask("status")
+        labels = status["labels"]
+        return Environment(
+            id=status["id"], stack=labels.get("stack", ""), substrate="embedded", directory=self.directory,
+            plan_digest=labels.get("plan_digest", ""), nodes=tuple(node for node in self._units(status) if node.kind != "helper"),
+            endpoints=status["endpoints"], expires_at=status["expires_at"], labels=labels,
+        )
+
+    def _units(self, status: wire.Message) -> tuple[Node, ...]:
+        return tuple(wire.node_from(value) for value in status["nodes"])
+
+    def helpers(self) -> tuple[Node, ...]:
+        """The supervised helpers."""
+        return tuple(node for node in self._units(self.ask("status")) if node.kind == "helper")
+
+    def notes(self) -> tuple[str, ...]:
+        """What `status` should tell about this environment, such as limits that are not enforced."""
+        return tuple(self.ask("status")["notes"])
+
+    def node(self, name: str) -> Node:
+        """One node as it is now.  Raises ResourceError for an unknown name."""
+        nodes = {node.name: node for node in self._units(self.ask("status"))}
+        if name not in nodes:
+            raise ResourceError(f"there is no node {name!r} in {self.directory.name}", hint=f"nodes: {', '.join(nodes) or 'none'}")
+        return nodes[name]
+
+    def run(
+        self, node: str, argv: Sequence[str], *, where: Where = "node", env: Mapping[str, str] | None = None,
+        stdin: str | None = None, timeout_s: float = 30.0,
+    ) -> Completed:
+        """Runs a command in a node and waits for it.  Raises DeadlineError after `timeout_s` (the command is killed)."""
+        with contextlib.ExitStack() as stack:
+            # Files in memory instead of pipes: nothing to drain, and no wait for daemons that keep a pipe open.
+            files = [stack.enter_context(open(os.memfd_create(name), "w+b")) for name in ("in", "out", "err")]  # noqa: PTH123
+            files[0].write((stdin or "").encode())
+            files[0].seek(0)
+            process = self._spawn(node, argv, where, env, [file.fileno() for file in files], tied=True)
+            try:
+                status = process.wait(timeout_s)
+            except DeadlineError as error:
+                raise DeadlineError(f"`{' '.join(argv)}` in {node} did not end within {timeout_s:g} s") from error
+            finally:
+                process.close()
+            out, err = (_content(file) for file in files[1:])
+            return Completed(status, out, err)
+
+    def popen(
+        self, node: str | None, argv: Sequence[str], *, where: Where = "node", env: Mapping[str, str] | None = None,
+        stdin: IO[bytes] | int | None = None, stdout: IO[bytes] | int | None = None, stderr: IO[bytes] | int | None = None,
+    ) -> CellProcess:
+        """Starts a command in a node, or (node None) beside the nodes.
+
+        None hands over the caller's own descriptor, `subprocess.DEVNULL` the null device; make pipes with `os.pipe`.
+        """
+        with open(os.devnull, "r+b") as null:  # noqa: PTH123
+            given = (stdin, stdout, stderr)
+            fds = [_descriptor(stream, number, null.fileno()) for number, stream in enumerate(given)]
+            return self._spawn(node, argv, where, env, fds, tied=False)
+
+    def _spawn(
+        self, node: str | None, argv: Sequence[str], where: Where, env: Mapping[str, str] | None, fds: Sequence[int], *, tied: bool,
+    ) -> CellProcess:
+        machine = node is None or where == "netns"  # it sees the machine's files, so it gets our surroundings too
+        lines = self._connect()
+        message = {
+            "do": "spawn", "node": node, "where": where, "argv": list(argv), "cwd": str(Path.cwd()) if machine else "/",
+            "env": {**(os.environ if machine else {}), **(env or {})}, "tied": tied,
+        }
+        try:
+            wire.send(lines, message, fds)
+            return CellProcess(lines)
+        except BaseException:
+            lines.close()
+            raise
+
+    def helper(
+        self, name: str, argv: Sequence[str], *, env: Mapping[str, str] | None = None, ready: Probe | None = None,
+        timeout_s: float = 30.0,
+    ) -> None:
+        """Keeps a command running beside the nodes, restarted whenever it ends, and waits until it is ready.
+
+        Idempotent by name; another command of the same name replaces the old one.  Other nodes find it as `name`.
+        """
+        surroundings = {**os.environ, **(env or {})}
+        digest = hashlib.sha256(json.dumps([list(argv), dict(env or {})]).encode()).hexdigest()[:16]
+        spec = NodeSpec(name, name, "helper", "", tuple(argv), digest, env=surroundings, cwd=str(Path.cwd()), ready=ready)
+        self.ask("helper", spec=wire.spec_to(spec))
+        self.wait_ready(name, timeout_s)
+
+    def signal(self, node: str, signal: int) -> None:
+        """Sends a signal to the node's main process; SIGKILL ends everything in the node."""
+        self.ask("signal", name=node, signal=int(signal))
+
+    def hold(self, node: str) -> None:
+        """No restarts from now on (until `release`)."""
+        self.ask("hold", name=node)
+
+    def release(self, node: str) -> None:
+        """Restarts again; a node that is down starts at once.  Idempotent."""
+        self.ask("release", name=node)
+
+    def wait_ready(self, node: str, timeout_s: float) -> None:
+        """Waits until the node is ready.  Raises DeadlineError with the unmet condition and the last log lines."""
+        self.ask("wait", name=node, timeout_s=timeout_s)
+
+    def logs(self, node: str) -> tuple[Path, ...]:
+        """Log files of a node, oldest first."""
+        logs = self.directory / "logs"
+        return tuple(path for path in (logs / f"{node}.log.1", logs / f"{node}.log") if path.exists())
+
+    def publish(self, name: str, node: str, port: int) -> str:
+        """Makes a node's TCP port reachable on this process's loopback; idempotent by `name`."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            address = f"127.0.0.1:{listener.getsockname()[1]}"
+            return str(self.ask("publish", [listener.fileno()], name=name, node=node, port=port, address=address)["address"])
+
+    def renew(self, ttl_s: float) -> float:
+        """Moves the expiry to `ttl_s` from now (and from each later use); returns it as Unix time."""
+        return float(self.ask("renew", ttl_s=ttl_s)["expires_at"])
+
+
+class CellRealiser:
+    """Makes, adopts and ends the cell of one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.reach = CellReach(directory)
+
+    def create_environment(self, env_id: str, *, ttl_s: float, labels: Mapping[str, str]) -> None:
+        """Makes the empty environment, or adopts the living one."""
+        if env_id != self.directory.name:
+            raise ValueError(f"{env_id!r} does not live in {self.directory}")
+        self.directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _locked(self.directory.parent):
+            if not self._alive():
+                _end(self.directory)
+                self._boot(env_id)
+        self.reach.ask("renew", ttl_s=ttl_s, labels=dict(labels))
+
+    def _alive(self) -> bool:
+        try:
+            self.reach.ask("status")
+        except NoEnvironmentError:
+            return False
+        return True
+
+    def _boot(self, env_id: str) -> None:
+        (self.directory / "logs").mkdir(parents=True, mode=0o700)
+        log = self.directory / "logs" / "cell.log"
+        argv = [sys.executable, "-I", "-S", "-c", _BOOT, str(_SOURCES), MARKER, env_id, str(self.directory)]
+        with log.open("wb") as stderr:
+            first = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, start_new_session=True)
+            status = first.wait(FIRST_LEASE_S)
+        if status:
+            said = log.read_text(errors="replace").strip().splitlines()
+            shutil.rmtree(self.directory, ignore_errors=True)
+            raise CapabilityError(
+                f"the cell of {env_id} could not be made: {said[-1] if said else f'exit status {status}'}",
+                hint="`envctl doctor` checks whether this machine lets ordinary users make namespaces",
+            )
+
+    def start_node(self, spec: NodeSpec, *, ready_timeout_s: float) -> Node:
+        """Starts a node, or adopts or replaces the one of that name; waits until ready."""
+        home = self.directory / "nodes" / spec.name
+        prepared = home / f"data.{uuid.uuid4().hex[:8]}"
+        now = {node.name: node for node in self.reach.environment().nodes}.get(spec.name)
+        if not (now and now.digest == spec.digest and now.state not in {"exited", "stopped"}):
+            _prepare(spec.data, prepared)
+        self.reach.ask("start", spec=wire.spec_to(replace(spec, data=None)), data=prepared.name)
+        self.reach.wait_ready(spec.name, ready_timeout_s)
+        return self.reach.node(spec.name)
+
+    def stop_node(self, name: str) -> None:
+        """Ends a node and removes its data; one that is not there (or an environment that is not) is fine."""
+        with contextlib.suppress(NoEnvironmentError):
+            self.reach.ask("stop", name=name)
+
+    def end_environment(self) -> None:
+        """Ends everything and waits until nothing is left.  Raises LeakError with the list of what is."""
+        if not self.directory.parent.exists():
+            return
+        with _locked(self.directory.parent):
+            _end(self.directory)
+        if left := census.left(self.directory):
+            raise LeakError(f"{self.directory.name} has left something behind:\n  " + "\n  ".join(left))
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _end(directory: Path) -> None:
+    """Kills the cell, waits for its last process, removes its directory."""
+    deadline = time.monotonic() + 10.0
+    while pids := census.cells(directory.name):
+        for pid in pids:
+            _kill_and_wait(pid, deadline)
+        if time.monotonic() > deadline:
+            break
+    if directory.exists():
+        gone = directory.with_name(f".gone-{directory.name}-{uuid.uuid4().hex[:8]}")
+        directory.rename(gone)
+    for rest in directory.parent.glob(f".gone-{directory.name}-*"):
+        _remove_tree(rest)
+
+
+def _kill_and_wait(pid: int, deadline: float) -> None:
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signals.pidfd_send_signal(handle, signals.SIGKILL)
+        select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(handle)
+
+
+def _remove_tree(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():  # a node made directories that even their owner may not enter
+        subprocess.run(["chmod", "-R", "u+rwX", str(path)], stderr=subprocess.DEVNULL, check=False)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _prepare(source: Path | None, target: Path) -> None:
+    """Copies prepared data, by reflink where the file system can, and gives it to the user that nodes run as."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source is None:
+        target.mkdir(mode=0o750)
+    else:
+        _tool(["cp", "-a", "--reflink=auto", str(source), str(target)])
+    stranger = stranger_uid()
+    if stranger is not None:
+        _tool(["chown", "-R", f"{stranger}:{stranger}", str(target)])
+
+
+def _tool(argv: list[str]) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ResourceError(f"`{' '.join(argv)}` failed: {done.stderr.strip()}")
+
+
+def _descriptor(stream: IO[bytes] | int | None, own: int, null: int) -> int:
+    if stream is None:
+        try:
+            os.fstat(own)
+        except OSError:
+            return null
+        return own
+    if stream == subprocess.DEVNULL:
+        return null
+    return stream if isinstance(stream, int) else stream.fileno()
+
+
+def _content(file: IO[bytes]) -> str:
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
+
+
+def _checked(reply: wire.Message) -> wire.Message:
+    if "error" in reply:
+        kind = getattr(errors, reply["error"], ResourceError)
+        raise kind(reply["message"], hint=reply["hint"])
+    return reply

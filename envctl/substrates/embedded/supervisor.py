@@ -1,0 +1,176 @@
+"""Keeps one node, or one helper, running: restarts with backoff, readiness, holding, stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from envctl.errors import DeadlineError, ResourceError
+from envctl.model.environment import Node, NodeSpec, NodeState
+from envctl.substrates.embedded.probes import Run, condition, until_ready
+
+_BACKOFF_S, _BACKOFF_MAX_S, _LIVED_S = 0.2, 5.0, 10.0
+_LAST_LINES = 15
+Launch = Callable[[NodeSpec], Awaitable[tuple[int, asyncio.Future[int]]]]
+
+
+class Unit:
+    """One supervised process.  `launch` starts it and gives its number in the cell and the future of its exit status."""
+
+    def __init__(self, spec: NodeSpec, address: str, log: Path, launch: Launch, run: Run) -> None:
+        self.spec, self.address, self.log = spec, address, log
+        self.state: NodeState = "starting"
+        self.starts = 0
+        self.started_at: float | None = None
+        self.exit_status: int | None = None
+        self.pid: int | None = None  # of the node's PID 1, or of the helper
+        self.error = ""
+        self._launch, self._run = launch, run
+        self._held = False
+        self._wake = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._ended: asyncio.Future[int] | None = None
+        self._task = asyncio.create_task(self._supervise())
+
+    def view(self) -> Node:
+        """The unit as clients see it."""
+        spec = self.spec
+        return Node(
+            spec.name, spec.component, spec.kind, spec.zone, self.address, self.state, self.main_pid(), self.started_at,
+            self.starts, self.exit_status, dict(spec.ports), spec.digest,
+        )
+
+    def main_pid(self) -> int | None:
+        """The node's main process (the only child that its init starts), or the helper itself."""
+        if self.pid is None or self.spec.kind == "helper":
+            return self.pid
+        try:
+            return int(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()[0])
+        except (OSError, IndexError):
+            return None
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to the main process; SIGKILL goes to the node's PID 1 and so ends everything in the node."""
+        target = self.pid if number == signal.SIGKILL else self.main_pid()
+        if target is None:
+            raise ResourceError(f"{self.spec.name} is {self.state}: there is no process to signal")
+        os.kill(target, number)
+
+    def hold(self) -> None:
+        """No restarts from now on."""
+        self._held = True
+        if self.state == "backoff":
+            self._wake.set()
+
+    def release(self) -> None:
+        """Restarts are allowed again; one that is due happens at once."""
+        self._held = False
+        self._wake.set()
+
+    async def stop(self) -> None:
+        """Ends the process: its stop signal, its grace, then SIGKILL."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        if self._ended and not self._ended.done():
+            with contextlib.suppress(ResourceError, ProcessLookupError):
+                self.signal(signal.Signals[self.spec.stop_signal])
+                await asyncio.wait([self._ended], timeout=self.spec.stop_grace_s)
+            if not self._ended.done() and self.pid:
+                os.kill(self.pid, signal.SIGKILL)
+            self.exit_status = await self._ended
+        self.pid = None
+        self._enter("stopped")
+
+    async def wait_ready(self, timeout_s: float) -> None:
+        """Waits for readiness (of a job: for its success).  Raises ResourceError where it can't come any more, DeadlineError."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self._is_ready():
+                    await self._changed.wait()
+        except TimeoutError:
+            unmet = "it exits 0" if self.spec.one_shot else condition(self.spec.ready)
+            raise DeadlineError(
+                f"{self.spec.name} was not ready after {timeout_s:g} s: it is {self.state}{self._last_exit()}; "
+                f"still unmet: {unmet}{self.last_lines()}"
+            ) from None
+
+    def _is_ready(self) -> bool:
+        if self.error:
+            raise ResourceError(f"{self.spec.name} could not be started: {self.error}")
+        if self.state == "stopped":
+            raise ResourceError(f"{self.spec.name} was stopped")
+        if self.spec.one_shot and self.state == "exited" and self.exit_status:
+            raise ResourceError(f"{self.spec.name} failed{self._last_exit()}{self.last_lines()}")
+        return self.state == ("exited" if self.spec.one_shot else "ready")
+
+    def _last_exit(self) -> str:
+        return "" if self.exit_status is None else f" (exit status {self.exit_status}, {self.starts} starts)"
+
+    def last_lines(self) -> str:
+        """The end of the log, for a message."""
+        if not self.log.exists():
+            return ""
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - 8192))
+            lines = file.read().decode(errors="replace").splitlines()[-_LAST_LINES:]
+        return f"\nlast lines of {self.log}:\n  " + "\n  ".join(lines) if lines else f"\n{self.log} is empty"
+
+    def _enter(self, state: NodeState) -> None:
+        self.state = state
+        self._changed.set()
+        self._changed.clear()
+
+    async def _supervise(self) -> None:
+        backoff = _BACKOFF_S
+        while True:
+            begun = time.monotonic()
+            await self._live()
+            if self.spec.one_shot:
+                return self._enter("exited")
+            backoff = _BACKOFF_S if time.monotonic() - begun > _LIVED_S else backoff
+            await self._rest(backoff)
+            backoff = min(backoff * 2, _BACKOFF_MAX_S)
+
+    async def _live(self) -> None:
+        """One life, from the start to the exit."""
+        start = self.log.stat().st_size if self.log.exists() else 0
+        self._enter("starting")
+        try:
+            self.pid, self._ended = await self._launch(self.spec)
+        except (ResourceError, OSError) as error:
+            self.error = str(error)
+            return self._enter("exited")
+        self.error = ""
+        self.starts += 1
+        self.started_at = time.time()
+        watch = asyncio.create_task(self._watch(start))
+        try:
+            self.exit_status = await asyncio.shield(self._ended)
+            self.pid = None
+        finally:
+            watch.cancel()
+        return None
+
+    async def _watch(self, log_from: int) -> None:
+        if self.spec.one_shot:
+            return
+        if self.spec.ready:
+            await until_ready(self.spec.ready, self.address, self.log, log_from, self._run)
+        self._enter("ready")
+
+    async def _rest(self, seconds: float) -> None:
+        """Waits before the next start: the backoff, or until release while held."""
+        self._wake.clear()
+        if not self._held:
+            self._enter("backoff")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), seconds)
+        while self._held:
+            self._enter("held")
+            self._wake.clear()
+            await self._wake.wait()
