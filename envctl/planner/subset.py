@@ -1,0 +1,142 @@
+"""The subset of a topology that a run needs, by the rules of `docs/adr/0001-subset-rules.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from envctl.errors import UsageError
+from envctl.model.plan import Plan, Selection, Why
+from envctl.model.project import Project
+from envctl.model.scenario import Scenario
+from envctl.model.topology import Service, Topology
+from envctl.planner.changes import Changes
+from envctl.planner.identity import configuration, plan_digest
+from envctl.planner.reasons import (
+    Reason,
+    changed_configuration,
+    changed_sources,
+    fed_by_changes,
+    requirements,
+    scenario_names,
+)
+from envctl.spec.document import did_you_mean
+
+_SHOWN = 5  # unclaimed files named in a note
+_NOTHING = Changes()
+
+
+@dataclass(slots=True)
+class _Subset:
+    """Selected components with their first reason, and all that it refers to."""
+
+    topology: Topology
+    why: dict[str, Why] = field(default_factory=dict)
+    because: dict[str, dict[str, None]] = field(default_factory=dict)
+
+    def add(self, why: Why, reasons: Iterable[Reason]) -> None:
+        """Selects components; a later reason of another kind changes nothing."""
+        for name, because in reasons:
+            if self.why.setdefault(name, why) == why:
+                self.because.setdefault(name, {})[because] = None
+
+    def selections(self) -> tuple[Selection, ...]:
+        """What is selected, in the order of the topology."""
+        return tuple(Selection(name, self.why[name], tuple(self.because[name])) for name in self.topology.components if name in self.why)
+
+
+def plan(
+    project: Project,
+    topology: Topology,
+    *,
+    env_id: str,
+    scenarios: Sequence[Scenario] = (),
+    changed: Changes = _NOTHING,
+    asked: Sequence[str] = (),
+    stubs: Sequence[str] = (),
+    full: bool = False,
+    source_digests: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    substrate: str = "",
+    ttl_s: float = 0.0,
+) -> Plan:
+    """The plan: pure, without a look at files or git; the same input gives the same plan.
+
+    Services in `stubs` (and in those of the scenarios, unless `full`) are answered by stubs where something calls them,
+    unless they changed.  `substrate` and `ttl_s` default to the project's.  Raises UsageError for unknown names and for
+    stubs that can't be.
+    """
+    _check_names(topology, asked, stubs)
+    subset = _Subset(topology)
+    changes, notes = _changes(project, topology, changed)
+    subset.add("changed", changes)
+    stubbable = {*stubs, *(name for each in scenarios if not full for name in each.stubs)}
+    notes += [f"{name} changed, so it runs itself and no stub answers for it" for name in sorted(stubbable & set(subset.why))]
+    stubbable -= set(subset.why)
+    for scenario in scenarios:
+        subset.add("scenario", scenario_names(topology, scenario))
+    subset.add("asked", [(name, "asked for") for name in asked])
+    subset.add("needed", [reason for reason in fed_by_changes(topology, changes) if reason[0] not in stubbable])
+    if full or changed.unknown:
+        subset.add("full", [(name, "the full topology") for name in topology.components if name not in stubbable])
+    stubbed = _close(subset, stubbable - set(subset.why))
+    digests = {name: (source_digests or {}).get(name, "") for name in topology.components if name in subset.why or name in stubbed}
+    chosen = {"substrate": substrate or project.substrate, "ttl_s": ttl_s or project.ttl_s, "env_id": env_id}
+    return _made(project, subset, stubbed, {**chosen, "labels": dict(labels or {}), "source_digests": digests}, notes)
+
+
+def _check_names(topology: Topology, asked: Sequence[str], stubs: Sequence[str]) -> None:
+    for name in (*asked, *stubs):
+        if name not in topology.components:
+            raise UsageError(f"no component is called {name!r}", hint=did_you_mean(name, topology.components))
+    for name in stubs:
+        component = topology.components[name]
+        if name in asked:
+            raise UsageError(f"{name} is asked for and to be stubbed", hint="leave it in one of them")
+        if not isinstance(component, Service) or not component.stub:
+            raise UsageError(f"no stub can answer for {name}", hint="only for a service that names its examples by `stub: FILE`")
+
+
+def _changes(project: Project, topology: Topology, changed: Changes) -> tuple[list[Reason], list[str]]:
+    """What changed, and what should be known about it."""
+    if changed.unknown:
+        return [], [f"the full topology, because what changed is unknown: {changed.unknown}"]
+    sources, unclaimed = changed_sources(topology, project.root, changed.files)
+    notes = []
+    if unclaimed:
+        more = f" and {len(unclaimed) - _SHOWN} more" if len(unclaimed) > _SHOWN else ""
+        files = ", ".join(map(str, unclaimed[:_SHOWN]))
+        notes.append(f"{files}{more} changed, but no component claims it; add it to the `paths` of those that use it")
+    if changed.topology:
+        gone = [name for name in changed.topology.components if name not in topology.components]
+        notes += [f"{name} is no longer in the topology" for name in gone]
+    return [*sources, *changed_configuration(topology, changed)], notes
+
+
+def _close(subset: _Subset, stubbable: set[str]) -> tuple[str, ...]:
+    """Adds what the selected components can't do without; returns the stubs that are called, in the topology's order."""
+    topology, called = subset.topology, set()
+    waiting = [name for name in topology.components if name in subset.why]
+    seen = set(waiting)
+    while waiting:
+        for target, because in requirements(topology, topology.components[waiting.pop(0)]):
+            if target in stubbable:
+                called.add(target)
+                continue
+            subset.add("needed", [(target, because)])
+            if target not in seen:
+                seen.add(target)
+                waiting.append(target)
+    return tuple(name for name in topology.components if name in called)
+
+
+def _made(project: Project, subset: _Subset, stubbed: tuple[str, ...], rest: dict[str, object], notes: list[str]) -> Plan:
+    topology, selected = subset.topology, subset.selections()
+    inside = {*subset.why, *stubbed}
+    components = [configuration(each, topology.zones) for name, each in topology.components.items() if name in inside]
+    digest = plan_digest([topology.name, [each.component for each in selected], stubbed, components, rest])
+    left_out = tuple(name for name in topology.components if name not in inside)
+    return Plan(
+        project=project.root, topology=topology, selected=selected, stubbed=stubbed, left_out=left_out, digest=digest,
+        notes=tuple(notes), **rest,  # type: ignore[arg-type]  # the named rest of Plan, as made in `plan`
+    )
