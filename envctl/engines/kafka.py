@@ -15,13 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from envctl.engines.base import Provision, Realisation, Site
-from envctl.engines.broker import (
-    PORT,
-    format_directory,
-    java_command,
-    properties,
-    write_properties,
-)
+from envctl.engines.broker import PORT, format_directory, java_command, properties, write_properties
 from envctl.engines.class_archive import class_archive
 from envctl.engines.content import digest, made_once
 from envctl.engines.nodes import PATH, sealed, tool_mounts, tool_names
@@ -51,7 +45,7 @@ class KafkaEngine:
         assert isinstance(component, Kafka)
         kafka, java = find("kafka", component.version), find("java", ">=17")
         archive = class_archive(kafka, java, site)
-        nodes = tuple(_node(component, kafka, java, archive, site, index) for index in range(component.brokers))
+        nodes = tuple(_node(component, site, index, kafka=kafka, java=java, archive=archive) for index in range(component.brokers))
         return Realisation(component.name, site.needs(component), nodes, _provision(component))
 
 
@@ -95,7 +89,7 @@ def _configured(settings: Mapping[str, str], cache: Path) -> tuple[Path, str]:
     return made_once(cache / "configs" / key, lambda half: write_properties(half / "server.properties", settings)), key
 
 
-def _node(component: Kafka, kafka: Tool, java: Tool, archive: Path | None, site: Site, index: int) -> NodeSpec:
+def _node(component: Kafka, site: Site, index: int, *, kafka: Tool, java: Tool, archive: Path | None) -> NodeSpec:
     names = _names(component)
     name = names[index]
     config, config_id = _configured(properties(names, index, "/data/log"), site.cache)

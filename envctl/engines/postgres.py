@@ -46,7 +46,7 @@ _SETTINGS = {
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] %q%u@%d ",
 }
-_STANDBY = 'test -e /data/envctl.standby || touch /data/standby.signal /data/envctl.standby; exec "$@"'
+_STANDBY = 'test -e /data/standby || touch /data/pg/standby.signal /data/standby; exec "$@"'
 """A standby begins as one; whether it still is one after a restart is for its own data to say."""
 
 
@@ -100,13 +100,14 @@ def _prepared(component: Postgres, tool: Tool, site: Site) -> Path:
 
     def make(half: Path) -> None:
         site.progress(f"prepare {component.name}  PostgreSQL {tool.version} data directory, once")
+        directory = half / "pg"  # one below, because the server insists on the mode of its own directory
         env = {"PATH": PATH, "TZ": "UTC", "LC_ALL": "C.UTF-8", **tool.env}
         flags = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--data-checksums")
-        run(not_root([tool.programs["initdb"], *flags, "-D", half]), what="initdb", env=env)
-        (half / "pg_hba.conf").write_text(_HBA)
+        run(not_root([tool.programs["initdb"], *flags, "-D", directory]), what="initdb", env=env)
+        (directory / "pg_hba.conf").write_text(_HBA)
         if component.databases:
             sql = "\n".join(statements(component.databases)) + "\n"
-            single: list[str | Path] = [tool.programs["postgres"], "--single", "-D", half, "-c", "exit_on_error=on", "postgres"]
+            single: list[str | Path] = [tool.programs["postgres"], "--single", "-D", directory, "-c", "exit_on_error=on", "postgres"]
             run(not_root(single), what="making roles and databases", env=env, stdin=sql)
 
     return made_once(site.cache / "prepared" / f"postgres-{key}", make)
@@ -114,7 +115,7 @@ def _prepared(component: Postgres, tool: Tool, site: Site) -> Path:
 
 def _node(component: Postgres, tool: Tool, prepared: Path, site: Site, index: int) -> NodeSpec:
     name = _names(component)[index]
-    server = (str(tool.programs["postgres"]), "-D", "/data", *_flags(component, index))
+    server = (str(tool.programs["postgres"]), "-D", "/data/pg", *_flags(component, index))
     spec = NodeSpec(
         name=name, component=component.name, kind=component.kind, zone=site.zone(component, index), digest="",
         command=("/bin/sh", "-c", _STANDBY, "sh", *server) if index else server,

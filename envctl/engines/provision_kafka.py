@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from envctl.engines.provisioning import main
@@ -52,7 +53,7 @@ def _await_brokers(admin: Any, work: Work) -> Any:
 
 def _create(admin: Any, topics: Iterable[Mapping[str, Any]]) -> None:
     from confluent_kafka import KafkaError, KafkaException
-    from confluent_kafka import admin as api
+    api: Any = import_module("confluent_kafka.admin")  # untyped: it re-exports without saying so
 
     wanted = [
         api.NewTopic(
@@ -72,7 +73,7 @@ def _create(admin: Any, topics: Iterable[Mapping[str, Any]]) -> None:
 
 def _adopt(admin: Any, topic: Mapping[str, Any], found: Any) -> None:
     """Brings an existing topic to what is declared.  Raises ResourceError for what cannot be changed in place."""
-    from confluent_kafka import admin as api
+    api: Any = import_module("confluent_kafka.admin")  # untyped: it re-exports without saying so
 
     name, partitions = topic["name"], len(found.partitions)
     copies = {len(partition.replicas) for partition in found.partitions.values()}
@@ -90,7 +91,7 @@ def _adopt(admin: Any, topic: Mapping[str, Any], found: Any) -> None:
 
 def _configure(admin: Any, name: str, wanted: Mapping[str, str]) -> None:
     """Sets the topic's options that differ from the declared ones."""
-    from confluent_kafka import admin as api
+    api: Any = import_module("confluent_kafka.admin")  # untyped: it re-exports without saying so
 
     resource = api.ConfigResource(api.ResourceType.TOPIC, name)
     found = admin.describe_configs([resource], request_timeout=_CALL_S)[resource].result()
