@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-_HOLE = re.compile(r"\{\{\s*(.*?)\s*\}\}")
+_HOLE = re.compile(r"\{\{\s*((?:(?!\}\}).)*?)\s*\}\}")
 _REFERENCE = re.compile(r"[A-Za-z_][\w-]*(?:\.[\w-]+|\[\d+\])*")
 _STEP = re.compile(r"\.([\w-]+)|\[(\d+)\]")
 OWN = ("uuid", "key")
