@@ -1,0 +1,86 @@
+"""`envctl plan`: which components a run needs, and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from envctl.model.plan import Plan
+
+COLOURS = {"changed": "yellow", "needed": None, "scenario": "cyan", "asked": "cyan", "full": None}
+_SHOWN = 4  # reasons named in a line of the table
+
+
+@click.command()
+@click.option("--scenario", metavar="NAME", help="Include what this scenario needs (a name, or a file).")
+@click.option("--full", is_flag=True, help="The full topology, stubs of the scenario included.")
+@click.option("--only", multiple=True, metavar="COMPONENT", help="This component in the place of what changed; may be given again.")
+@click.option("--stub", "stubs", multiple=True, metavar="COMPONENT", help="Let a stub answer for this service; may be given again.")
+@click.option("--base", default="", metavar="BRANCH", help="Compare with this branch or commit instead of the project's base.")
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How the plan is printed.")
+def plan(*, scenario: str | None, full: bool, only: tuple[str, ...], stubs: tuple[str, ...], base: str, output: str) -> None:
+    """Show which components a run needs, each with the reason why it is in; nothing is started.
+
+    What changed is found by comparing the working tree, uncommitted and untracked files too, with the merge base with the
+    base branch.
+    """
+    from envctl.engines.sources import source_digests
+    from envctl.planner import plan_project
+    from envctl.spec import find_root, load_project, load_scenario, load_topology, scenario_file
+
+    project = load_project(find_root(Path.cwd()))
+    topology = load_topology(project.topology_file)
+    wanted = load_scenario(scenario_file(project, scenario), topology, seeds=project.seeds) if scenario else None
+    digests = source_digests(topology)
+    made = plan_project(project, topology, wanted, asked=only, stubs=stubs, full=full, base=base, digests=digests)
+    click.echo(json.dumps(as_json(made), indent=2) if output == "json" else as_text(made))
+
+
+def as_json(plan: Plan) -> dict[str, object]:
+    """The plan in its published form, `plan/v1`."""
+    return {
+        "format": "plan/v1",
+        "env_id": plan.env_id,
+        "stack": plan.topology.name,
+        "substrate": plan.substrate,
+        "ttl_s": plan.ttl_s,
+        "digest": plan.digest,
+        "components": [
+            {"name": each.component, "kind": plan.topology.components[each.component].kind, "why": each.why, "because": each.because}
+            for each in plan.selected
+        ],
+        "stubbed": plan.stubbed,
+        "left_out": plan.left_out,
+        "labels": dict(plan.labels),
+        "source_digests": dict(plan.source_digests),
+        "notes": plan.notes,
+    }
+
+
+def as_text(plan: Plan) -> str:
+    """The plan as a table for people."""
+    total = len(plan.topology.components)
+    lines = [f"{plan.topology.name}  {len(plan.selected)} of {total} components  {plan.substrate}  {plan.env_id}", ""]
+    width = max((len(name) for name in plan.topology.components), default=0)
+    for each in plan.selected:
+        why = click.style(f"{each.why:<9}", fg=COLOURS[each.why])
+        lines.append(f"  {each.component:<{width}}  {why} {_because(each.because)}".rstrip())
+    for name in plan.stubbed:
+        why = click.style(f"{'stubbed':<9}", fg="yellow")
+        lines.append(f"  {name:<{width}}  {why} answered from {_stub(plan, name)}, unverified")
+    if plan.left_out:
+        lines += ["", f"left out, because unchanged and not needed: {', '.join(plan.left_out)}"]
+    return "\n".join([*lines, *([""] if plan.notes else []), *(f"note: {note}" for note in plan.notes)])
+
+
+def _because(reasons: tuple[str, ...]) -> str:
+    more = f" and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
+    return ", ".join(reasons[:_SHOWN]) + more
+
+
+def _stub(plan: Plan, name: str) -> str:
+    return str(getattr(plan.topology.components[name], "stub", "examples"))
