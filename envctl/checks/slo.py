@@ -40,10 +40,10 @@ def _availability(record: Record, target: float, sent: Sequence[Operation], unse
     stats = {"operations": len(sent), "bad": len(bad), "unknown": sum(op.type == "info" for op in bad), "allowed": allowed,
              "unsent": unsent, "target": target}
     if allowed is None:
-        title = f"{len(sent):,} operations are too few to judge an availability of {target:.6%}".replace("0000%", "%") + apart
+        title = f"{len(sent):,} operations are too few to judge an availability of {target * 100:.6g} %{apart}"
         return finding(id, "slo", "inconclusive", title, stats=stats)
-    title = (f"{1 - len(bad) / len(sent):.2%} of {len(sent):,} operations were answered well "
-             f"({len(bad):,} were not, {target:.10g} allows {allowed:,}){apart}")
+    title = (f"{100 - 100 * len(bad) / len(sent):.2f} % of {len(sent):,} operations were answered well "
+             f"({len(bad):,} were not, {target * 100:.6g} % allows {allowed:,}){apart}")
     if len(bad) > allowed:
         return finding(id, "slo", "fail", title, evidence=_causes(record, bad), total=len(bad), stats=stats)
     return finding(id, "slo", "pass", title, stats=stats)

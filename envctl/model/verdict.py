@@ -44,6 +44,7 @@ class Finding:
     evidence: tuple[Evidence, ...] = ()  # the first few, worst first
     total: int = 0  # how many instances there are in all
     stats: Mapping[str, Any] = field(default_factory=dict)
+    waived: str = ""  # "owner until 2026-12-01: reason"; a waived finding is shown and doesn't count
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +55,4 @@ class Verdict:
     findings: tuple[Finding, ...]
     unverified: tuple[str, ...] = ()  # stubbed components
     notes: tuple[str, ...] = ()
+    reproduce: str = ""  # the one command that runs the same again

@@ -15,6 +15,11 @@ from envctl.record.lines import Lines, whole_lines
 from envctl.record.values import Observed, Operation
 
 
+def _unsent(answer: Any) -> str:
+    """Why an operation was never sent; empty when it was."""
+    return str(answer.get("error") or "no reason recorded") if isinstance(answer, dict) and answer.get("sent") is False else ""
+
+
 class Index:
     """One pass over the file: what is small is kept as it is, what is large as positions."""
 
@@ -77,7 +82,7 @@ class Index:
             completion["type"] if completion else "info", invoke.get("due_ns", start), start,
             completion["at_ns"] if completion else None,
             (completion.get("trace_id") if completion else None) or invoke.get("trace_id"),
-            self._text(invoke.get("target")), str(answer.get("unsent") or "") if isinstance(answer, dict) else "",
+            self._text(invoke.get("target")), _unsent(answer),
             self.lines, invoked, position,
         )
         self.operations.append(operation)

@@ -1,0 +1,48 @@
+"""`envctl judge RUN`: judges a recorded run again, offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from envctl.errors import Exit
+
+CODES = {"pass": Exit.PASS, "fail": Exit.FAIL, "inconclusive": Exit.INCONCLUSIVE}
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--scenario", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Judge by this scenario's checks instead.")
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How the verdict is printed.")
+def judge(run: Path, scenario: Path | None, output: str) -> int:
+    """Judge the recorded RUN (a directory, or the id of a run of this project) again, without an environment.
+
+    Writes the verdict and the report anew.  Exits 0 for pass, 5 for fail, 7 for inconclusive.
+    """
+    from envctl import gate
+    from envctl.model.project import Gate
+    from envctl.record import Record
+    from envctl.spec import find_root, load_project, load_scenario
+
+    project = find_root(Path.cwd())
+    directory = run if run.is_dir() else project / ".envctl" / "runs" / run
+    record = Record.load(directory)
+    policy = load_project(project).gate if (project / "envctl.yaml").is_file() else Gate()
+    verdict = gate.judge(record, scenario=load_scenario(scenario) if scenario else None, gate=policy)
+    saved = gate.save_verdict(directory, verdict)
+    _report(directory)
+    if output == "json":
+        click.echo(saved.read_text(encoding="utf-8"), nl=False)
+    else:
+        click.echo("\n".join(gate.explain(verdict)))
+    return int(CODES[verdict.outcome])
+
+
+def _report(directory: Path) -> None:
+    """Writes the report's files again."""
+    from envctl import report
+
+    write = getattr(report, "write_all", None)
+    if write:
+        write(directory)

@@ -1,0 +1,285 @@
+"""Findings of checks, objectives, faults and conditions → a verdict.  Pure: reads the record and nothing else."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from envctl import plugins
+from envctl.checks.slo import objectives
+from envctl.errors import UsageError
+from envctl.model.event import FaultEdge
+from envctl.model.project import Gate
+from envctl.model.scenario import CheckSpec, FaultSpec, Scenario
+from envctl.model.verdict import Evidence, Finding, Outcome, Verdict, worst
+from envctl.record import FaultWindow, Record, publish
+
+FORMAT = "verdict/v1"
+VERDICT = "verdict.json"
+SHOWN = 3  # pieces of evidence a terminal shows of one finding
+ORDER: dict[Outcome, int] = {"fail": 0, "inconclusive": 1, "pass": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """A finding that somebody answers for until a day; it is shown and doesn't count."""
+
+    finding: str
+    owner: str
+    reason: str
+    expires: date
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any], today: date) -> Waiver:
+        """From {finding, owner, reason, expires}.  Raises UsageError when a field is missing or the day is over."""
+        missing = [name for name in ("finding", "owner", "reason", "expires") if not raw.get(name)]
+        if missing:
+            raise UsageError(f"the waiver of {raw.get('finding', '?')} lacks {', '.join(missing)}")
+        try:
+            expires = date.fromisoformat(str(raw["expires"]))
+        except ValueError as error:
+            raise UsageError(f"the waiver of {raw['finding']} expires on {raw['expires']!r}", hint="a day such as 2026-12-31") from error
+        if expires < today:
+            raise UsageError(f"the waiver of {raw['finding']} by {raw['owner']} expired on {expires}",
+                             hint="mend what it waives, or have its owner renew it")
+        return cls(str(raw["finding"]), str(raw["owner"]), str(raw["reason"]), expires)
+
+
+def judge(record: Record, *, scenario: Scenario | None = None, gate: Gate = Gate(), waivers: Sequence[Waiver] = ()) -> Verdict:  # noqa: B008 — frozen
+    """The verdict on a run.
+
+    `scenario` replaces the one that ran, so that an old run is judged by other checks.  Raises UsageError and SpecError where
+    there is no record to judge, or a waiver has expired; whatever goes wrong inside a check is a finding.
+    """
+    record = record if scenario is None else Record.load(record.directory, scenario)
+    _refuse_expired(waivers)
+    checks = [_check(spec, record) for spec in record.scenario.checks]
+    slo = objectives(record) if gate.slo == "all" else ()
+    findings = [*checks, *slo, *_faults(record), *_steady(record), *_run(record)]
+    if not checks and not slo:
+        findings.append(_run_finding("run:checks", "inconclusive", "nothing was checked: the scenario has no check and no objective"))
+    stubbed = record.manifest.stubbed
+    if stubbed and gate.stubs_unverified == "fail":
+        findings.append(_run_finding("run:stubs", "fail", f"{', '.join(stubbed)} were answered by stubs, which nobody verified"))
+    findings = [_waive(finding, waivers) for finding in findings]
+    findings.sort(key=lambda finding: (bool(finding.waived), ORDER[finding.outcome]))
+    outcome = worst(finding.outcome for finding in findings if not finding.waived)
+    unverified = () if gate.stubs_unverified == "ignore" else stubbed
+    return Verdict(outcome, tuple(findings), unverified, _notes(record), reproduce(record))
+
+
+def reproduce(record: Record) -> str:
+    """The one command that runs the same scenario with the same randomness again."""
+    manifest = record.manifest
+    return f"envctl run {manifest.scenario_file or record.scenario.name} --rng-seed {manifest.rng_seed}"
+
+
+# --- findings --------------------------------------------------------------------------------------------------------
+
+
+def _check(spec: CheckSpec, record: Record) -> Finding:
+    """The finding of one check; a check that raises is inconclusive, with its traceback."""
+    try:
+        found: Finding = plugins.load("envctl.checks", spec.check).judge(spec.id, spec.params, record)
+    except Exception as error:  # noqa: BLE001 — a plug-in's errors are anything; none may end the judging
+        title = f"the check gave up: {type(error).__name__}: {error}"
+        return Finding(spec.id, spec.check, "inconclusive", title, evidence=(Evidence(traceback.format_exc()),), total=1)
+    return found
+
+
+def _run_finding(id: str, outcome: Outcome, title: str, evidence: Sequence[Evidence] = ()) -> Finding:
+    return Finding(id, "run", outcome, title, "run", tuple(evidence), len(evidence))
+
+
+def _faults(record: Record) -> list[Finding]:
+    windows = {window.id: window for window in record.faults}
+    return [_fault(spec, windows.get(spec.id)) for spec in record.scenario.faults]
+
+
+def _fault(spec: FaultSpec, window: FaultWindow | None) -> Finding:
+    outcome, title = _fault_outcome(window)
+    evidence = tuple(
+        Evidence(f"{edge.edge}: {edge.summary or 'failed'}", at_ns=edge.at_ns, faults=(spec.id,), detail=edge.detail)
+        for edge in (window.edges if window else ()) if not edge.ok
+    )
+    stats = {str(edge.edge): edge.summary for edge in (window.edges if window else ()) if edge.summary}
+    return Finding(f"fault:{spec.id}", spec.fault, outcome, title, "fault", evidence, len(evidence), stats)
+
+
+def _fault_outcome(window: FaultWindow | None) -> tuple[Outcome, str]:
+    """What the stages say: what was left behind or didn't recover fails, what was never shown to act is inconclusive."""
+    if window is None:
+        return "inconclusive", "its time never came"
+    edges = {str(edge.edge): edge for edge in window.edges}
+    applied = "journal" in edges and edges["journal"].ok
+    for stage in ("heal", "absent"):
+        if applied and stage in edges and not edges[stage].ok:
+            return "fail", f"it could not be healed: {stage}: {edges[stage].summary}"
+    for stage, words in (("probe", "it was refused"), ("journal", "it could not be journalled"), ("apply", "it could not be applied"),
+                         ("verify", "its effect could not be shown"), ("hold", "its effect did not last")):
+        if stage in edges and not edges[stage].ok:
+            return "inconclusive", f"{words}: {edges[stage].summary}"
+    if missing := [stage for stage in ("apply", "verify", "heal", "absent") if stage not in edges]:
+        return "inconclusive", f"it was cut short: nothing is recorded of {', '.join(missing)}"
+    return _recovery(edges)
+
+
+def _recovery(edges: Mapping[str, FaultEdge]) -> tuple[Outcome, str]:
+    recover = edges.get("recover")
+    if recover is None:
+        return "inconclusive", "nothing is recorded of a recovery from it"
+    if recover.ok:
+        return "pass", "; ".join(text for stage in ("verify", "absent", "recover") if (text := edges[stage].summary)) or "it acted"
+    unmet = recover.detail.get("unmet", True)  # a recovery that could only not be measured names nothing as unmet
+    return ("fail", f"the system did not recover in time: {recover.summary}") if unmet else ("inconclusive", recover.summary)
+
+
+def _steady(record: Record) -> list[Finding]:
+    """Before the first fault an unmet condition means there was nothing to hurt; after the last one it is a failure."""
+    if not record.scenario.steady:
+        return []
+    phases = {step.detail.get("phase"): step for step in record.steps if step.name == "steady" and step.edge == "end"}
+    found = []
+    for phase in ("before", "after") if record.scenario.faults else ("after",):
+        step = phases.get(phase)
+        if step is None:
+            found.append(Finding(f"steady:{phase}", "steady", "inconclusive", _phase(phase) + "was never looked at", "steady"))
+            continue
+        conditions = step.detail.get("conditions", ())
+        unmet = [c for c in conditions if c["ok"] is False]
+        unknown = [c for c in conditions if c["ok"] is None]
+        outcome: Outcome = "pass" if not unmet and not unknown else "fail" if unmet and phase == "after" else "inconclusive"
+        words = "held" if outcome == "pass" else "did not hold" if unmet else "could not be measured"
+        evidence = tuple(Evidence(f"{c['text']}: {_value(c['value'])}", at_ns=step.at_ns) for c in (*unmet, *unknown))
+        found.append(Finding(f"steady:{phase}", "steady", outcome, _phase(phase) + words, "steady", evidence, len(evidence)))
+    return found
+
+
+def _phase(phase: str) -> str:
+    return f"the steady state {'before the first fault' if phase == 'before' else 'at the end'} "
+
+
+def _value(value: float | None) -> str:
+    return "unknown" if value is None else f"it was {value:.4g}"
+
+
+def _run(record: Record) -> list[Finding]:
+    """What happened to the run as a whole: stopped early, cut short, too few operations."""
+    found = [
+        _run_finding("run:stop", "fail", f"a stop condition ended the run: {log.detail['stop']}",
+                     [Evidence(f"{_value(log.detail.get('value'))} at {log.at_ns / 1e9:.2f} s", at_ns=log.at_ns,
+                               faults=record.overlapping(log.at_ns, log.at_ns))])
+        for log in record.logs if "stop" in log.detail
+    ]
+    ends = [step for step in record.steps if step.name == "run" and step.edge == "end"]
+    if not ends:
+        found.append(_run_finding("run:end", "inconclusive", f"the run was cut short at {record.end_ns / 1e9:.2f} s"))
+    elif not ends[-1].ok and not found:
+        reason = ends[-1].detail.get("reason") or ends[-1].detail.get("error") or "no reason recorded"
+        found.append(_run_finding("run:end", "inconclusive", f"the run ended early: {reason}"))
+    return found + _traffic(record, stopped=bool(found))
+
+
+def _traffic(record: Record, *, stopped: bool) -> list[Finding]:
+    ends = [step for step in record.steps if step.name == "traffic" and step.edge == "end"]
+    called, planned = len(record.operations), int(ends[-1].detail.get("planned") or 0) if ends else 0
+    if not called:
+        return [_run_finding("run:operations", "inconclusive", "no operation was replayed")]
+    if ends and not ends[-1].ok:
+        return [_run_finding("run:operations", "inconclusive", f"the replay failed: {ends[-1].detail.get('error') or 'no reason'}")]
+    if called < planned and not stopped:
+        return [_run_finding("run:operations", "inconclusive", f"only {called:,} of {planned:,} operations were replayed")]
+    return []
+
+
+def _notes(record: Record) -> tuple[str, ...]:
+    unknown = sum(op.type == "info" for op in record.operations)
+    unsent = sum(bool(op.unsent) for op in record.operations)
+    notes = [f"{unknown:,} operations have an unknown outcome; they may have happened or not"] if unknown else []
+    return (*notes, *([f"{unsent:,} operations were never sent, because what they refer to was never answered"] if unsent else []))
+
+
+# --- waivers ---------------------------------------------------------------------------------------------------------
+
+
+def _refuse_expired(waivers: Iterable[Waiver]) -> None:
+    today = datetime.now(UTC).date()
+    for waiver in waivers:
+        Waiver.parse(asdict(waiver), today)
+
+
+def _waive(finding: Finding, waivers: Iterable[Waiver]) -> Finding:
+    waiver = next((w for w in waivers if w.finding == finding.id), None)
+    if waiver is None or finding.outcome == "pass":
+        return finding
+    return replace(finding, waived=f"{waiver.owner} until {waiver.expires}: {waiver.reason}")
+
+
+# --- files and words -------------------------------------------------------------------------------------------------
+
+
+def save_verdict(run_dir: Path, verdict: Verdict) -> Path:
+    """Writes `verdict.json` atomically and returns its path."""
+    publish(run_dir / VERDICT, {"format": FORMAT, **asdict(verdict)})
+    return run_dir / VERDICT
+
+
+def load_verdict(run_dir: Path) -> Verdict:
+    """Reads `verdict.json`.  Raises UsageError when it is missing, broken or of another version."""
+    path = run_dir / VERDICT
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data.pop("format") != FORMAT:
+            raise UsageError(f"{path} is not of format {FORMAT}", hint="judge the run again: envctl judge")
+        findings = tuple(_finding(raw) for raw in data.pop("findings"))
+        return Verdict(findings=findings, **_frozen(data))
+    except FileNotFoundError as error:
+        raise UsageError(f"{run_dir} has not been judged", hint="envctl judge RUN") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} can't be read: {error!r}") from error
+
+
+def _finding(raw: dict[str, Any]) -> Finding:
+    evidence = tuple(Evidence(**_frozen(each)) for each in raw.pop("evidence"))
+    return Finding(evidence=evidence, **raw)
+
+
+def _frozen(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
+
+
+def explain(verdict: Verdict) -> list[str]:
+    """The verdict for a terminal, the reason first; enough to act on."""
+    lines: list[str] = []
+    for finding in verdict.findings:
+        if finding.outcome != "pass" and not finding.waived:
+            word = "" if lines and finding.outcome == verdict.outcome else finding.outcome.upper()
+            lines += _told(word, finding)
+    if verdict.outcome == "pass":
+        lines.append(f"{'PASS':<7} {_counted(verdict)}")
+    lines += [f"        waived: {f.id}: {f.title} ({f.waived})" for f in verdict.findings if f.waived]
+    if verdict.unverified:
+        lines.append(f"        unverified: {', '.join(verdict.unverified)} answered by stubs")
+    lines += [f"        note: {note}" for note in verdict.notes]
+    if verdict.outcome != "pass" and verdict.reproduce:
+        lines.append(f"        reproduce: {verdict.reproduce}")
+    return lines
+
+
+def _told(word: str, finding: Finding) -> list[str]:
+    lines = [f"{word:<7} {finding.id}: {finding.title}"]
+    for evidence in finding.evidence[:SHOWN]:
+        lines += [f"          {line}" for line in evidence.summary.rstrip().splitlines()]
+    more = finding.total - min(SHOWN, len(finding.evidence))
+    return [*lines, f"          … and {more:,} more"] if more > 0 else lines
+
+
+def _counted(verdict: Verdict) -> str:
+    words = (("check", "check"), ("slo", "objective"), ("fault", "fault"))
+    counts = [(sum(f.group == group for f in verdict.findings), word) for group, word in words]
+    return ", ".join(f"{count} {word}{'s' if count != 1 else ''}" for count, word in counts if count)

@@ -1,0 +1,38 @@
+"""Every check, found through its entry point, keeps the contract."""
+
+from __future__ import annotations
+
+import jsonschema
+import pytest
+
+from envctl import plugins
+from envctl.model.verdict import Finding
+
+PARAMS = {
+    "no-loss": {"from": "accepted", "to": "published", "within": "20s"},
+    "no-duplicates": {"in": "charges", "value": 1},
+    "per-key-order": {"in": "published", "as": "accepted"},
+    "converges": {"sources": ["charges", "report"], "within": "20s"},
+    "lag-drains": {"group": "payments", "within": "20s", "below": 5},
+    "traces-complete": {"edges": ["gateway -> orders", "orders ~> payments"], "operations": ["place_order"]},
+}
+NAMES = plugins.names("envctl.checks")
+
+
+def test_every_check_is_tried_here():
+    assert set(PARAMS) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_check_keeps_its_contract(name, history):
+    check, params = plugins.load("envctl.checks", name), PARAMS[name]
+    jsonschema.Draft202012Validator.check_schema(check.schema)
+    jsonschema.validate(params, check.schema)
+    assert not jsonschema.Draft202012Validator(check.schema).is_valid({**params, "nonsense": 1})
+    assert not jsonschema.Draft202012Validator(check.schema).is_valid({})
+    assert check.name == name
+    assert {kind for kind, _ in check.references(params)} <= {"stream", "group", "component"}
+    assert check.waits_s(params) == (20.0 if "within" in params else check.waits_s({}) if name == "traces-complete" else 0.0)
+    found = check.judge("its-id", params, history.record())
+    assert isinstance(found, Finding)
+    assert (found.id, found.check, found.outcome) == ("its-id", name, "inconclusive"), "an empty record is never a pass"

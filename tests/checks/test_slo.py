@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envctl.checks.slo import allowed_bad, objectives, percentile
+from envctl.model.scenario import Slo
+
+
+@pytest.mark.parametrize(
+    ("target", "count", "allowed"),
+    [(0.99, 100, 1), (0.99, 99, None), (0.99, 199, 1), (0.99, 200, 2), (0.999, 1000, 1), (0.999, 999, None), (1.0, 1, 0),
+     (1.0, 0, None), (0.95, 20, 1), (0.9, 10, 1)],
+)
+def test_the_budget_is_the_floor_of_the_share_and_few_operations_can_not_tell(target, count, allowed):
+    assert allowed_bad(target, count) == allowed
+
+
+@given(st.lists(st.integers(0, 50), min_size=1), st.sampled_from([50, 90, 95, 99, 99.9]), st.integers(0, 50))
+def test_a_percentile_is_over_the_limit_exactly_when_more_are_slower_than_the_budget(values, percent, limit):
+    slower = sum(value > limit for value in values)
+    budget = int((1 - Fraction(str(percent)) / 100) * len(values))
+    assert (percentile(sorted(values), percent) > limit) == (slower > budget)
+
+
+def judged(history, slo):
+    return {finding.id: finding for finding in objectives(history.record(slo=slo))}
+
+
+def test_good_traffic_meets_both_objectives(history):
+    for n in range(100):
+        history.order(f"o{n}", start=n, end=n + 0.1)
+    found = judged(history, Slo(0.99, {"p95": 0.8}))
+    assert [f.outcome for f in found.values()] == ["pass", "pass"]
+    assert found["slo:p95"].title == "p95 is 100 ms, at most 800 ms asked (100 operations)"
+    assert all(f.group == "slo" for f in found.values())
+
+
+def test_too_many_bad_operations_fail_by_cause_with_the_fault_above_them(history):
+    for n in range(98):
+        history.order(f"o{n}", start=n)
+    history.order(None, start=5, type="fail", answer={"status": 503})
+    history.order(None, start=6, type="info")
+    history.fault("loss", 4.5, 7)
+    found = judged(history, Slo(0.99))["slo:availability"]
+    assert (found.outcome, found.total) == ("fail", 2)
+    assert found.title == "98.00 % of 100 operations were answered well (2 were not, 99 % allows 1)"
+    assert "1 × place_order: status 503, 5.00 s – 5.10 s; under loss (4.50 s)  trace " in found.evidence[0].summary
+
+
+def test_operations_that_were_never_sent_are_counted_apart(history):
+    for n in range(100):
+        history.order(f"o{n}", start=n)
+    for _ in range(50):
+        history.order(None, type="fail", answer={"error": "not sent: browse.items[0] is missing", "sent": False})
+    found = judged(history, Slo(0.99, {"p95": 0.8}))
+    assert [f.outcome for f in found.values()] == ["pass", "pass"]
+    assert "50 more were never sent" in found["slo:availability"].title
+
+
+def test_latency_counts_from_the_intended_start(history):
+    for n in range(100):
+        history.order(f"o{n}", due=n, start=n + 2, end=n + 2.1)
+    found = judged(history, Slo(latency_s={"p50": 0.8}))["slo:p50"]
+    assert (found.outcome, found.stats["seconds"], found.total) == ("fail", 2.1, 100)
+    assert "due" in found.evidence[0].summary
+
+
+def test_fast_failures_do_not_help_latency_and_unanswered_operations_count_as_slow(history):
+    for n in range(10):
+        history.order(f"o{n}", start=n, end=n + 1)
+    for _ in range(90):
+        history.order(None, start=1, end=1.001, type="fail")
+    history.order(None, start=1, end=6, type="info")
+    found = judged(history, Slo(latency_s={"p50": 0.5}))["slo:p50"]
+    assert (found.outcome, found.stats["operations"]) == ("fail", 11)
+
+
+@pytest.mark.parametrize("count", [0, 10])
+def test_no_or_too_few_operations_are_inconclusive(history, count):
+    for n in range(count):
+        history.order(f"o{n}", start=n)
+    assert {f.outcome for f in judged(history, Slo(0.99, {"p95": 0.8})).values()} == {"inconclusive"}

@@ -1,0 +1,233 @@
+"""What the gate makes of a run: faults, conditions, the run's own end, waivers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from envctl import gate, plugins
+from envctl.errors import UsageError
+from envctl.gate import Waiver
+from envctl.model.event import FaultEdge, Log, Observation, Op, Step
+from envctl.model.project import Gate
+from envctl.model.scenario import CheckSpec, Condition, FaultSpec, Scenario, Slo, Stream, Traffic
+from envctl.model.verdict import Evidence, Finding, Verdict
+from envctl.record import EVENTS, Record, RecordWriter, RunManifest
+
+MANIFEST = RunManifest(id="r1", scenario="s", stack="shop", env_id="e", commit="c", branch="b", rng_seed=4217, started_at=0.0,
+                       clock_ns=0, epoch_ns=0, scenario_file="scenarios/s.yaml")
+STREAMS = {
+    "accepted": Stream("accepted", operation="place_order", fields={"id": "response.order_id"}),
+    "published": Stream("published", topic="orders.placed", fields={"id": "value.order_id"}),
+}
+CONDITION = {"text": "p95(traffic) < 400 ms", "value": 0.1, "ok": True}
+SCENARIO = Scenario(
+    "s", Path("scenarios/s.yaml"), Traffic(Path("t.jsonl"), "gateway", None, None), streams=STREAMS,
+    steady=(Condition("p95(traffic) < 400 ms", "p95", "traffic", "<", 0.4),),
+    faults=(FaultSpec("kill", "node-kill", 5.0, "", None, {}),),
+    checks=(CheckSpec("no-loss", "no-loss", {"from": "accepted", "to": "published"}),), slo=Slo(0.9),
+)
+STAGES = ("probe", "journal", "apply", "verify", "hold", "heal", "absent", "recover")
+
+
+def edge(stage, *, ok=True, summary="", **detail):
+    return FaultEdge(at_ns=5, id="kill", fault="node-kill", edge=stage, ok=ok, summary=summary, detail=detail)
+
+
+def good():
+    """A whole run that passes, as named parts that a test may change."""
+    parts = {
+        "begin": [Step(at_ns=0, name="run", edge="begin"), Step(at_ns=0, name="traffic", edge="begin")],
+        "ops": [event for n in range(20) for event in (
+            Op(at_ns=n, op=n, process="c", type="invoke", f="place_order", due_ns=n),
+            Op(at_ns=n + 1, op=n, process="c", type="ok", f="place_order", value={"body": {"order_id": n}}))],
+        "before": [Step(at_ns=4, name="steady", edge="end", ok=True, detail={"phase": "before", "conditions": [CONDITION]})],
+        "after": [Step(at_ns=30, name="steady", edge="end", ok=True, detail={"phase": "after", "conditions": [CONDITION]})],
+        "traffic": [Step(at_ns=31, name="traffic", edge="end", ok=True, detail={"planned": 20})],
+        "observe": [Step(at_ns=50, name="observe", edge="begin", detail={"stream": "published"}),
+                    *(Observation(at_ns=n, stream="published", id=str(n)) for n in range(20)),
+                    Step(at_ns=51, name="observe", edge="end", ok=True, detail={"stream": "published"})],
+    }
+    return parts | {stage: [edge(stage)] for stage in STAGES} | {
+        "logs": [], "end": [Step(at_ns=60, name="run", edge="end", ok=True)]}
+
+
+def judged(tmp_path, parts, scenario=SCENARIO, manifest=MANIFEST, **options):
+    manifest.save(tmp_path)
+    writer = RecordWriter(tmp_path / EVENTS)
+    for events in parts.values():
+        for event in events:
+            writer.write(event)
+    writer.close()
+    return gate.judge(Record.load(tmp_path, scenario), **options)
+
+
+def bad(verdict):
+    return {finding.id: (finding.outcome, finding.title) for finding in verdict.findings if finding.outcome != "pass"}
+
+
+def test_a_run_in_which_everything_held_passes(tmp_path):
+    verdict = judged(tmp_path, good())
+    assert (verdict.outcome, bad(verdict)) == ("pass", {})
+    assert [finding.id for finding in verdict.findings] == [
+        "no-loss", "slo:availability", "fault:kill", "steady:before", "steady:after"]
+    assert gate.explain(verdict) == ["PASS    1 check, 1 objective, 1 fault"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "events", "outcome", "words"),
+    [
+        ("probe", [edge("probe", ok=False, summary="no node")], "inconclusive", "it was refused: no node"),
+        ("apply", [edge("apply", ok=False, summary="nft failed")], "inconclusive", "could not be applied: nft failed"),
+        ("verify", [edge("verify", ok=False, summary="0 % of 1,000")], "inconclusive", "could not be shown: 0 % of 1,000"),
+        ("hold", [edge("hold", ok=False, summary="0 %")], "inconclusive", "did not last"),
+        ("heal", [edge("heal", ok=False, summary="refused")], "fail", "could not be healed"),
+        ("absent", [edge("absent", ok=False, summary="18 %")], "fail", "could not be healed: absent: 18 %"),
+        ("recover", [edge("recover", ok=False, summary="not recovered: p95", unmet=["p95"])], "fail", "did not recover in time"),
+        ("recover", [edge("recover", ok=False, summary="could not be measured", unmet=[])], "inconclusive", "could not be measured"),
+        ("verify", [], "inconclusive", "nothing is recorded of verify"),
+        ("recover", [], "inconclusive", "nothing is recorded of a recovery"),
+    ],
+)
+def test_each_stage_of_a_fault_counts(tmp_path, stage, events, outcome, words):
+    verdict = judged(tmp_path, good() | {stage: events})
+    assert verdict.outcome == outcome
+    assert bad(verdict)["fault:kill"][0] == outcome
+    assert words in bad(verdict)["fault:kill"][1]
+
+
+def test_a_fault_whose_time_never_came_is_inconclusive(tmp_path):
+    verdict = judged(tmp_path, good() | {stage: [] for stage in STAGES})
+    assert bad(verdict) == {"fault:kill": ("inconclusive", "its time never came")}
+
+
+def test_an_effect_that_was_not_shown_does_not_hide_a_loss(tmp_path):
+    parts = good() | {"verify": [edge("verify", ok=False)]}
+    del parts["observe"][3]
+    verdict = judged(tmp_path, parts)
+    assert verdict.outcome == "fail"
+    assert list(bad(verdict)) == ["no-loss", "fault:kill"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "ok", "outcome"), [("before", False, "inconclusive"), ("after", False, "fail"), ("after", None, "inconclusive")])
+def test_an_unmet_steady_state_counts_by_when_it_was(tmp_path, phase, ok, outcome):
+    step = Step(at_ns=4, name="steady", edge="end", ok=False, detail={"phase": phase, "conditions": [CONDITION | {"ok": ok}]})
+    verdict = judged(tmp_path, good() | {phase: [step]})
+    assert {id: found[0] for id, found in bad(verdict).items()} == {f"steady:{phase}": outcome}
+    assert "p95(traffic) < 400 ms: it was 0.1" in gate.explain(verdict)[1]
+
+
+def test_a_steady_state_nobody_looked_at_is_inconclusive(tmp_path):
+    assert bad(judged(tmp_path, good() | {"after": []}))["steady:after"][0] == "inconclusive"
+
+
+def test_a_tripped_stop_condition_fails_and_is_named(tmp_path):
+    log = Log(at_ns=7, level="warning", message="stopped", detail={"stop": "success_rate(traffic) < 50 %", "value": 0.3})
+    end = Step(at_ns=60, name="run", edge="end", ok=False, detail={"reason": "stop condition: success_rate"})
+    verdict = judged(tmp_path, good() | {"logs": [log], "end": [end]})
+    assert bad(verdict) == {"run:stop": ("fail", "a stop condition ended the run: success_rate(traffic) < 50 %")}
+
+
+def test_a_run_that_was_cut_short_or_cancelled_is_inconclusive(tmp_path):
+    assert bad(judged(tmp_path, good() | {"end": []}))["run:end"][0] == "inconclusive"
+
+
+def test_a_cancelled_run_is_inconclusive_and_says_so(tmp_path):
+    end = Step(at_ns=60, name="run", edge="end", ok=False, detail={"reason": "cancelled"})
+    assert bad(judged(tmp_path, good() | {"end": [end]})) == {"run:end": ("inconclusive", "the run ended early: cancelled")}
+
+
+@pytest.mark.parametrize("change", [{"traffic": [Step(at_ns=31, name="traffic", edge="end", ok=True, detail={"planned": 500})]},
+                                    {"traffic": [Step(at_ns=31, name="traffic", edge="end", ok=False, detail={"error": "died"})]}])
+def test_a_replay_that_did_not_do_its_part_is_inconclusive(tmp_path, change):
+    assert bad(judged(tmp_path, good() | change))["run:operations"][0] == "inconclusive"
+
+
+def test_no_operations_are_never_a_pass(tmp_path):
+    assert judged(tmp_path, good() | {"ops": []}, replace(SCENARIO, checks=(), slo=Slo())).outcome == "inconclusive"
+
+
+def test_a_scenario_without_checks_is_never_a_pass(tmp_path):
+    verdict = judged(tmp_path, good(), replace(SCENARIO, checks=(), slo=Slo()))
+    assert list(bad(verdict)) == ["run:checks"]
+    assert verdict.outcome == "inconclusive"
+
+
+def test_a_check_that_raises_is_inconclusive_with_its_traceback(tmp_path, monkeypatch):
+    class Broken:
+        @classmethod
+        def judge(cls, *_):
+            raise ZeroDivisionError("boom")
+
+    monkeypatch.setattr(plugins, "load", lambda *_: Broken)
+    (finding, *_) = judged(tmp_path, good()).findings
+    assert (finding.outcome, finding.title) == ("inconclusive", "the check gave up: ZeroDivisionError: boom")
+    assert "Traceback" in finding.evidence[0].summary
+
+
+@pytest.mark.parametrize(("policy", "outcome", "unverified"), [("warn", "pass", ("fraud",)), ("fail", "fail", ("fraud",)), ("ignore", "pass", ())])
+def test_unverified_stubs_count_by_policy(tmp_path, policy, outcome, unverified):
+    verdict = judged(tmp_path, good(), manifest=replace(MANIFEST, stubbed=("fraud",)), gate=Gate(stubs_unverified=policy))
+    assert (verdict.outcome, verdict.unverified) == (outcome, unverified)
+
+
+def test_objectives_can_be_left_out(tmp_path):
+    verdict = judged(tmp_path, good(), gate=Gate(slo="none"))
+    assert not [finding for finding in verdict.findings if finding.group == "slo"]
+
+
+def test_another_scenario_judges_the_same_record(tmp_path):
+    judged(tmp_path, good())
+    other = replace(SCENARIO, checks=(CheckSpec("twice", "no-duplicates", {"in": "published"}),))
+    assert gate.judge(Record.load(tmp_path, SCENARIO), scenario=other).findings[0].id == "twice"
+
+
+def test_a_waived_finding_is_shown_and_does_not_count(tmp_path):
+    parts = good()
+    del parts["observe"][3]
+    waiver = Waiver("no-loss", "team-checkout", "known, see the tracker", date(9999, 1, 1))
+    verdict = judged(tmp_path, parts, waivers=[waiver])
+    assert verdict.outcome == "pass"
+    assert verdict.findings[-1].waived == "team-checkout until 9999-01-01: known, see the tracker"
+    assert any("waived: no-loss: 1 of 20 accepted never reached published" in line for line in gate.explain(verdict))
+
+
+def test_an_expired_or_incomplete_waiver_is_an_error(tmp_path):
+    with pytest.raises(UsageError, match="expired"):
+        judged(tmp_path, good(), waivers=[Waiver("no-loss", "me", "why", date(2020, 1, 1))])
+    today = date(2026, 1, 1)
+    for raw, words in (({"finding": "x", "owner": "me"}, "lacks reason, expires"),
+                       ({"finding": "x", "owner": "me", "reason": "y", "expires": "soon"}, "soon")):
+        with pytest.raises(UsageError, match=words):
+            Waiver.parse(raw, today)
+    assert Waiver.parse({"finding": "x", "owner": "m", "reason": "y", "expires": date(2026, 1, 1)}, today).expires == today
+
+
+def test_a_verdict_comes_back_as_it_was_saved(tmp_path):
+    evidence = Evidence("lost", ("o1",), 5, ("kill",), ("ab",), {"key": "k"})
+    finding = Finding("no-loss", "no-loss", "fail", "1 lost", "check", (evidence,), 1, {"lost": 1}, "me")
+    verdict = Verdict("fail", (finding,), ("fraud",), ("a note",), "envctl run s")
+    gate.save_verdict(tmp_path, verdict)
+    assert gate.load_verdict(tmp_path) == verdict
+
+
+@pytest.mark.parametrize("text", [None, "{", '{"format": "verdict/v9"}', '{"format": "verdict/v1"}'])
+def test_a_verdict_that_can_not_be_read_is_an_error_that_says_so(tmp_path, text):
+    if text is not None:
+        (tmp_path / "verdict.json").write_text(text)
+    with pytest.raises(UsageError):
+        gate.load_verdict(tmp_path)
+
+
+def test_the_reason_comes_first_and_the_command_that_reproduces_it_last(tmp_path):
+    parts = good() | {"verify": [edge("verify", ok=False, summary="0 %")]}
+    del parts["observe"][3]
+    lines = gate.explain(judged(tmp_path, parts))
+    assert lines[0] == "FAIL    no-loss: 1 of 20 accepted never reached published"
+    assert lines[1].startswith("          2 accepted 0.00 s, never in published")
+    assert "INCONCLUSIVE fault:kill: its effect could not be shown: 0 %" in lines
+    assert lines[-1] == "        reproduce: envctl run scenarios/s.yaml --rng-seed 4217"
