@@ -11,10 +11,10 @@ import asyncio
 import json
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import grpc
 import grpc.aio
@@ -29,42 +29,41 @@ from envctl import __version__
 from envctl.errors import CancelledError, EnvctlError, NoEnvironmentError, ResourceError
 from envctl.model.environment import Mount, Node, NodeSpec
 from envctl.model.topology import Probe, Resources
-from envctl.substrates.base import Reach, Realiser
+from envctl.substrates.base import Reach, Realiser, Substrate
 
 ENVIRONMENT = "envctl:index:Environment"
 NODE = "envctl:index:Node"
 PROVISION = "envctl:index:Provision"
+INTAKE_HOST = "198.18.0.1"
 
 Properties = Mapping[str, PropertyValue]
 T = TypeVar("T")
 
 
-class Ground(Protocol):
-    """Where the provider finds the substrate of an environment."""
+@runtime_checkable
+class Supervising(Protocol):
+    """A `Reach` that keeps helpers running beside the nodes."""
 
-    def realiser(self, substrate: str, env_id: str) -> Realiser:
-        """Makes and ends nodes of the environment."""
-
-    def reach(self, substrate: str, env_id: str) -> Reach:
-        """Looks at the living environment.  Raises NoEnvironmentError."""
+    def helper(self, name: str, argv: Sequence[str]) -> None:
+        """Starts it, idempotent by name, and waits until it is ready."""
 
 
-class PluginGround:
-    """The substrates of this installation, by name."""
+def installed(name: str) -> Substrate:
+    """The substrate of that name.  Raises UsageError for an unknown one."""
+    from envctl.plugins import load
 
-    def realiser(self, substrate: str, env_id: str) -> Realiser:
-        """As `Ground.realiser`."""
-        from envctl.plugins import load
+    substrate: Substrate = load("envctl.substrates", name)
+    return substrate
 
-        realiser: Realiser = load("envctl.substrates", substrate).realiser(env_id)
-        return realiser
 
-    def reach(self, substrate: str, env_id: str) -> Reach:
-        """As `Ground.reach`."""
-        from envctl.plugins import load
+Substrates = Callable[[str], Substrate]
 
-        reach: Reach = load("envctl.substrates", substrate).reach(env_id)
-        return reach
+
+def start_intake(reach: Reach, directory: Path) -> None:
+    """Has the environment keep an OTLP intake running, where it has room for helpers; nobody needs to wait for it."""
+    if isinstance(reach, Supervising):
+        module = ("-m", "envctl.telemetry.intake", "--directory", str(directory / "telemetry"), "--host", INTAKE_HOST)
+        reach.helper("telemetry", (sys.executable, *module))
 
 
 def spec_to_json(spec: NodeSpec) -> str:
@@ -112,9 +111,9 @@ class Tally:
 class EnvctlProvider(sdk.Provider):
     """Creates, reads, updates and deletes the three kinds of resource through a substrate."""
 
-    def __init__(self, ground: Ground | None = None, progress: Callable[[str], None] | None = None) -> None:
+    def __init__(self, substrates: Substrates = installed, progress: Callable[[str], None] | None = None) -> None:
         """`progress` gets one line for each node that became ready or was removed."""
-        self.ground = ground or PluginGround()
+        self._substrates = substrates
         self.tally = Tally()
         self._progress = progress or (lambda _: None)
         self._cancelled: asyncio.Event | None = None
@@ -140,8 +139,7 @@ class EnvctlProvider(sdk.Provider):
 
     def _alive(self, type_: str, properties: Mapping[str, Any]) -> bool:
         try:
-            reach = self.ground.reach(properties["substrate"], properties["environment"])
-            environment = reach.environment()
+            environment = self._reach(properties).environment()
         except NoEnvironmentError:
             return False
         if type_ == ENVIRONMENT:
@@ -178,23 +176,21 @@ class EnvctlProvider(sdk.Provider):
 
     def _realise(self, type_: str, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
         if type_ == ENVIRONMENT:
-            realiser = self.ground.realiser(wanted["substrate"], wanted["environment"])
-            realiser.create_environment(wanted["environment"], ttl_s=wanted["ttl_s"], labels=json.loads(wanted["labels"]))
+            self._realiser(wanted).create_environment(wanted["environment"], ttl_s=wanted["ttl_s"], labels=json.loads(wanted["labels"]))
+            start_intake(self._reach(wanted), self._directory(wanted))
             return wanted
         return self._start(wanted) if type_ == NODE else self._provision(wanted)
 
     def _start(self, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
-        substrate, env_id = wanted["substrate"], wanted["environment"]
-        _mark(self.ground.reach(substrate, env_id).environment().directory, wanted["component"]).clear()
+        _mark(self._directory(wanted), wanted["component"]).clear()
         spec = spec_from_json(wanted["spec"])
-        node = self.ground.realiser(substrate, env_id).start_node(spec, ready_timeout_s=wanted["ready_timeout_s"])
+        node = self._realiser(wanted).start_node(spec, ready_timeout_s=wanted["ready_timeout_s"])
         self.tally.started.append(node.name)
         self._progress(f"{node.name} {'done' if spec.one_shot else 'ready'}")
         return {**wanted, "address": node.address}
 
     def _provision(self, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
-        reach = self.ground.reach(wanted["substrate"], wanted["environment"])
-        directory = reach.environment().directory
+        reach, directory = self._reach(wanted), self._directory(wanted)
         log = directory / "logs" / f"{wanted['component']}.provision.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
@@ -212,17 +208,22 @@ class EnvctlProvider(sdk.Provider):
     def _remove(self, type_: str, state: Mapping[str, Any]) -> None:
         if type_ == PROVISION:
             return
-        realiser = self.ground.realiser(state["substrate"], state["environment"])
         if type_ == ENVIRONMENT:
-            realiser.end_environment()
+            self._realiser(state).end_environment()
             return
-        try:
-            _mark(self.ground.reach(state["substrate"], state["environment"]).environment().directory, state["component"]).clear()
-            realiser.stop_node(state["name"])
-        except NoEnvironmentError:
-            return  # the environment ended, and its nodes with it
+        _mark(self._directory(state), state["component"]).clear()
+        self._realiser(state).stop_node(state["name"])
         self.tally.ended.append(state["name"])
         self._progress(f"{state['name']} removed")
+
+    def _directory(self, properties: Mapping[str, Any]) -> Path:
+        return self._substrates(properties["substrate"]).directory(properties["environment"])
+
+    def _reach(self, properties: Mapping[str, Any]) -> Reach:
+        return self._substrates(properties["substrate"]).attach(self._directory(properties))
+
+    def _realiser(self, properties: Mapping[str, Any]) -> Realiser:
+        return self._substrates(properties["substrate"]).realiser(self._directory(properties))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """The result of `work`, done in a thread of its own that never keeps the process from ending; ends early on cancel."""
@@ -234,11 +235,12 @@ class EnvctlProvider(sdk.Provider):
         try:
             await asyncio.wait((done, cancelled), return_when=asyncio.FIRST_COMPLETED)
             if not done.done():
-                raise CancelledError("cancelled")
+                done.set_exception(CancelledError("cancelled"))
             return done.result()
-        except EnvctlError as error:
-            self.tally.failures.append(error)
-            raise
+        except Exception as error:
+            known = error if isinstance(error, EnvctlError) else EnvctlError(f"{type(error).__name__}: {error}")
+            self.tally.failures.append(known)
+            raise known from error
         finally:
             cancelled.cancel()
 
@@ -342,11 +344,11 @@ async def serve(provider: sdk.Provider) -> tuple[grpc.aio.Server, int]:
     return server, port
 
 
-def main(ground: Ground | None = None) -> None:
+def main(substrates: Substrates = installed) -> None:
     """The plug-in `pulumi-resource-envctl`: prints its port and serves until the engine ends it."""
 
     async def run() -> None:
-        server, port = await serve(EnvctlProvider(ground))
+        server, port = await serve(EnvctlProvider(substrates))
         sys.stdout.write(f"{port}\n")
         sys.stdout.flush()
         await server.wait_for_termination()

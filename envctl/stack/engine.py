@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -103,7 +104,7 @@ def call(
 ) -> None:
     """Runs the engine on the stack; a SIGINT to us is passed on once, and the engine's orderly end is awaited."""
     argv = [
-        str(pulumi), *arguments, f"--stack={state.stack}", f"--config-file={state.config}", "--non-interactive", "--color=never",
+        *_dies_with_us(), str(pulumi), *arguments, f"--stack={state.stack}", f"--config-file={state.config}", "--non-interactive", "--color=never",
     ]
     engine = subprocess.Popen(
         argv, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -122,6 +123,12 @@ def call(
         raise CancelledError("cancelled; what was already started is still there", hint="`envctl up` continues, `envctl down` removes it")
     if engine.returncode:
         raise _failure(engine.returncode, provider, said)
+
+
+def _dies_with_us() -> list[str]:
+    """A prefix that has the kernel kill the engine when we die: without its provider it could only fail, late and under a lock."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
 
 
 def _failure(status: int, provider: EnvctlProvider, said: str) -> Exception:

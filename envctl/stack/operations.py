@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -14,10 +13,10 @@ from envctl.engines.base import Realisation
 from envctl.errors import LeakError, NoEnvironmentError, ResourceError, UsageError
 from envctl.model.environment import Environment
 from envctl.model.plan import Plan
-from envctl.stack import census, lock, memo
+from envctl.stack import lock, memo
 from envctl.stack.memo import Memo
 from envctl.stack.state import State
-from envctl.stack_provider import EnvctlProvider, Ground, PluginGround, Tally
+from envctl.stack_provider import EnvctlProvider, Substrates, Tally, installed
 from envctl.substrates.base import Reach
 from envctl.toolchain.tool import cache_dir
 from envctl.waiting import until
@@ -65,16 +64,16 @@ def state_root(project: Path) -> Path:
 
 def bring_up(
     plan: Plan, *, seed_key: str = "", ready_timeout_s: float = 120.0, progress: Progress = silent,
-    ground: Ground | None = None, realise: Realise | None = None,
+    substrates: Substrates = installed, realise: Realise | None = None,
 ) -> Up:
     """Makes the environment of `plan`, or brings it up to date; renews its lease.
 
     Only what differs from what is alive is touched; when nothing does, no engine is called.  `seed_key` names a snapshot
     that engines start from.  Raises ResourceError or DeadlineError of the node that could not be made (the others stay, the
-    next call continues), CancelledError on SIGINT.  `ground` and `realise` replace the installed substrates and engines.
+    next call continues), CancelledError on SIGINT.  `substrates` and `realise` replace the installed substrates and engines.
     """
     work = _Update(
-        plan, seed_key=seed_key, ready_timeout_s=ready_timeout_s, progress=progress, ground=ground or PluginGround(), realise=realise
+        plan, seed_key=seed_key, ready_timeout_s=ready_timeout_s, progress=progress, substrates=substrates, realise=realise
     )
     with lock.hold(cache_dir(), plan.env_id, "up", progress=progress):
         environment = work.unchanged()
@@ -88,17 +87,21 @@ class _Update:
     """One `bring_up`, under the environment's lock."""
 
     def __init__(
-        self, plan: Plan, *, seed_key: str, ready_timeout_s: float, progress: Progress, ground: Ground, realise: Realise | None
+        self, plan: Plan, *, seed_key: str, ready_timeout_s: float, progress: Progress, substrates: Substrates,
+        realise: Realise | None,
     ) -> None:
         self._plan, self._seed_key, self._ready_timeout_s = plan, seed_key, ready_timeout_s
-        self._progress, self._ground = progress, ground
+        self._progress, self._substrates = progress, substrates
+        self._substrate = substrates(plan.substrate)
         self._realise = realise or self._by_engines
-        directory = plan.topology.directory
-        self._state = State(state_root(plan.project), pulumi_project(directory), plan.env_id)
-        self._memo = Memo(plan.substrate, str(directory), str(self._state.root), self._state.project)
+        stack = plan.topology.directory
+        self._directory = self._substrate.directory(plan.env_id)
+        self._labels = {**plan.labels, "stack": plan.topology.name, "plan_digest": plan.digest}
+        self._state = State(state_root(plan.project), pulumi_project(stack), plan.env_id)
+        self._memo = Memo(plan.substrate, str(stack), str(self._state.root), self._state.project)
 
     def _reach(self) -> Reach:
-        return self._ground.reach(self._plan.substrate, self._plan.env_id)
+        return self._substrate.attach(self._directory)
 
     def unchanged(self) -> Environment | None:
         """The environment, its lease renewed, when it is what the plan asks for; otherwise None."""
@@ -107,10 +110,10 @@ class _Update:
             environment = reach.environment()
         except NoEnvironmentError:
             return None
-        known = memo.read(environment.directory)
+        known = memo.read(self._directory)
         if known is None or not known.covers(self._plan.digest, self._seed_key, environment):
             return None
-        return self._complete(replace(environment, expires_at=reach.renew(self._plan.ttl_s)))
+        return replace(environment, expires_at=reach.renew(self._plan.ttl_s))
 
     def run(self) -> Tally:
         """Calls the engine.  The cell is made and nodes are prepared while the engine starts."""
@@ -125,8 +128,8 @@ class _Update:
 
         plan = self._plan
         settle_locks(self._state, self._progress)
-        provider = EnvctlProvider(self._ground, self._progress)
-        deployment = program.Deployment(plan.env_id, plan.substrate, plan.ttl_s, plan.labels, self._ready_timeout_s, both)
+        provider = EnvctlProvider(self._substrates, self._progress)
+        deployment = program.Deployment(plan.env_id, plan.substrate, plan.ttl_s, self._labels, self._ready_timeout_s, both)
         inline = program.as_program(deployment, plan.topology.directory)
         pulumi = lookup.find("pulumi").programs["pulumi"]
         try:
@@ -141,13 +144,13 @@ class _Update:
 
     def described(self) -> Environment:
         """The environment as it is after `run`."""
-        return self._complete(self._reach().environment())
+        return self._reach().environment()
 
     def _create(self) -> None:
         plan = self._plan
-        realiser = self._ground.realiser(plan.substrate, plan.env_id)
-        realiser.create_environment(plan.env_id, ttl_s=plan.ttl_s, labels=plan.labels)
-        self._memo.write(self._reach().environment().directory)
+        realiser = self._substrate.realiser(self._directory)
+        realiser.create_environment(plan.env_id, ttl_s=plan.ttl_s, labels=self._labels)
+        self._memo.write(self._directory)
 
     def _finish(self, realisations: Sequence[Realisation]) -> None:
         reach = self._reach()
@@ -158,10 +161,7 @@ class _Update:
                     reach.publish(f"{node.component}.{port}", node.name, number)
         nodes = {spec.name: spec.digest for each in realisations for spec in each.nodes}
         complete = replace(self._memo, plan_digest=self._plan.digest, nodes=nodes, variant=self._seed_key)
-        complete.write(reach.environment().directory)
-
-    def _complete(self, environment: Environment) -> Environment:
-        return replace(environment, stack=self._plan.topology.name, plan_digest=self._plan.digest)
+        complete.write(self._directory)
 
     def _by_engines(self) -> Sequence[Realisation]:
         from envctl.stack.program import realised
@@ -178,7 +178,8 @@ class Down:
 
 
 def tear_down(
-    env_id: str, *, project: Path | None = None, substrate: str = "", progress: Progress = silent, ground: Ground | None = None
+    env_id: str, *, project: Path | None = None, substrate: str = "", progress: Progress = silent,
+    substrates: Substrates = installed,
 ) -> Down:
     """Removes an environment and proves by a census that nothing is left.
 
@@ -186,26 +187,23 @@ def tear_down(
     providers.  Works where the state is lost or the cell is dead.  `project` is where to look for the state when the
     environment does not say.  Raises NoEnvironmentError when there is neither, LeakError with what is left.
     """
-    ground = ground or PluginGround()
-    directory = lock.environments_directory(cache_dir()) / env_id
     with lock.hold(cache_dir(), env_id, "down", progress=progress):
-        known = memo.read(directory)
+        known = memo.read(lock.environments_directory(cache_dir()) / env_id)
         states = _states(env_id, known, project)
-        substrate = substrate or (known.substrate if known else DEFAULT_SUBSTRATE)
-        alive = _is_alive(ground, substrate, env_id)
-        if not alive and not directory.exists() and not states:
+        place = substrates(substrate or (known.substrate if known else DEFAULT_SUBSTRATE))
+        found = next((each for each in place.environments() if each.id == env_id), None)
+        if found is None and not states:
             raise NoEnvironmentError(f"there is no environment {env_id}", hint="`envctl list` shows what there is")
         for state in states:
             settle_locks(state, progress)
-            _destroy_foreign(state, known, ground, progress)
-        ground.realiser(substrate, env_id).end_environment()
-        shutil.rmtree(directory, ignore_errors=True)
+            _destroy_foreign(state, known, substrates, progress)
+        place.realiser(found.directory if found else place.directory(env_id)).end_environment()
         for state in states:
             state.drop()
-        if not until(lambda: not census.leftovers(directory, states), 2.0):
-            left = census.leftovers(directory, states)
+        left = [*place.census(env_id), *(f"state {path}" for state in states for path in state.leftovers())]
+        if left:
             raise LeakError(f"{env_id} left {len(left)} behind\n" + "\n".join(f"  {line}" for line in left))
-        return Down(env_id, _notes(alive=alive, states=states))
+        return Down(env_id, _notes(alive=found is not None and found.pid is not None, states=states))
 
 
 def _notes(*, alive: bool, states: Sequence[State]) -> tuple[str, ...]:
@@ -221,15 +219,7 @@ def _states(env_id: str, known: Memo | None, project: Path | None) -> tuple[Stat
     return tuple(found)
 
 
-def _is_alive(ground: Ground, substrate: str, env_id: str) -> bool:
-    try:
-        ground.reach(substrate, env_id).environment()
-    except NoEnvironmentError:
-        return False
-    return True
-
-
-def _destroy_foreign(state: State, known: Memo | None, ground: Ground, progress: Progress) -> None:
+def _destroy_foreign(state: State, known: Memo | None, substrates: Substrates, progress: Progress) -> None:
     foreign = state.foreign()
     if not foreign:
         return
@@ -243,7 +233,7 @@ def _destroy_foreign(state: State, known: Memo | None, ground: Ground, progress:
         )
     progress(f"destroys {len(foreign)} resources of other providers")
     pulumi = lookup.find("pulumi").programs["pulumi"]
-    engine.destroy(pulumi, state, EnvctlProvider(ground, progress), cwd=Path(known.stack_directory), cache=cache_dir())
+    engine.destroy(pulumi, state, EnvctlProvider(substrates, progress), cwd=Path(known.stack_directory), cache=cache_dir())
 
 
 def settle_locks(state: State, progress: Progress) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from typing import Any
 
 from envctl.errors import DeadlineError, NoEnvironmentError
 from envctl.model.environment import Environment, Node, NodeSpec
+from envctl.substrates.base import Found
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,33 @@ class DiskGround:
 
     cache: Path
 
-    def realiser(self, substrate: str, env_id: str) -> DiskWorld:
-        return DiskWorld(self.cache / "envs" / env_id, substrate)
+    def __call__(self, name: str) -> DiskGround:
+        assert name == "embedded"
+        return self
 
-    reach = realiser
+    def directory(self, env_id: str) -> Path:
+        return self.cache / "envs" / env_id
 
-    def environments(self) -> tuple[str, ...]:
-        return tuple(sorted(path.parent.name for path in self.cache.glob("envs/*/world.json")))
+    def attach(self, directory: Path) -> DiskWorld:
+        world = DiskWorld(directory)
+        world.environment()
+        return world
+
+    def realiser(self, directory: Path) -> DiskWorld:
+        return DiskWorld(directory)
+
+    def environments(self) -> tuple[Found, ...]:
+        places = sorted(path for path in self.cache.glob("envs/*") if path.is_dir())
+        return tuple(Found(path.name, path, 1 if (path / "world.json").exists() else None) for path in places)
+
+    def census(self, env_id: str) -> tuple[str, ...]:
+        return (f"directory {self.directory(env_id)}",) if self.directory(env_id).exists() else ()
+
+
+def publish(path: Path, value: object) -> None:
+    temporary = path.with_suffix(f".{threading.get_ident()}")
+    temporary.write_text(json.dumps(value))
+    temporary.replace(path)
 
 
 def alive(pid: int) -> bool:
@@ -41,7 +64,6 @@ def alive(pid: int) -> bool:
 @dataclass(frozen=True)
 class DiskWorld:
     directory: Path
-    substrate: str
 
     @property
     def _world(self) -> Path:
@@ -59,9 +81,10 @@ class DiskWorld:
         return {path.stem: json.loads(path.read_text()) for path in sorted(self.directory.glob("nodes/*.json"))}
 
     def create_environment(self, env_id: str, *, ttl_s: float, labels: Mapping[str, str]) -> None:  # noqa: ARG002
-        (self.directory / "nodes").mkdir(parents=True, exist_ok=True)
+        (self.directory / "logs").mkdir(parents=True, exist_ok=True)
+        (self.directory / "nodes").mkdir(exist_ok=True)
         new = not self._world.exists()
-        self._world.write_text(json.dumps({"labels": dict(labels), "expires_at": time.time() + ttl_s}))
+        publish(self._world, {"labels": dict(labels), "expires_at": time.time() + ttl_s})
         if new:
             self._note("environment")
 
@@ -72,7 +95,7 @@ class DiskWorld:
                 self._kill(entry["pid"])
             process = subprocess.Popen(spec.command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             entry = {"pid": process.pid, "digest": spec.digest, "component": spec.component, "ports": dict(spec.ports)}
-            (self.directory / "nodes" / f"{spec.name}.json").write_text(json.dumps(entry))
+            publish(self.directory / "nodes" / f"{spec.name}.json", entry)
             self._note(f"start {spec.name} {spec.digest}")  # last: tests kill us when they read it
         time.sleep(float(spec.env.get("READY_AFTER", "0")))
         if "NEVER_READY" in spec.env:
@@ -89,7 +112,13 @@ class DiskWorld:
     def end_environment(self) -> None:
         for entry in self._nodes().values():
             self._kill(entry["pid"])
-        self._world.unlink(missing_ok=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def die(self) -> None:
+        """As when the cell is killed: every process ends, the files stay."""
+        for entry in self._nodes().values():
+            self._kill(entry["pid"])
+        self._world.unlink()
 
     @staticmethod
     def _kill(pid: int) -> None:
@@ -104,7 +133,8 @@ class DiskWorld:
         world = json.loads(self._world.read_text())
         nodes = tuple(self.node(name) for name in self._nodes())
         return Environment(
-            self.directory.name, "", self.substrate, self.directory, "", nodes, world.get("endpoints", {}), world["expires_at"], world["labels"]
+            self.directory.name, world["labels"]["stack"], "embedded", self.directory, world["labels"]["plan_digest"], nodes,
+            world.get("endpoints", {}), world["expires_at"], world["labels"]
         )
 
     def node(self, name: str) -> Node:
@@ -123,13 +153,13 @@ class DiskWorld:
     def publish(self, name: str, node: str, port: int) -> str:  # noqa: ARG002
         world = json.loads(self._world.read_text())
         world.setdefault("endpoints", {})[name] = f"127.0.0.1:{port}"
-        self._world.write_text(json.dumps(world))
+        publish(self._world, world)
         return f"127.0.0.1:{port}"
 
     def renew(self, ttl_s: float) -> float:
         world = json.loads(self._world.read_text())
         world["expires_at"] = time.time() + ttl_s
-        self._world.write_text(json.dumps(world))
+        publish(self._world, world)
         self._note("renew")
         return float(world["expires_at"])
 

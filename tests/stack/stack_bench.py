@@ -45,11 +45,11 @@ class Bench:
 
     @property
     def world(self) -> DiskWorld:
-        return self.ground.realiser("embedded", self.plan.env_id)
+        return self.ground.realiser(self.ground.directory(self.plan.env_id))
 
     def up(self, realisations: Sequence[Realisation] | None = None, digest: str = "plan-1", **options: object) -> Up:
         wanted = system() if realisations is None else realisations
-        return bring_up(replace(self.plan, digest=digest), ground=self.ground, realise=lambda: wanted, **options)
+        return bring_up(replace(self.plan, digest=digest), substrates=self.ground, realise=lambda: wanted, **options)
 
 
 def plan_of(project: Path) -> Plan:
@@ -69,5 +69,5 @@ def make_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Benc
     (stack / "__main__.py").write_text("from envctl.stack import deploy\n\ndeploy()\n")
     made = Bench(tmp_path, plan_of(tmp_path), DiskGround(cache))
     yield made
-    for env_id in made.ground.environments():
-        made.ground.realiser("embedded", env_id).end_environment()
+    for found in made.ground.environments():
+        made.ground.realiser(found.directory).end_environment()

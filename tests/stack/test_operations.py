@@ -9,7 +9,6 @@ from stack_bench import Bench, node, system
 
 from envctl.engines.base import Provision, Realisation
 from envctl.errors import DeadlineError, LeakError, NoEnvironmentError, ResourceError
-from envctl.stack import census
 from envctl.stack.operations import tear_down
 
 BUCKET = {
@@ -72,7 +71,7 @@ def test_a_node_that_died_is_started_again_though_the_state_calls_it_the_same(be
 
 def test_a_cell_that_died_is_made_again_with_everything_in_it(bench: Bench) -> None:
     bench.up()
-    bench.world.end_environment()
+    bench.world.die()
     up = bench.up()
     assert set(up.started) == {"api-0", "db-0", "db-1", "web-0"}
     assert up.provisioned == ("db",)
@@ -101,38 +100,37 @@ def test_an_engine_that_cannot_prepare_is_the_cause_that_is_told(bench: Bench) -
     from envctl.stack.operations import bring_up
 
     with pytest.raises(ResourceError, match="the build of api failed"):
-        bring_up(bench.plan, ground=bench.ground, realise=fails)
+        bring_up(bench.plan, substrates=bench.ground, realise=fails)
 
 
 def test_down_leaves_nothing_and_forgets_the_state(bench: Bench) -> None:
     bench.up()
-    down = tear_down(bench.plan.env_id, ground=bench.ground)
+    down = tear_down(bench.plan.env_id, substrates=bench.ground)
     assert down.notes == ()
     assert not bench.state.leftovers()
-    assert census.leftovers(bench.world.directory, (bench.state,)) == []
     assert [path.name for path in (bench.root / "cache" / "envs").iterdir() if not path.name.endswith(".journal")] == []
     with pytest.raises(NoEnvironmentError):
-        tear_down(bench.plan.env_id, ground=bench.ground, project=bench.root)
+        tear_down(bench.plan.env_id, substrates=bench.ground, project=bench.root)
 
 
 def test_down_says_so_where_the_state_is_lost(bench: Bench) -> None:
     bench.up()
     bench.state.drop()
-    assert "state was lost" in tear_down(bench.plan.env_id, ground=bench.ground).notes[0]
+    assert "state was lost" in tear_down(bench.plan.env_id, substrates=bench.ground).notes[0]
 
 
 def test_down_removes_what_is_left_of_a_cell_that_died(bench: Bench) -> None:
     bench.up()
-    bench.world.end_environment()
-    assert "already ended" in tear_down(bench.plan.env_id, ground=bench.ground).notes[0]
+    bench.world.die()
+    assert "already ended" in tear_down(bench.plan.env_id, substrates=bench.ground).notes[0]
     assert not bench.state.leftovers()
 
 
 def test_down_fails_with_a_list_of_what_is_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.up()
-    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("disk_ground.DiskWorld.end_environment", lambda _: None)
     with pytest.raises(LeakError, match=f"directory {bench.world.directory}"):
-        tear_down(bench.plan.env_id, ground=bench.ground)
+        tear_down(bench.plan.env_id, substrates=bench.ground)
 
 
 def test_resources_of_other_providers_are_not_forgotten_with_the_state(bench: Bench) -> None:
@@ -142,5 +140,5 @@ def test_resources_of_other_providers_are_not_forgotten_with_the_state(bench: Be
     bench.state.checkpoint.write_text(json.dumps(raw))
     assert bench.state.foreign() == [BUCKET["urn"]]
     with pytest.raises(ResourceError, match="aws"):
-        tear_down(bench.plan.env_id, ground=bench.ground)
+        tear_down(bench.plan.env_id, substrates=bench.ground)
     assert bench.state.exists()

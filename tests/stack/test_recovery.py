@@ -81,7 +81,7 @@ def test_both_killed_at_once_leave_something_that_down_removes(bench: Bench) -> 
     os.kill(engine, signal.SIGKILL)
     process.kill()
     process.wait()
-    tear_down(bench.plan.env_id, ground=bench.ground)
+    tear_down(bench.plan.env_id, substrates=bench.ground)
     assert not bench.state.leftovers()
 
 

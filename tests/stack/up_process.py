@@ -17,6 +17,6 @@ from envctl.toolchain.tool import cache_dir
 if __name__ == "__main__":
     project, ready_after = Path(sys.argv[1]), sys.argv[2]
     try:
-        bring_up(plan_of(project), ground=DiskGround(cache_dir()), realise=lambda: system(READY_AFTER=ready_after))
+        bring_up(plan_of(project), substrates=DiskGround(cache_dir()), realise=lambda: system(READY_AFTER=ready_after))
     except EnvctlError as error:
         sys.exit(f"{type(error).__name__}: {error.message}")
