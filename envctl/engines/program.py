@@ -150,13 +150,14 @@ def stub_realisation(component: AnyComponent, site: Site) -> Realisation:
     command = [
         str(Path(sys.prefix) / "bin" / "python"), "-m", "envctl.replay.stub", "--examples", f"/examples/{examples.name}",
     ]
-    for port, number in component.ports.items():
-        command += ["--grpc" if _is_grpc(topology, component, port) else "--http", str(number)]
+    answered = _stub_ports(topology, component)
+    for protocol, number in answered.items():
+        command += [f"--{protocol}", str(number)]
     spec = NodeSpec(
         name=f"{component.name}-0", component=component.name, kind="service", zone=site.zone(component, 0), digest="",
         command=tuple(command), cwd=APP, env={"PATH": PATH, "PYTHONUNBUFFERED": "1"},
         mounts=(*mounts, Mount(kept, "/examples")), ports=component.ports,
-        ready=Probe("tcp", port=next(iter(component.ports.values()))),
+        ready=Probe("tcp", port=next(iter(answered.values()))),
     )
     return Realisation(component.name, (), (sealed(spec, names={**names, str(kept): examples_id}),))
 
@@ -168,6 +169,15 @@ def _own_program(site: Site) -> tuple[tuple[Mount, ...], dict[str, str]]:
     prefixes = dict.fromkeys((sys.base_prefix, sys.prefix))
     seen = tuple(Mount(Path(prefix), prefix) for prefix in prefixes if not in_usr(Path(prefix)))
     return (Mount(package, f"{APP}/envctl"), *seen), names
+
+
+def _stub_ports(topology: Topology, component: Service) -> dict[str, int]:
+    """Protocol → the port on which a stub speaks it: the first of each; `http` before others that are not gRPC."""
+    names = sorted(component.ports, key=lambda name: name != "http")
+    found: dict[str, int] = {}
+    for name in names:
+        found.setdefault("grpc" if _is_grpc(topology, component, name) else "http", component.ports[name])
+    return found
 
 
 def _is_grpc(topology: Topology, component: Service, port: str) -> bool:

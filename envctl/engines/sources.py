@@ -134,7 +134,8 @@ def _export(topology: Topology, component: Program, target: Path) -> None:
     tree = _git_tree(topology, component)
     archive = target.with_name(f"{target.name}.tar")
     try:
-        answer = _git(topology.directory, "archive", "--format=tar", f"--output={archive}", tree)
+        top = Path(_git(topology.directory, "rev-parse", "--show-toplevel").stdout.decode().rstrip("\n"))
+        answer = _git(top, "archive", "--format=tar", f"--output={archive}", tree)
         if answer.returncode:
             message = answer.stderr.decode(errors="replace").strip() or "git archive failed"
             raise _problem(topology, component, "source", message)
@@ -153,13 +154,16 @@ def _unpack(topology: Topology, component: Program, target: Path) -> None:
     found = file_digest(path)
     if found != component.source.sha256:
         raise _problem(topology, component, "source.sha256", f"{component.source.path} has the SHA-256 {found}, not the declared one")
-    if tarfile.is_tarfile(path):
-        with tarfile.open(path) as members:
-            members.extractall(target, filter="data")
-    elif zipfile.is_zipfile(path):
-        _unzip(path, target)
-    else:
-        shutil.copy2(path, target / path.name)
+    try:
+        if tarfile.is_tarfile(path):
+            with tarfile.open(path) as members:
+                members.extractall(target, filter="data")
+        elif zipfile.is_zipfile(path):
+            _unzip(path, target)
+        else:
+            shutil.copy2(path, target / path.name)
+    except (tarfile.TarError, zipfile.BadZipFile) as error:
+        raise _problem(topology, component, "source", f"{component.source.path} cannot be unpacked: {error}") from error
 
 
 def _unzip(path: Path, target: Path) -> None:
