@@ -37,20 +37,31 @@ def pool(variable: str = "DATABASE_URL", size: int = 8) -> ConnectionPool:
 
 @contextmanager
 def transaction(connections: ConnectionPool, summary: str) -> Iterator[Connection]:
-    """A connection inside one transaction, committed at the end of the block, rolled back by an exception."""
+    """A connection inside one transaction, committed at the end of the block, rolled back by an exception.
+
+    Raises ConnectionError when the database can't do it now; whether it was committed may then be unknown.
+    """
+    attributes = {"db.system.name": "postgresql", "db.namespace": connections.name, "db.query.summary": summary}
+    with telemetry.span(summary, SpanKind.CLIENT, attributes):
+        try:
+            connection = _lend(connections)
+            try:
+                with connection:
+                    yield connection
+            finally:
+                connections.putconn(connection)
+        except OperationalError as error:
+            raise ConnectionError(f"{summary}: {error}") from error
+
+
+def _lend(connections: ConnectionPool) -> Connection:
     name = {"db.client.connection.pool.name": connections.name}
-    with telemetry.span(summary, SpanKind.CLIENT, {"db.system.name": "postgresql", "db.query.summary": summary}):
-        try:
-            with telemetry.timed(waits, name):
-                connection = connections.getconn()
-        except PoolTimeout:
-            timeouts.add(1, name)
-            raise
-        try:
-            with connection:
-                yield connection
-        finally:
-            connections.putconn(connection)
+    try:
+        with telemetry.timed(waits, name):
+            return connections.getconn()
+    except PoolTimeout:
+        timeouts.add(1, name)
+        raise
 
 
 def alive(connections: ConnectionPool) -> bool:
@@ -58,6 +69,6 @@ def alive(connections: ConnectionPool) -> bool:
     try:
         with connections.connection(timeout=1) as connection:
             connection.execute("select 1")
-    except (OperationalError, PoolTimeout):
+    except OperationalError:
         return False
     return True

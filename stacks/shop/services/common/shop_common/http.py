@@ -1,4 +1,4 @@
-"""HTTP: a small server around plain functions, and a client with time limits and retries."""
+"""HTTP: a small server around plain functions."""
 
 import logging
 import os
@@ -8,11 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-import psycopg
 import uvicorn
 from opentelemetry.trace import SpanKind
-from psycopg_pool import PoolTimeout
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -28,7 +25,7 @@ log = logging.getLogger("shop")
 
 
 class Problem(Exception):
-    """An answer that is not a success."""
+    """An answer that is not a success.  503 says that the caller may try again."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -74,12 +71,13 @@ async def answer_to(request: Request, handler: Callable[[Call], Any]) -> tuple[i
     """Status and body; what can't work now is a 503, so that callers know that they may try again."""
     try:
         body = await request.json() if await request.body() else None
-        answer = await run_in_threadpool(handler, Call(request, body))
     except ValueError:
         return 400, {"detail": "the body is not JSON"}
+    try:
+        answer = await run_in_threadpool(handler, Call(request, body))
     except Problem as problem:
         return problem.status, {"detail": str(problem)}
-    except (psycopg.OperationalError, PoolTimeout, httpx.TransportError) as error:
+    except ConnectionError as error:
         log.warning("%s %s: %s", request.method, request.url.path, error)
         return 503, {"detail": "try again"}
     return answer if isinstance(answer, tuple) else (200, answer)
@@ -123,41 +121,3 @@ def keep_working(worker: Worker, stop: threading.Event) -> None:
             log.exception("worker %s failed and starts again", getattr(worker, "__name__", worker))
             failures = min(failures + 1, 6)
             stop.wait(retry.delay(failures, base_s=0.1, cap_s=5))
-
-
-class Client:
-    """Calls another service.  What is safe to repeat is repeated inside the budget: GET, or with an Idempotency-Key."""
-
-    def __init__(self, base_url: str, timeout_s: float = 1.0, budget_s: float = 3.0) -> None:
-        self._client = httpx.Client(base_url=base_url, timeout=timeout_s, limits=httpx.Limits(max_connections=40))
-        self._budget_s = budget_s
-
-    def call(self, method: str, path: str, route: str, body: Any = None, headers: dict[str, str] | None = None) -> httpx.Response:
-        """The answer, whatever its status.  Raises httpx.TransportError when there is none."""
-        repeatable = method == "GET" or "Idempotency-Key" in (headers or {})
-
-        def attempt(count: int) -> httpx.Response:
-            attributes = {"http.request.method": method, "url.template": route, "server.address": self._client.base_url.host}
-            if count:
-                attributes["http.request.resend_count"] = count
-            with telemetry.span(f"{method} {route}", SpanKind.CLIENT, attributes) as span:
-                response = self._client.request(method, path, json=body, headers={**(headers or {}), **telemetry.inject()})
-                span.set_attribute("http.response.status_code", response.status_code)
-                if response.status_code >= 400:
-                    telemetry.failed(span, str(response.status_code))
-                if response.status_code in (502, 503, 504):
-                    raise Unavailable(response)
-                return response
-
-        try:
-            return retry.call(attempt, lambda error: repeatable and isinstance(error, httpx.TransportError), self._budget_s)
-        except Unavailable as error:
-            return error.response
-
-
-class Unavailable(httpx.TransportError):
-    """The other service answered that it can't work now."""
-
-    def __init__(self, response: httpx.Response) -> None:
-        super().__init__(f"status {response.status_code}")
-        self.response = response

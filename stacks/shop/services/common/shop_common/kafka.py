@@ -1,6 +1,7 @@
 """Kafka: consumers that commit an offset only after its effects, and producers that lose, double and reorder nothing."""
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ PRODUCER = {**COMMON, "enable.idempotence": True, "acks": "all", "message.timeou
 MOVED = (  # the group's partitions have been dealt anew: what was not committed comes again
     KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS, KafkaError._STATE,
 )
+log = logging.getLogger("shop")
 busy = telemetry.meter.create_histogram("messaging.process.duration", "s")
 
 
@@ -118,6 +120,7 @@ def send(to: Producer, topic: str, key: str | bytes, value: str | bytes, carried
 
     def delivered(error: KafkaError | None, message: Message) -> None:
         if error:
+            log.warning("%s of %s: %s", topic, key, error)
             telemetry.failed(span, error.name())
         else:
             span.set_attribute("messaging.destination.partition.id", str(message.partition()))
@@ -129,12 +132,12 @@ def send(to: Producer, topic: str, key: str | bytes, value: str | bytes, carried
 
 
 def finish(waiting: Producer, stop: threading.Event) -> None:
-    """Waits until everything handed over has been acknowledged, or given up because of `stop`."""
+    """Waits until everything handed over has been acknowledged; soon after `stop` it is given up."""
     while len(waiting) and not stop.is_set():
         waiting.poll(0.1)
-    waiting.flush(2)
-    waiting.purge()
-    waiting.poll(0)
+    if waiting.flush(2):
+        waiting.purge()
+        waiting.flush(1)
 
 
 def deliver(to: Producer, topic: str, key: bytes, value: bytes, carried: Mapping[str, str]) -> None:

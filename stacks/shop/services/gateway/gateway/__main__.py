@@ -3,7 +3,8 @@
 import os
 from typing import Any
 
-from shop_common.http import Call, Client, Problem, route, serve
+from shop_common.client import Client
+from shop_common.http import Call, Problem, route, serve
 
 catalog = Client(os.environ["CATALOG_URL"])
 orders = Client(os.environ["ORDERS_URL"])

@@ -9,9 +9,8 @@ import threading
 import time
 
 import psycopg
-from psycopg_pool import PoolTimeout
 
-from shop_common import db, kafka
+from shop_common import db, kafka, telemetry
 from shop_common.http import serve
 
 RETRY, DEAD = "notifications.retry", "notifications.dead"
@@ -37,14 +36,14 @@ def notify(message: kafka.Message) -> None:
             connection.execute("insert into notice values (%s, %s, %s, %s) on conflict do nothing", notice)
     except psycopg.DataError as error:
         put(DEAD, message, 0, repr(error))
-    except (psycopg.OperationalError, PoolTimeout) as error:
+    except ConnectionError as error:
         attempts = int(kafka.headers(message).get("attempts", "0")) + 1
         put(RETRY if attempts <= len(DELAYS_S) else DEAD, message, attempts, repr(error))
 
 
 def put(topic: str, message: kafka.Message, attempts: int, reason: str) -> None:
     """Copies a message to another topic, and waits until it is there."""
-    carried = {**kafka.headers(message), **kafka.telemetry.inject(), "attempts": str(attempts), "reason": reason[:200]}
+    carried = {**kafka.headers(message), **telemetry.inject(), "attempts": str(attempts), "reason": reason[:200]}
     if topic == RETRY:
         carried["not-before"] = str(time.time() + DELAYS_S[attempts - 1])
     with lock:

@@ -6,7 +6,8 @@ import uuid
 from typing import Any
 
 from shop_common import db, kafka, outbox
-from shop_common.http import Call, Client, Problem, route, serve
+from shop_common.client import Client
+from shop_common.http import Call, Problem, route, serve
 
 pool = db.pool()
 catalog = Client(os.environ["CATALOG_URL"])
@@ -27,7 +28,7 @@ def place(call: Call) -> tuple[int, dict[str, Any]]:
     }
     with db.transaction(pool, "INSERT orders") as connection:
         # The customer's row is locked, so that the events of one customer are in the order of the commits.
-        if not connection.execute("select from customer where id = %s for no key update", [customer]).fetchone():
+        if not connection.execute("select id from customer where id = %s for no key update", [customer]).fetchone():
             raise Problem(422, f"no customer {customer}")
         new = connection.execute(
             "insert into orders (id, customer, sku, quantity, amount_cents, idempotency_key)"

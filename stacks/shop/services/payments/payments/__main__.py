@@ -31,7 +31,7 @@ def charge(message: kafka.Message) -> None:
 def known(order_id: str) -> bool:
     """Whether an order has been settled: saves the fraud check when a message comes again."""
     with db.transaction(pool, "SELECT charge") as connection:
-        return connection.execute("select from charge where order_id = %s", [order_id]).fetchone() is not None
+        return connection.execute("select id from charge where order_id = %s", [order_id]).fetchone() is not None
 
 
 def follow_orders(stop: threading.Event) -> None:
