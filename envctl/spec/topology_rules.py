@@ -6,9 +6,20 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
+from envctl import plugins
 from envctl.model.topology import AnyComponent, Job, Kafka, Postgres, Service, Topology
 from envctl.spec.document import Document, Location, did_you_mean
+from envctl.spec.examples import example_problems
+
+
+class Engine(Protocol):
+    """What is asked of the plug-in for a component's kind."""
+
+    def endpoints(self, component: AnyComponent) -> Mapping[str, str]:
+        """Endpoint name → address."""
+
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}")  # `$${` is a literal `${`
 
@@ -72,10 +83,11 @@ def _check_reference(checked: _Checked, component: AnyComponent, at: Location, r
         document.problem(at, f"${{{reference}}} names no endpoint", f"write ${{{target}.NAME}}, such as ${{{target}.url}}")
     elif target not in reachable:
         document.problem(at, f"${{{reference}}} refers to {target}, which is in neither `needs` nor `calls`", f"add {target} to `needs`")
-    elif isinstance(owner := topology.components.get(target), Postgres) and "." in rest:
-        database = rest.partition(".")[0]
-        if database not in owner.databases:
-            document.problem(at, f"{target} has no database {database!r}", did_you_mean(database, owner.databases))
+    elif (owner := topology.components.get(target)) is not None:
+        engine: Engine = plugins.load("envctl.engines", owner.kind)()
+        known = engine.endpoints(owner)
+        if rest not in known:
+            document.problem(at, f"{target} has no endpoint {rest!r}", did_you_mean(rest, known))
 
 
 def _check_service(checked: _Checked, service: Service) -> None:
@@ -176,6 +188,8 @@ def _check_files(document: Document, topology: Topology, at: Location, component
         _check_path(document, topology, (*at, "build", "inputs", index), path)
     if isinstance(component, Service) and component.stub:
         _check_path(document, topology, (*at, "stub"), component.stub)
+        file = topology.directory / component.stub
+        document.problems += example_problems(file) if file.is_file() else ()
 
 
 def _check_path(document: Document, topology: Topology, at: Location, path: str, *, directory: bool = False) -> None:
