@@ -10,6 +10,7 @@ from envctl.model.event import Sample
 from envctl.model.verdict import Evidence, Finding, Outcome
 from envctl.record import Observed, Record
 from envctl.spec.units import duration_s
+from envctl.telemetry.store import Spans
 
 SHOWN = 10  # instances that a finding carries; `total` has the count of all
 AFTERMATH_NS = 1_000_000_000  # a fault this soon after the last sign of life may be what ended it
@@ -79,9 +80,8 @@ class Lives:
     """Follows ids through every stream of a record; made for the few ids a finding shows."""
 
     def __init__(self, record: Record, ids: Iterable[str]) -> None:
-        from envctl.checks.reads import reads_of
-
         self._record = record
+        self._spans = spans_of(record)
         self._moments: dict[str, list[Moment]] = {id: [] for id in ids}
         for name in record.scenario.streams:
             for observed in record.stream(name):
@@ -90,7 +90,7 @@ class Lives:
                     place = record.source(observed)
                     if "offset" in place:
                         self._moments[observed.id] += self._committed(place)
-                        self._moments[observed.id] += [Moment(*read) for read in reads_of(record, place)]
+                        self._moments[observed.id] += self._read(place)
 
     def _seen(self, stream: str, observed: Observed) -> Moment:
         operation = self._record.by_number(observed.op) if observed.op is not None else None
@@ -113,6 +113,17 @@ class Lives:
         return [Moment(s.at_ns, f"offset committed by group {group} at {seconds(s.at_ns)} or before")
                 for group, s in seen.items() if s.at_ns > 0]
 
+    def _read(self, place: Mapping[str, Any]) -> list[Moment]:
+        """Every processing of the message that left a span."""
+        if self._spans is None:
+            return []
+        found = []
+        for span in self._spans.processing(str(place.get("topic")), str(place.get("partition")), int(place["offset"])):
+            at = span.start_ns - self._record.manifest.epoch_ns
+            failed = f" with an error ({span.message})" if span.error else ""
+            found.append(Moment(at, f"read by {span.node} at {seconds(at)}{failed}", span.trace_id))
+        return found
+
     def tell(self, id: str, ending: str, *, since_ns: int | None = None, until_ns: int | None = None) -> Evidence:
         """The evidence about one id: its life in order, how it ended, the faults around it and its traces."""
         moments = sorted(self._moments.get(id, ()), key=lambda moment: moment.at_ns)
@@ -124,6 +135,14 @@ class Lives:
         told = ", ".join((*(moment.text for moment in moments), ending))
         return Evidence(f"{short(id)} {told}{during(self._record, faults)}{trace_words(traces)}", ids=(id,), at_ns=start,
                         faults=faults, traces=traces)
+
+
+def spans_of(record: Record) -> Spans | None:
+    """The spans of a run; None where none were collected."""
+    try:
+        return Spans(record.directory / "telemetry")
+    except FileNotFoundError:
+        return None
 
 
 def _trace(place: Mapping[str, Any]) -> str | None:
