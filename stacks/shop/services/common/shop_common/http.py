@@ -105,7 +105,7 @@ def serve(*routes: Route, ready: Callable[[], bool], workers: Sequence[Worker] =
     telemetry.start()
     app = Starlette(routes=[*routes, Route("/ready", readiness)], lifespan=lifespan)
     uvicorn.run(
-        app, host="0.0.0.0", port=int(os.environ.get("PORT", "8080")), http="h11", ws="none", log_level="warning",
+        app, host="0.0.0.0", port=int(os.environ.get("PORT", "8080")), http="httptools", ws="none", log_level="warning",
         access_log=False, timeout_keep_alive=30, timeout_graceful_shutdown=3,
     )
 

@@ -19,7 +19,7 @@ def passed_on(to: Client, method: str, path: str) -> Any:
         kept = {"Idempotency-Key": call.request.headers["idempotency-key"]} if "idempotency-key" in call.request.headers else {}
         answer = to.call(method, f"{url.path}?{url.query}".rstrip("?"), path, call.body, kept)
         try:
-            return answer.status_code, answer.json()
+            return answer.status, answer.json()
         except ValueError:
             raise Problem(502, "the answer is not JSON") from None
 

@@ -47,8 +47,8 @@ def place(call: Call) -> tuple[int, dict[str, Any]]:
 def price_of(sku: str) -> int:
     """In cents, now."""
     answer = catalog.call("GET", f"/products/{sku}", "/products/{sku}")
-    if answer.status_code != 200:
-        raise Problem(422 if answer.status_code == 404 else 503, f"no price for {sku}")
+    if answer.status != 200:
+        raise Problem(422 if answer.status == 404 else 503, f"no price for {sku}")
     return answer.json()["price_cents"]
 
 
