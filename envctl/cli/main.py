@@ -23,7 +23,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "list": ("list_", "list_", "Show all environments on this machine."),
     "logs": ("logs", "logs", "Show or follow the output of nodes."),
     "exec": ("exec_", "exec_", "Run a command inside a node."),
-    "seed": ("seed", "seed", "Load a seed into the environment."),
+    "seed": ("run", "seed", "Load a seed into the environment."),
     "run": ("run", "run", "Run a scenario against the environment."),
     "judge": ("judge", "judge", "Judge a recorded run again, offline."),
     "report": ("report", "report", "Write the report of a recorded run again."),

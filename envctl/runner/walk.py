@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,9 @@ class Run:
 
     def _traffic(self, ground: Field) -> None:
         with self.step("traffic") as said:
-            driver = Driver(self.directory, self.scenario, self.reach.environment(), self.manifest, self._operated)
+            driver = Driver(self.directory, self.scenario, self.reach.environment(), self.manifest, bootstrap=ground.bootstrap,
+                            operated=self._operated, said=self.record.write)
+            driver.wait_begun()
             begun = time.monotonic()
             try:
                 self._timeline(ground, driver, begun)
@@ -269,7 +271,8 @@ def load_inputs(directory: Path) -> tuple[RunManifest, Topology, Scenario]:
 
     manifest = RunManifest.load(directory)
     topology = load_topology(directory / "inputs" / "topology.yaml")
-    return manifest, topology, load_scenario(directory / "inputs" / "scenario.yaml", topology)
+    scenario = load_scenario(directory / "inputs" / "scenario.yaml", topology)
+    return manifest, topology, replace(scenario, rng_seed=manifest.rng_seed)
 
 
 def failed(run_directory: Path, error: EnvctlError) -> None:

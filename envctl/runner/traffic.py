@@ -1,0 +1,107 @@
+"""The replay driver as the runner's child: a process of its own, so that nothing here disturbs its clock."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from envctl.errors import ResourceError
+from envctl.model.environment import Environment
+from envctl.model.event import Event, Log, Op, Sample
+from envctl.model.scenario import Scenario
+from envctl.record import RunManifest
+from envctl.replay.config import DriverConfig
+from envctl.replay.traffic import load, schedule
+
+BEGIN_S = 10.0  # how long the driver may take to start
+END_S = 60.0  # how long it may take to wait for its last answers and to end
+
+
+class Driver:
+    """A replay under way.  Operations go to `operated`, everything else it says to `said`."""
+
+    def __init__(self, directory: Path, scenario: Scenario, environment: Environment, manifest: RunManifest, *,
+                 bootstrap: str, operated: Callable[[Op], None], said: Callable[[Event], object]) -> None:
+        config = _config(scenario, environment, manifest, bootstrap)
+        file = directory / "replay.json"
+        config.save(file)
+        lines = load(scenario.traffic.file)
+        self.planned = sum(1 for _ in schedule(lines, config.rate_per_s, config.duration_s))
+        self._operated, self._said = operated, said
+        self._begun = threading.Event()
+        self._ended = threading.Event()
+        reading, writing = os.pipe()
+        argv = [sys.executable, "-m", "envctl.replay.driver", str(file), "--events-fd", str(writing)]
+        self._process = subprocess.Popen(argv, pass_fds=(writing,), start_new_session=True)
+        os.close(writing)
+        self._reader = threading.Thread(target=self._read, args=(reading,), name="driver", daemon=True)
+        self._reader.start()
+
+    def wait_begun(self) -> None:
+        """Returns when the first operation is about to start.  Raises ResourceError when it does not come to that."""
+        if not self._begun.wait(BEGIN_S):
+            self.stop()
+            raise ResourceError(f"the replay driver did not begin in {BEGIN_S:.0f} s (status {self._process.poll()})")
+
+    @property
+    def alive(self) -> bool:
+        """Whether operations may still come."""
+        return not self._ended.is_set()
+
+    @property
+    def failure(self) -> str:
+        """Why the replay did not end well; empty when it did, or is under way."""
+        status = self._process.poll()
+        return "" if status in (None, 0) else f"the driver ended with status {status}"
+
+    def stop(self) -> None:
+        """Ends the replay: nothing more is started, what is under way is waited for."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join()
+
+    def _read(self, descriptor: int) -> None:
+        with os.fdopen(descriptor, "rb") as lines:
+            for line in lines:
+                self._take(json.loads(line))
+        self._ended.set()
+        self._begun.set()
+
+    def _take(self, event: dict[str, Any]) -> None:
+        kind = event.pop("kind")
+        if kind == "op":
+            self._operated(Op(**event))
+            return
+        if event.get("message") == "replay begins":
+            self._begun.set()
+        self._said(Log(**event) if kind == "log" else Sample(**event))
+
+
+def _config(scenario: Scenario, environment: Environment, manifest: RunManifest, bootstrap: str) -> DriverConfig:
+    traffic = scenario.traffic
+    return DriverConfig(
+        traffic=str(traffic.file), to=traffic.to, targets=_targets(environment), zero_ns=manifest.clock_ns,
+        rate_per_s=traffic.rate_per_s, duration_s=traffic.duration_s, model=traffic.model, in_order=bool(traffic.in_order_by),
+        timeout_s=traffic.timeout_s, rng_seed=manifest.rng_seed, salt=manifest.id, kafka=bootstrap,
+    )
+
+
+def _targets(environment: Environment) -> Mapping[str, Mapping[str, list[str]]]:
+    """Component → port name → addresses of its nodes."""
+    targets: dict[str, dict[str, list[str]]] = {}
+    for node in environment.nodes:
+        for name, port in node.ports.items():
+            targets.setdefault(node.component, {}).setdefault(name, []).append(f"{node.address}:{port}")
+    return targets
