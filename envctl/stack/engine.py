@@ -120,7 +120,7 @@ def call(
                 engine.send_signal(signal.SIGTERM if cancelled else signal.SIGINT)
             cancelled = True
     if cancelled:
-        raise CancelledError("cancelled; what was already started is still there", hint="`envctl up` continues, `envctl down` removes it")
+        raise CancelledError("cancelled")
     if engine.returncode:
         raise _failure(engine.returncode, provider, said)
 

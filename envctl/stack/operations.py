@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from envctl.engines.base import Realisation
-from envctl.errors import LeakError, NoEnvironmentError, ResourceError, UsageError
+from envctl.errors import CancelledError, LeakError, NoEnvironmentError, ResourceError, UsageError
 from envctl.model.environment import Environment
 from envctl.model.plan import Plan
 from envctl.stack import lock, memo
 from envctl.stack.memo import Memo
 from envctl.stack.state import State
-from envctl.stack_provider import EnvctlProvider, Substrates, Tally, installed
-from envctl.substrates.base import Reach
+from envctl.stack_provider import EnvctlProvider, Substrates, Tally, installed, is_up
+from envctl.substrates.base import Found, Reach, Substrate
 from envctl.toolchain.tool import cache_dir
 from envctl.waiting import until
 
@@ -79,7 +80,10 @@ def bring_up(
         environment = work.unchanged()
         if environment is not None:
             return Up(environment, unchanged=True)
-        tally = work.run()
+        try:
+            tally = work.run()
+        except (KeyboardInterrupt, CancelledError) as error:
+            raise work.cancelled() from error
         return Up(work.described(), False, tuple(tally.started), tuple(tally.ended), tuple(tally.provisioned))
 
 
@@ -142,6 +146,17 @@ class _Update:
         self._finish(prepared.result())
         return provider.tally
 
+    def cancelled(self) -> CancelledError:
+        """What to tell whoever cancelled: what is there now."""
+        try:
+            nodes = self._reach().environment().nodes
+        except NoEnvironmentError:
+            return CancelledError("cancelled before anything was made")
+        count = sum(is_up(node) for node in nodes)
+        return CancelledError(
+            f"cancelled; {self._plan.env_id} is there with {count} nodes up", hint="`envctl up` continues, `envctl down` removes it"
+        )
+
     def described(self) -> Environment:
         """The environment as it is after `run`."""
         return self._reach().environment()
@@ -178,14 +193,14 @@ class Down:
 
 
 def tear_down(
-    env_id: str, *, project: Path | None = None, substrate: str = "", progress: Progress = silent,
-    substrates: Substrates = installed,
+    env_id: str, *, project: Path | None = None, substrate: str = "", only_if_over: bool = False,
+    progress: Progress = silent, substrates: Substrates = installed,
 ) -> Down:
     """Removes an environment and proves by a census that nothing is left.
 
     The cell is ended, which ends everything in it; the engine is called only when the state holds resources of other
     providers.  Works where the state is lost or the cell is dead.  `project` is where to look for the state when the
-    environment does not say.  Raises NoEnvironmentError when there is neither, LeakError with what is left.
+    environment does not say.  `only_if_over` keeps an environment that is alive after all.  Raises NoEnvironmentError when there is neither, LeakError with what is left.
     """
     with lock.hold(cache_dir(), env_id, "down", progress=progress):
         known = memo.read(lock.environments_directory(cache_dir()) / env_id)
@@ -194,6 +209,8 @@ def tear_down(
         found = next((each for each in place.environments() if each.id == env_id), None)
         if found is None and not states:
             raise NoEnvironmentError(f"there is no environment {env_id}", hint="`envctl list` shows what there is")
+        if only_if_over and found is not None and _is_alive(place, found):
+            return Down(env_id, ("it is alive again, and was kept",))
         for state in states:
             settle_locks(state, progress)
             _destroy_foreign(state, known, substrates, progress)
@@ -215,8 +232,20 @@ def _states(env_id: str, known: Memo | None, project: Path | None) -> tuple[Stat
     roots = {Path(known.state_root)} if known else set()
     if project is not None:
         roots.add(state_root(project))
-    found = (State(root, path.parent.name, env_id) for root in roots for path in root.glob(f".pulumi/stacks/*/{env_id}.json"))
-    return tuple(found)
+    return states_of(env_id, roots)
+
+
+def states_of(env_id: str, roots: Iterable[Path]) -> tuple[State, ...]:
+    """The Pulumi states of an environment (`*`: of all) below some backends' directories."""
+    found = (path for root in roots for path in sorted(root.glob(f".pulumi/stacks/*/{env_id}.json")))
+    return tuple(State(path.parents[3], path.parent.name, path.stem) for path in found)
+
+
+def _is_alive(substrate: Substrate, found: Found) -> bool:
+    try:
+        return substrate.attach(found.directory).environment().expires_at > time.time()
+    except NoEnvironmentError:
+        return False
 
 
 def _destroy_foreign(state: State, known: Memo | None, substrates: Substrates, progress: Progress) -> None:

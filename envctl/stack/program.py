@@ -102,7 +102,7 @@ class Graph:
 
 def planned_in_full() -> Deployment:
     """The deployment of the whole topology beside the program, for a plain `pulumi up`; the stack's name is the environment's."""
-    from envctl.engines.realise import source_digests
+    from envctl.engines.sources import source_digests
     from envctl.planner import plan_project
     from envctl.spec import load_topology
     from envctl.spec.project import find_root, load_project

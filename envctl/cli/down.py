@@ -1,0 +1,59 @@
+"""`envctl down`: removes environments and proves that nothing is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from envctl.cli.environments import answer, environment_argument, meant, output_option
+from envctl.errors import EnvctlError, UsageError
+
+
+@click.command()
+@environment_argument
+@click.option("--all", "every", is_flag=True, help="Every environment of this machine.")
+@output_option
+def down(*, environment: str | None, every: bool, output: str) -> None:
+    """Remove the environment ENV (this checkout's by default) and prove by a census that nothing is left.
+
+    Works where its Pulumi state is lost or its cell is dead, and says so.
+    """
+    if every and environment:
+        raise UsageError("--all and the name of an environment exclude each other")
+    from envctl.lease import survey
+    from envctl.spec import find_root
+
+    root = find_root(Path.cwd())
+    ids = sorted(seen.id for seen in survey()) if every else [meant(environment)]
+    removed, failures = [], []
+    for env_id in ids:
+        try:
+            removed.append(_one(env_id, root))
+        except EnvctlError as error:  # the others are removed all the same
+            failures.append(error)
+    text = "\n".join(f"{each['id']}: nothing left" for each in removed) or ("nothing was there" if every else "")
+    if removed or not failures:
+        answer("down/v1", {"removed": removed}, text, output)
+    if failures:
+        raise _joined(failures)
+
+
+def _one(env_id: str, root: Path) -> dict[str, object]:
+    from envctl.cli.console import Console
+    from envctl.stack import tear_down
+
+    with Console().step("down") as line:
+        line.update(env_id)
+        done = tear_down(env_id, project=root, progress=line.update)
+        for note in done.notes:
+            line.note(f"{env_id}: {note}")
+        line.done(f"{env_id}: nothing left")
+    return {"id": env_id, "notes": done.notes}
+
+
+def _joined(failures: list[EnvctlError]) -> EnvctlError:
+    if len(failures) == 1:
+        return failures[0]
+    worst = max(failures, key=lambda error: error.exit_code)
+    return type(worst)("\n".join(error.message for error in failures), hint=worst.hint)

@@ -1,0 +1,134 @@
+"""Who may live how long: finds environments, and removes those whose time is over.
+
+An environment's expiry counts from its last use and is enforced inside it, so nothing here needs to run for it to end.
+`gc` is for what can't end itself: a cell that was killed, a directory or a Pulumi state that it left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from envctl.errors import NoEnvironmentError, UsageError
+from envctl.model.environment import Environment
+from envctl.plugins import names
+from envctl.stack import lock
+from envctl.stack.operations import Down, state_root, states_of, tear_down
+from envctl.stack_provider import Substrates, installed
+from envctl.substrates.base import Found, Reach
+from envctl.toolchain import cache_dir
+
+SUBSTRATES = "envctl.substrates"
+CAP = 20  # more deletions at once than this are more likely a mistake than garbage
+
+Health = Literal["alive", "expired", "dead"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One environment of this machine."""
+
+    id: str
+    substrate: str
+    health: Health
+    directory: Path
+    environment: Environment | None  # None when it does not answer
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """Something that `gc` may remove, and why."""
+
+    env_id: str
+    substrate: str
+    why: str
+
+
+def env_id_here(project_root: Path) -> str:
+    """The id of this checkout's environment."""
+    from envctl.planner import environment_id, repository
+
+    checkout = repository(project_root)
+    return environment_id(project_root, checkout.name, checkout.ref)
+
+
+def locate(env_id: str, *, substrates: Substrates = installed, known: Sequence[str] | None = None) -> tuple[Reach, Environment]:
+    """A living environment by its id.  Raises NoEnvironmentError."""
+    for name in names(SUBSTRATES) if known is None else known:
+        substrate = substrates(name)
+        try:
+            reach = substrate.attach(substrate.directory(env_id))
+            return reach, reach.environment()
+        except NoEnvironmentError:
+            continue
+    raise NoEnvironmentError(f"there is no living environment {env_id}", hint="`envctl up` makes one, `envctl list` shows all")
+
+
+def survey(*, substrates: Substrates = installed, known: Sequence[str] | None = None) -> tuple[Seen, ...]:
+    """Every environment of this machine, found by what is alive.  An error of a substrate is an error here."""
+    return tuple(
+        _seen(found, name, substrates)
+        for name in (names(SUBSTRATES) if known is None else known)
+        for found in substrates(name).environments()
+    )
+
+
+def _seen(found: Found, name: str, substrates: Substrates) -> Seen:
+    try:
+        environment = substrates(name).attach(found.directory).environment()
+    except NoEnvironmentError:
+        return Seen(found.id, name, "dead", found.directory, None)
+    return Seen(found.id, name, "alive" if environment.expires_at > time.time() else "expired", found.directory, environment)
+
+
+def garbage(
+    project: Path | None, *, substrates: Substrates = installed, known: Sequence[str] | None = None
+) -> tuple[Garbage, ...]:
+    """What is over: expired or dead environments that nobody works on, and states of environments that no longer exist.
+
+    A state with resources of other providers is never garbage: they may be alive.
+    """
+    seen = survey(substrates=substrates, known=known)
+    over = [
+        Garbage(each.id, each.substrate, "its lease has run out" if each.health == "expired" else "it died")
+        for each in seen if each.health != "alive" and not lock.is_held(cache_dir(), each.id)
+    ]
+    there = {each.id for each in seen}
+    stale = [
+        Garbage(state.stack, "", "only its Pulumi state is left")
+        for state in (states_of("*", [state_root(project)]) if project else ())
+        if state.stack not in there and not state.foreign() and not lock.is_held(cache_dir(), state.stack)
+    ]
+    return (*over, *stale)
+
+
+def collect(
+    project: Path | None, *, cap: int = CAP, dry_run: bool = False, progress: Callable[[str], None] = lambda _: None,
+    substrates: Substrates = installed, known: Sequence[str] | None = None,
+) -> tuple[tuple[Garbage, ...], tuple[Down, ...]]:
+    """Removes the garbage; returns what was found and what became of it.
+
+    Fails closed: whatever can't be listed is an error and nothing is removed.  Raises UsageError, before anything is removed,
+    when there is more than `cap`; LeakError when something could not be removed.
+    """
+    found = garbage(project, substrates=substrates, known=known)
+    if dry_run:
+        return found, ()
+    if len(found) > cap:
+        raise UsageError(
+            f"{len(found)} environments would be removed, more than {cap} at once",
+            hint="look with `envctl gc --dry-run`; then allow it with `--max`",
+        )
+    return found, tuple(_remove(each, project, progress, substrates) for each in found)
+
+
+def _remove(item: Garbage, project: Path | None, progress: Callable[[str], None], substrates: Substrates) -> Down:
+    try:
+        return tear_down(
+            item.env_id, project=project, substrate=item.substrate, only_if_over=True, progress=progress, substrates=substrates
+        )
+    except NoEnvironmentError:
+        return Down(item.env_id, ("it was already gone",))
