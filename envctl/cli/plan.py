@@ -30,11 +30,13 @@ def plan(*, scenario: str | None, full: bool, only: tuple[str, ...], stubs: tupl
     """
     from envctl.engines.sources import source_digests
     from envctl.planner import plan_project
-    from envctl.spec import find_root, load_project, load_scenario, load_topology, scenario_file
+    from envctl.spec import find_root, load_project, load_scenario, load_seed, load_topology, scenario_file, seed_file
 
     project = load_project(find_root(Path.cwd()))
     topology = load_topology(project.topology_file)
     wanted = load_scenario(scenario_file(project, scenario), topology, seeds=project.seeds) if scenario else None
+    if wanted and wanted.seed:
+        load_seed(seed_file(project, wanted.seed), topology)
     digests = source_digests(topology)
     made = plan_project(project, topology, wanted, asked=only, stubs=stubs, full=full, base=base, digests=digests)
     click.echo(json.dumps(as_json(made), indent=2) if output == "json" else as_text(made))

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from envctl.spec.document import Document, Location, did_you_mean, read
+from envctl.spec.document import Document, Location, did_you_mean, nearest, read
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
@@ -106,12 +106,19 @@ def _explain(error: ValidationError) -> Iterator[tuple[Location, str, str]]:
             yield (*at, extra), "unknown field", did_you_mean(extra, known)
     elif rule == "required":
         missing = next(name for name in rules["required"] if name not in found and f"{name!r} is" in error.message)
-        about = rules.get("properties", {}).get(missing, {}).get("description", "")
-        yield at, f"{missing!r} is missing", about
+        if not _misspelt(missing, found, rules):
+            yield at, f"{missing!r} is missing", rules.get("properties", {}).get(missing, {}).get("description", "")
     elif rule in ("anyOf", "oneOf", "not", "dependentRequired"):
         yield at, rules.get("description") or error.message, ""
     else:
         yield at, f"found {_show(found)}, allowed: {_allowed(rule, error.validator_value, rules)}", _value_hint(rule, found, rules)
+
+
+def _misspelt(missing: str, found: Mapping[str, Any], rules: Mapping[str, Any]) -> bool:
+    """Whether an unknown field, which is reported anyway, is likely the missing one."""
+    known = rules.get("properties", {})
+    extras = [name for name in found if name not in known]
+    return rules.get("additionalProperties") is False and missing in {nearest(extra, known) for extra in extras}
 
 
 def _allowed(rule: Any, wanted: Any, rules: Mapping[str, Any]) -> str:

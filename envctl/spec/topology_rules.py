@@ -81,7 +81,7 @@ def _check_reference(checked: _Checked, component: AnyComponent, at: Location, r
         document.problem(at, f"${{{reference}}} refers to an unknown component {target!r}", did_you_mean(target, names))
     elif not rest:
         document.problem(at, f"${{{reference}}} names no endpoint", f"write ${{{target}.NAME}}, such as ${{{target}.url}}")
-    elif target not in reachable:
+    elif target not in reachable and names.issuperset(reachable):  # a need that is misspelt is reported as such
         document.problem(at, f"${{{reference}}} refers to {target}, which is in neither `needs` nor `calls`", f"add {target} to `needs`")
     elif (owner := topology.components.get(target)) is not None:
         engine: Engine = plugins.load("envctl.engines", owner.kind)()

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envctl.model.scenario import Condition
+from envctl.spec.conditions import MEASURES, format_condition, parse_condition
+
+LARGEST = {"ratio": 10_000, "time": 10**8, "count": 10**6, "rate": 10**6}
+SCALE = {"ratio": 10_000, "time": 10_000, "count": 1, "rate": 100}
+
+
+@st.composite
+def conditions(draw: st.DrawFn) -> Condition:
+    measure = draw(st.sampled_from(sorted(MEASURES)))
+    quantity = MEASURES[measure][0]
+    threshold = draw(st.integers(0, LARGEST[quantity])) / SCALE[quantity]
+    subject = draw(st.from_regex(r"[a-z][a-z0-9_-]{0,20}", fullmatch=True))
+    hold_s = draw(st.integers(0, 10**6)) / 1000
+    return Condition("", measure, subject, draw(st.sampled_from(["<", "<=", ">", ">=", "==", "!="])), threshold, hold_s)
+
+
+@given(conditions())
+def test_a_condition_survives_being_written_and_read(condition: Condition) -> None:
+    read = parse_condition(format_condition(condition))
+    assert (read.measure, read.subject, read.comparison) == (condition.measure, condition.subject, condition.comparison)
+    assert read.threshold == pytest.approx(condition.threshold, abs=1e-9)
+    assert read.hold_s == pytest.approx(condition.hold_s, abs=1e-9)
+
+
+@given(st.text())
+def test_any_text_is_a_condition_or_a_value_error(text: str) -> None:
+    try:
+        parse_condition(text)
+    except ValueError as error:
+        assert str(error)
+
+
+@pytest.mark.parametrize(("text", "measure", "threshold", "hold_s"), [
+    ("success_rate(traffic) >= 99 %", "success_rate", 0.99, 0),
+    ("p95(traffic) < 400 ms", "p95", 0.4, 0),
+    ("lag(payments) < 200", "lag", 200, 0),
+    ("success_rate(traffic) < 50 % for 5 s", "success_rate", 0.5, 5),
+    ("throughput(place_order)>=3000/m for 2m", "throughput", 50, 120),
+])
+def test_the_documented_conditions_mean_what_they_say(text: str, measure: str, threshold: float, hold_s: float) -> None:
+    read = parse_condition(text, 7)
+    assert (read.measure, read.threshold, read.hold_s, read.line) == (measure, threshold, hold_s, 7)
+
+
+@pytest.mark.parametrize(("text", "fragment"), [
+    ("p95(traffic) < 400", "allowed: 'ms', 's', 'm'"),
+    ("lag(payments) < 5 ms", "no unit"),
+    ("success_rate(traffic) > 101 %", "more than 100 %"),
+    ("p95(traffic) < 4 s for a while", "a duration"),
+    ("p95 traffic < 4 s", "measure(subject)"),
+    ("lagg(orders) < 4", "did you mean 'lag'"),
+])
+def test_a_wrong_condition_says_what_is_allowed(text: str, fragment: str) -> None:
+    with pytest.raises(ValueError, match=".") as caught:
+        parse_condition(text)
+    assert fragment in str(caught.value)
