@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from envctl.errors import ResourceError
+from envctl.errors import CapabilityError, ResourceError
 from envctl.toolchain import apt
 from envctl.toolchain.client import run
 from envctl.toolchain.lookup import parts, satisfies, which
@@ -27,14 +27,22 @@ def kafka(version: str, java: Tool, new: Path, say: Say) -> Made:
     """Fills `new` with the jars of a broker and its log configuration.
 
     `version` may be empty, a prefix such as "4.1" (the pinned version where it fits, otherwise the newest) or exact.
+    Raises CapabilityError for a version that is older than 4.0 or that Maven does not find.
     """
+    if version and not satisfies(version.removeprefix(">="), ">=4"):
+        raise CapabilityError(f"envctl runs Kafka 4.0 and newer, not {version}", hint=f"{KAFKA_VERSION} is known to work")
     spare = new / "spare"  # what is needed for the fetching only
     spare.mkdir()
     mvn = _maven(spare, say)
     fitting = KAFKA_VERSION if satisfies(KAFKA_VERSION, version) else _range(version)
     say(f"fetching Kafka {fitting} by Maven")
-    argv: list[str | Path] = [mvn, "-B", "-ntp", "-C", "-f", OURS / "pom.xml", f"-Dkafka.version={fitting}"]
-    run([*argv, f"-DoutputDirectory={new / 'libs'}", _COPY], env=_environment(java, spare / "trust.jks"), on_line=say)
+    argv: list[str | Path] = [mvn, "-B", "-C", "-f", OURS / "pom.xml", f"-Dkafka.version={fitting}"]
+    try:
+        run([*argv, f"-DoutputDirectory={new / 'libs'}", _COPY], env=_environment(java, spare / "trust.jks"), on_line=say)
+    except ResourceError as error:
+        if re.search("No versions available|Could not find artifact org.apache.kafka", error.message):
+            raise CapabilityError(f"Maven finds no Kafka {version}", hint=f"{KAFKA_VERSION} is known to work") from error
+        raise
     shutil.copy(OURS / "log4j2.properties", new)
     shutil.rmtree(spare)
     jars = sorted(path.name for path in (new / "libs").glob("*.jar"))

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from envctl.errors import ResourceError
 from envctl.toolchain import ensure, find, maven
 from envctl.toolchain.client import run
 
 
 @pytest.mark.parametrize(
-    ("asked", "given"), [("4.0", "[4.0,4.0.9999)"), ("3.9.1", "3.9.1"), ("3", "[3,3.9999)")],
+    ("asked", "given"), [("4.0", "[4.0,4.0.9999)"), ("4.0.1", "4.0.1"), ("5", "[5,5.9999)")],
 )
 def test_a_prefix_becomes_a_range_and_an_exact_version_stays(asked: str, given: str) -> None:
     assert maven._range(asked) == given
@@ -24,6 +25,13 @@ def test_java_reads_the_trust_store_with_every_certificate(tmp_path: Path) -> No
     store.write_bytes(maven.trust_store(certificates))
     java = find("java").programs["java"]
     assert f"contains {len(certificates)} entries" in run([java, "sun.security.tools.keytool.Main", "-list", "-keystore", store])
+
+
+@pytest.mark.parametrize("version", ["3.9", "9.9", "4.0.99"])
+def test_a_kafka_that_no_supplier_has_is_refused_by_its_version(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENVCTL_CACHE", str(tmp_path))
+    with pytest.raises(ResourceError, match=rf"kafka@{version}: (envctl runs|Maven finds) .*{version}\n    4\.1\.1 is known to work"):
+        ensure([f"kafka@{version}"])
 
 
 @pytest.mark.slow
