@@ -1,0 +1,41 @@
+"""Writes checkout.jsonl beside itself: 60 customers browse, order, look at their order, order again, look at all of theirs.
+
+Deterministic.  One customer's operations are 1.2 s apart and refer to the answers before them.
+"""
+
+import json
+import random
+from pathlib import Path
+
+CUSTOMERS, ROUNDS, RATE = 60, 25, 50
+
+
+def order(customer: str, rng: random.Random) -> dict[str, object]:
+    """An order for something on the page that the customer saw last."""
+    body = {"customer": customer, "sku": f"{{{{browse.items[{rng.randrange(20)}].sku}}}}", "quantity": rng.randint(1, 3)}
+    return {"op": "place_order", "http": "POST /orders", "key": customer, "headers": {"Idempotency-Key": "{{uuid}}"}, "body": body}
+
+
+def operation(customer: str, step: int, rng: random.Random) -> dict[str, object]:
+    """What a customer does in a round of the visit."""
+    if step % 5 == 0:
+        return {"op": "browse", "http": f"GET /products?page={rng.randint(1, 100)}", "key": customer}
+    if step % 5 in (1, 3):
+        return order(customer, rng)
+    if step % 5 == 2:
+        return {"op": "order_status", "http": "GET /orders/{{place_order.order_id}}", "key": customer}
+    return {"op": "my_orders", "http": f"GET /customers/{customer}/orders", "key": customer}
+
+
+def main() -> None:
+    """Customers begin at different steps of a visit, but first of all each one browses."""
+    rng, lines = random.Random(17), []
+    for index in range(CUSTOMERS * ROUNDS):
+        turn, number = divmod(index, CUSTOMERS)
+        step = 0 if turn == 0 else turn + number % 5 * (turn > 5)
+        found = operation(f"c{number + 1}", step, rng)
+        lines.append(json.dumps({"at": round(index / RATE, 2), **found}) + "\n")
+    Path(__file__).with_name("checkout.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+main()
