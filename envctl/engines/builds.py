@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from envctl.engines.content import copy_tree, digest, made_once, tree_digest
+from envctl.engines.content import copy_tree, digest, made_once, shown, tree_digest
 from envctl.engines.interpreters import own_python
 from envctl.errors import ResourceError
 from envctl.model.topology import Build, Job, Service, Topology
@@ -49,6 +49,7 @@ def built(
             directory = _lay_out(topology, program, build, copy, Path(work))
             _run(build, directory, half, log, say)
         _move_shebangs(half)
+        shown(half)
 
     return made_once(cache / "builds" / key, make), key
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from envctl.engines.base import Site
 from envctl.engines.broker import format_directory, java_command, properties, write_properties
-from envctl.engines.content import digest, made_once
+from envctl.engines.content import digest, made_once, shown
 from envctl.engines.nodes import PATH
 from envctl.engines.unprivileged import alone_in_network
 from envctl.errors import ResourceError
@@ -53,6 +53,7 @@ def _start_and_stop(kafka: Tool, java: Tool, target: Path) -> None:
         finally:
             broker.kill()
     _keep_only_archive(target)
+    shown(target)
 
 
 def _await_start(broker: subprocess.Popen[bytes], log: Path) -> None:

@@ -81,6 +81,20 @@ def copy_tree(source: Path, target: Path) -> None:
         shutil.copy2(source, target, follow_symlinks=False)
 
 
+def shown(path: Path) -> None:
+    """Lets everyone read what is below a directory: the user that a node runs as need not be its owner."""
+    _readable(path)
+    for file in path.rglob("*"):
+        _readable(file)
+
+
+def _readable(path: Path) -> None:
+    mode = path.lstat().st_mode
+    wanted = mode | (0o555 if mode & stat.S_IXUSR else 0o444)
+    if not stat.S_ISLNK(mode) and wanted != mode:
+        path.chmod(stat.S_IMODE(wanted))
+
+
 def made_once(path: Path, make: Callable[[Path], None]) -> Path:
     """The directory `path`; if it is missing, `make` fills an empty one, which then takes its place as a whole.
 
@@ -99,7 +113,7 @@ def made_once(path: Path, make: Callable[[Path], None]) -> Path:
 def _make(path: Path, make: Callable[[Path], None]) -> None:
     half = path.with_name(f".{path.name}.half")
     shutil.rmtree(half, ignore_errors=True)
-    half.mkdir(mode=0o700)
+    half.mkdir(mode=0o755)
     try:
         make(half)
         half.replace(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import ClassVar
 import envctl
 from envctl.engines.base import Realisation, Site
 from envctl.engines.builds import BUILD, built
+from envctl.engines.content import digest, made_once, tree_digest
 from envctl.engines.interpreters import in_usr, linked, needed, own_python
 from envctl.engines.nodes import PATH, sealed
 from envctl.engines.references import endpoints, resolve
@@ -145,7 +147,7 @@ def stub_realisation(component: AnyComponent, site: Site) -> Realisation:
         raise _unstubbable(topology, component, found, "name a file of examples under `stub`, or select the component")
     if not component.ports:
         raise _unstubbable(topology, component, "it has no ports to answer on", "declare its `ports`")
-    kept, examples_id = tree_copy(examples, site.cache)
+    kept, examples_id = _with_neighbours(examples, site.cache)
     mounts, names = _own_program(site)
     command = [
         str(Path(sys.prefix) / "bin" / "python"), "-m", "envctl.replay.stub", "--examples", f"/examples/{examples.name}",
@@ -160,6 +162,18 @@ def stub_realisation(component: AnyComponent, site: Site) -> Realisation:
         ready=Probe("tcp", port=next(iter(answered.values()))),
     )
     return Realisation(component.name, (), (sealed(spec, names={**names, str(kept): examples_id}),))
+
+
+def _with_neighbours(examples: Path, cache: Path) -> tuple[Path, str]:
+    """A directory with the file of examples and the files beside it, which it may name (`.proto`); and its content id."""
+    files = sorted(path for path in examples.parent.iterdir() if path.is_file())
+    key = digest("examples", [(path.name, tree_digest(path)) for path in files])
+
+    def make(half: Path) -> None:
+        for path in files:
+            shutil.copyfile(path, half / path.name)
+
+    return made_once(cache / "sources" / f"examples-{key}", make), key
 
 
 def _own_program(site: Site) -> tuple[tuple[Mount, ...], dict[str, str]]:

@@ -8,7 +8,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from envctl.engines.content import copy_tree, digest, file_digest, made_once, tree_digest
+from envctl.engines.content import copy_tree, digest, file_digest, made_once, shown, tree_digest
 from envctl.errors import Problem, SpecError
 from envctl.model.topology import AnyComponent, Job, Kafka, Postgres, Redis, Service, Topology
 
@@ -78,14 +78,15 @@ def source_copy(topology: Topology, component: Program, cache: Path) -> tuple[Pa
 
     Raises SpecError where the source cannot be read or is not what was declared.
     """
+    if component.source.kind == "tree":
+        return tree_copy(_existing(topology, component), cache)
     found = source_id(topology, component)
-    match component.source.kind:
-        case "tree":
-            return tree_copy(_existing(topology, component), cache)
-        case "git":
-            make = lambda half: _export(topology, component, half)  # noqa: E731
-        case "artifact":
-            make = lambda half: _unpack(topology, component, half)  # noqa: E731
+
+    def make(half: Path) -> None:
+        fill = _export if component.source.kind == "git" else _unpack
+        fill(topology, component, half)
+        shown(half)
+
     return made_once(cache / "sources" / found, make), found
 
 
@@ -102,6 +103,7 @@ def tree_copy(path: Path, cache: Path) -> tuple[Path, str]:
             target = half if path.is_dir() else half / path.name
             copy_tree(path, target)
             half_right.append(tree_digest(target) == found)
+            shown(half)
 
         kept = made_once(cache / "sources" / found, make)
         if all(half_right):
