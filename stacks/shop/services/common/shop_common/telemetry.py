@@ -1,5 +1,6 @@
 """Traces and metrics over OTLP; where to, how often and under which name is said by the standard OTEL_* variables."""
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ meter = metrics.get_meter("shop")
 
 
 def start() -> None:
-    """Begins to export.  Metrics come first: the span exporter counts what it sends."""
+    """Begins to export.  Metrics come first: the span exporter counts what it sends, so that loss is seen."""
+    os.environ.setdefault("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")
     metrics.set_meter_provider(MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())]))
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
