@@ -22,6 +22,7 @@ from envctl.runner.faulting import FaultRun, Field, build, check_limits
 from envctl.runner.live import Held, Live
 from envctl.runner.traffic import Driver
 from envctl.substrates.base import Reach
+from envctl.telemetry import raw
 from envctl.waiting import until
 
 POLL_S = 0.1
@@ -88,9 +89,12 @@ class Run:
             collector = Collector(self.reach, self.topology, self.scenario, bootstrap, self.record, self.now_ns,
                                   self.manifest.epoch_ns)
             collector.remember_starts()
+            telemetry = self.reach.environment().directory / "telemetry"
+            before = raw.positions(telemetry)
             with self._watched(bootstrap):
                 self._traffic(ground)
                 self._settle(collector)
+            raw.copy_since(telemetry, before, self.directory / "telemetry")
             if self.reason:
                 said |= {"ok": False, "reason": self.reason}
 
