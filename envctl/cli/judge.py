@@ -28,6 +28,7 @@ def judge(run: Path, scenario: Path | None, output: str) -> int:
     project = find_root(Path.cwd())
     directory = run if run.is_dir() else project / ".envctl" / "runs" / run
     record = Record.load(directory)
+    _flatten(directory / "telemetry")
     policy = load_project(project).gate if (project / "envctl.yaml").is_file() else Gate()
     verdict = gate.judge(record, scenario=load_scenario(scenario) if scenario else None, gate=policy)
     saved = gate.save_verdict(directory, verdict)
@@ -37,6 +38,14 @@ def judge(run: Path, scenario: Path | None, output: str) -> int:
     else:
         click.echo("\n".join(gate.explain(verdict)))
     return int(CODES[verdict.outcome])
+
+
+def _flatten(telemetry: Path) -> None:
+    """Makes the spans readable where the run ended before it could."""
+    from envctl.telemetry.store import FILE, flatten
+
+    if telemetry.is_dir() and not (telemetry / FILE).exists():
+        flatten(telemetry)
 
 
 def _report(directory: Path) -> None:
