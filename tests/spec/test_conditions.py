@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,10 +34,8 @@ def test_a_condition_survives_being_written_and_read(condition: Condition) -> No
 
 @given(st.text())
 def test_any_text_is_a_condition_or_a_value_error(text: str) -> None:
-    try:
-        parse_condition(text)
-    except ValueError as error:
-        assert str(error)
+    with contextlib.suppress(ValueError):
+        assert parse_condition(text).measure in MEASURES
 
 
 @pytest.mark.parametrize(("text", "measure", "threshold", "hold_s"), [
@@ -58,6 +59,5 @@ def test_the_documented_conditions_mean_what_they_say(text: str, measure: str, t
     ("lagg(orders) < 4", "did you mean 'lag'"),
 ])
 def test_a_wrong_condition_says_what_is_allowed(text: str, fragment: str) -> None:
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=re.escape(fragment)):
         parse_condition(text)
-    assert fragment in str(caught.value)

@@ -1,1 +1,1 @@
-print('web')
+"""Stands for a service; nothing in these tests runs it."""

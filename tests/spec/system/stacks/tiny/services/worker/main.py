@@ -1,1 +1,1 @@
-print('worker')
+"""Stands for a service; nothing in these tests runs it."""
