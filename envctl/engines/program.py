@@ -76,13 +76,13 @@ class JobEngine:
 def _prepare(component: Service | Job, site: Site) -> _Prepared:
     source = source_copy(site.topology, component, site.cache)
     mounts, names = [Mount(source[0], APP)], {str(source[0]): source[1]}
-    path = PATH
     build = built(site.topology, component, source, site.cache, site.progress)
+    path: list[str] = []
     in_build = False
     if build:
         mounts.append(Mount(build[0], BUILD))
         names[str(build[0])] = f"build-{build[1]}"
-        path = f"{BUILD}/bin:{PATH}"
+        path.append(f"{BUILD}/bin")
         for prefix in linked(build[0]):
             mounts.append(Mount(prefix, str(prefix)))
             names[str(prefix)] = own_python().id if prefix == own_python().prefix else str(prefix)
@@ -91,9 +91,9 @@ def _prepare(component: Service | Job, site: Site) -> _Prepared:
     if tool:
         mounts.append(Mount(tool.prefix, str(tool.prefix)))
         names[str(tool.prefix)] = tool.id
-        path = f"{path}:{tool.bin}" if build else f"{tool.bin}:{path}"
+        path.append(str(tool.bin))
     known = endpoints(site.topology)
-    env = {"PATH": path, **{key: resolve(value, known) for key, value in component.env.items()}}
+    env = {"PATH": ":".join((*path, PATH)), **{key: resolve(value, known) for key, value in component.env.items()}}
     return _Prepared(component.command, env, tuple(dict.fromkeys(mounts)), names)
 
 

@@ -12,7 +12,7 @@ from envctl.engines.base import Site
 from envctl.engines.program import ServiceEngine, stub_realisation
 from envctl.engines.realise import realise_all
 from envctl.errors import SpecError
-from envctl.model.topology import Job, Redis, Service, Source
+from envctl.model.topology import Build, Job, Redis, Service, Source
 
 MakeSite = Callable[..., Site]
 WEB = Service(
@@ -77,6 +77,9 @@ def test_python_is_the_interpreter_that_runs_envctl(site: MakeSite) -> None:
         outside = not interpreters.in_usr(prefix)
         assert (str(prefix) in [mount.target for mount in node.mounts]) == outside
         assert node.env["PATH"].startswith(f"{prefix}/bin:") == outside
+        built = replace(web, build=Build(("true",)))
+        path = ServiceEngine().realise(built, site(built)).nodes[0].env["PATH"]
+        assert path.startswith(f"/build/bin:{prefix}/bin:") == outside, "also where a build has no interpreter of its own"
 
 
 def test_a_tool_outside_of_usr_is_shown_with_its_prefix(site: MakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
