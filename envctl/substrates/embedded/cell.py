@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +31,17 @@ LOG_LIMIT_BYTES = 16 << 20
 _TICK_S = 1.0
 
 
+@dataclass(slots=True)
+class Endpoint:
+    """A published port: the host's address, and where it leads."""
+
+    published: str
+    node: str
+    address: str
+    port: int
+    server: asyncio.Server | None = None
+
+
 class Cell:
     """The state of a living environment, and what clients may ask of it (`do_…`, one method a request)."""
 
@@ -38,10 +49,9 @@ class Cell:
         self.id, self.directory = env_id, directory
         self.labels: Mapping[str, str] = {}
         self.ttl_s = FIRST_LEASE_S
-        self.touched = time.monotonic()
+        self.touched = now()
         self.units: dict[str, Unit] = {}
-        self.endpoints: dict[str, str] = {}
-        self._targets: dict[str, tuple[str, int]] = {}
+        self.endpoints: dict[str, Endpoint] = {}
         self._addresses: dict[str, str] = {}
         self._networks: dict[str, int] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -64,10 +74,10 @@ class Cell:
         parent.send(b"k")
         parent.close()
         self._spawn_task(self._accept(listener))
-        while self._in_use or time.monotonic() < self.touched + self.ttl_s:
+        while self._in_use or now() < self.touched + self.ttl_s:
             await asyncio.sleep(_TICK_S)
             if self._in_use:
-                self.touched = time.monotonic()
+                self.touched = now()
             self._rotate()
         self.end()
 
@@ -122,8 +132,8 @@ class Cell:
 
     async def _answer(self, peer: Peer, message: Message, fds: list[int]) -> None:
         name = message.pop("do")
-        if name != "status":
-            self.touched = time.monotonic()
+        use = name != "status"  # looking does not prolong a life, using does, for as long as it takes
+        self._in_use += use
         try:
             handler: Callable[..., Awaitable[Message | None]] = getattr(self, f"do_{name}")
             extra = {"peer": peer} if name == "spawn" else {}
@@ -136,6 +146,8 @@ class Cell:
             for fd in fds:
                 with contextlib.suppress(OSError):
                     os.close(fd)
+            self._in_use -= use
+            self.touched = now() if use else self.touched
         if reply is not None:
             await peer.send(reply)
 
@@ -144,8 +156,8 @@ class Cell:
     async def do_status(self) -> Message:
         """Everything there is to know."""
         return {
-            "id": self.id, "labels": dict(self.labels), "expires_at": time.time() + self.touched + self.ttl_s - time.monotonic(),
-            "endpoints": self.endpoints, "notes": ["resource limits are not enforced: no cgroup v2 is delegated to envctl"],
+            "id": self.id, "labels": dict(self.labels), "expires_at": time.time() + self.touched + self.ttl_s - now(),
+            "endpoints": {name: endpoint.published for name, endpoint in self.endpoints.items()}, "notes": ["resource limits are not enforced: no cgroup v2 is delegated to envctl"],
             "nodes": [asdict(unit.view()) for unit in self.units.values()],
         }
 
@@ -157,15 +169,18 @@ class Cell:
             self._save()
         return {"expires_at": time.time() + ttl_s}
 
-    async def do_start(self, spec: Message, data: str) -> Message:
-        """Adopts the node with the same digest, or starts it (in place of an older one).  `data`: a prepared directory."""
+    async def do_start(self, spec: Message, data: str = "") -> Message:
+        """Adopts the node with the same digest, or starts it (in place of an older one) once there is a prepared directory, `data`."""
         wanted = spec_from(spec)
         async with self._locks.setdefault(wanted.name, asyncio.Lock()):
             old = self.units.get(wanted.name)
             prepared = self.directory / "nodes" / wanted.name / data
             if old and adoptable(old, wanted.digest):
-                shutil.rmtree(prepared, ignore_errors=True)
-                return {}
+                if data:
+                    shutil.rmtree(prepared, ignore_errors=True)
+                return {"started": True}
+            if not data:
+                return {"started": False}
             if old:
                 await self._remove(old, network=False)
             address = await self._network(wanted.name)
@@ -174,7 +189,7 @@ class Cell:
             os.chown(place, self._cell_uid, self._cell_uid)
             log = self.directory / "logs" / f"{wanted.name}.log"
             self.units[wanted.name] = Unit(wanted, address, log, self._launch_node, self._runner(wanted.name))
-        return {}
+        return {"started": True}
 
     async def do_helper(self, spec: Message) -> Message:
         """Keeps a helper running beside the nodes; one of that name and digest is left alone."""
@@ -219,13 +234,14 @@ class Cell:
 
     async def do_publish(self, name: str, node: str, port: int, address: str, fds: list[int] | None = None) -> Message:
         """Accepts on a listener of the host's and forwards to the node.  A name that is there keeps its address."""
-        target = (self._unit(node).address, port)
+        unit = self._unit(node)
         if name not in self.endpoints and fds:
-            self.endpoints[name] = address
-            self._targets[name] = target
-            await asyncio.start_server(lambda r, w: forward(r, w, *self._targets[name]), sock=socket.socket(fileno=os.dup(fds[0])))
-        self._targets[name] = target
-        return {"address": self.endpoints[name]}
+            self.endpoints[name] = endpoint = Endpoint(address, node, unit.address, port)
+            listener = socket.socket(fileno=os.dup(fds[0]))
+            endpoint.server = await asyncio.start_server(lambda r, w: forward(r, w, endpoint.address, endpoint.port), sock=listener)
+        endpoint = self.endpoints[name]
+        endpoint.node, endpoint.address, endpoint.port = node, unit.address, port
+        return {"address": endpoint.published}
 
     async def do_spawn(
         self, *, peer: Peer, fds: list[int], node: str | None, where: str, argv: list[str], env: Mapping[str, str], cwd: str,
@@ -238,11 +254,7 @@ class Cell:
             os.close(fd)
         fds.clear()
         await peer.send({"pid": pid})
-        self._in_use += 1
-        try:
-            await self._follow(peer, pid, ended, tied)
-        finally:
-            self._in_use -= 1
+        await self._follow(peer, pid, ended, tied)
 
     async def _follow(self, peer: Peer, pid: int, ended: asyncio.Future[int], tied: bool) -> None:
         while True:
@@ -251,6 +263,7 @@ class Cell:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 request.cancel()
+                await asyncio.wait([request])  # it must have let go of the socket before anybody reads it again
                 await peer.send({"status": ended.result()})
                 return
             asked = request.result()
@@ -272,7 +285,7 @@ class Cell:
     async def _spawn(self, node: str | None, where: str, command: spawn.Command) -> tuple[int, asyncio.Future[int]]:
         if node is None or where == "netns":
             netns = None if node is None else self._networks[self._unit(node).spec.name]
-            command = replace(command, env={**command.env, "ENVCTL_CELL": self.id})
+            command = replace(command, env={**command.env, "ENVCTL_CELL": str(self.directory)})
             return await self.children.fork(spawn.beside(command, netns))
         unit = self._unit(node)
         if unit.pid is None:
@@ -281,7 +294,7 @@ class Cell:
         return await self.children.fork(spawn.inside(command, unit.pid))
 
     def _node_env(self, spec: NodeSpec) -> dict[str, str]:
-        base = {"PATH": spawn.PATH, "HOME": "/tmp", "LANG": "C.UTF-8", "HOSTNAME": spec.name, "ENVCTL_CELL": self.id}  # noqa: S108 - the node's own
+        base = {"PATH": spawn.PATH, "HOME": "/tmp", "LANG": "C.UTF-8", "HOSTNAME": spec.name, "ENVCTL_CELL": str(self.directory)}  # noqa: S108 - the node's own
         return {**base, **spec.env}
 
     def _runner(self, node: str | None) -> Callable[[tuple[str, ...], bool], Awaitable[int]]:
@@ -313,7 +326,7 @@ class Cell:
 
     async def _launch_helper(self, spec: NodeSpec) -> tuple[int, asyncio.Future[int]]:
         with self._log(spec.name) as stdio:
-            command = spawn.Command(spec.command, {**spec.env, "ENVCTL_CELL": self.id}, spec.cwd, stdio)
+            command = spawn.Command(spec.command, {**spec.env, "ENVCTL_CELL": str(self.directory)}, spec.cwd, stdio)
             return await self.children.fork(spawn.beside(command, None))
 
     @contextlib.contextmanager
@@ -333,7 +346,13 @@ class Cell:
             return
         shutil.rmtree(self.directory / "nodes" / unit.spec.name / "data", ignore_errors=True)
         if network:
+            self._unpublish(unit.spec.name)
             os.close(self._networks.pop(unit.spec.name))
+
+    def _unpublish(self, node: str) -> None:
+        for name in [name for name, endpoint in self.endpoints.items() if endpoint.node == node]:
+            if server := self.endpoints.pop(name).server:
+                server.close()
 
     # --- network ---
 
@@ -369,5 +388,10 @@ class Cell:
 
 def adoptable(unit: Unit, digest: str) -> bool:
     """Whether a unit is what is wanted: same digest, and not a job that failed or a node that was stopped or never started."""
-    failed = unit.state == "exited" and (unit.exit_status != 0 or bool(unit.error))
+    failed = bool(unit.error) or (unit.state == "exited" and unit.exit_status != 0)
     return unit.spec.digest == digest and unit.state != "stopped" and not failed
+
+
+def now() -> float:
+    """Seconds that count while the machine sleeps, too: a lease does."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from envctl.substrates.base import Found
 from envctl.substrates.embedded.boot import MARKER
 
+_GONE = re.compile(r"\.gone-(.+)-[0-9a-f]{8}$")
 _SPACES = ("user", "pid", "mnt", "net", "ipc", "uts")
 
 
@@ -48,9 +50,9 @@ def _is_cell(process: Path) -> bool:
     return len(depth) == 1 or (len(depth) == 2 and depth[1] == "1")
 
 
-def cells(env_id: str) -> tuple[int, ...]:
-    """Process ids of the cell (while it starts there may be several)."""
-    return tuple(int(p.name) for p in _processes() if (m := _marked(p)) and m[0] == env_id and _is_cell(p))
+def cells(directory: Path) -> tuple[int, ...]:
+    """Process ids of the cell of that directory (while it starts there may be several)."""
+    return tuple(int(p.name) for p in _processes() if (m := _marked(p)) and m[1] == directory and _is_cell(p))
 
 
 def environments(envs: Path) -> tuple[Found, ...]:
@@ -61,37 +63,38 @@ def environments(envs: Path) -> tuple[Found, ...]:
     }
     if envs.is_dir():
         for directory in envs.iterdir():
-            if directory.is_dir() and not directory.name.startswith("."):
-                found.setdefault(directory.name, Found(directory.name, directory, None))
+            gone = _GONE.match(directory.name)  # killed while it removed them
+            env_id = gone[1] if gone else directory.name
+            found.setdefault(env_id, Found(env_id, envs / env_id, None))
     return tuple(sorted(found.values(), key=lambda item: item.id))
 
 
 def left(directory: Path) -> tuple[str, ...]:
     """What there is of an environment: processes, namespaces, mounts, listening sockets, directories.  Empty: it is gone."""
-    env_id = directory.name
-    members = _members(env_id, directory)
+    directory = directory.resolve()
+    members = _members(directory)
     lines = [f"process {process.name}: {_title(process)}" for process in members]
     lines += _namespaces(members)
     lines += _mounts(directory)
-    lines += _sockets(members, directory)
-    lines += [f"directory {path}" for path in (directory, *directory.parent.glob(f".gone-{env_id}-*")) if path.exists()]
+    lines += _sockets(members)
+    lines += [f"directory {path}" for path in (directory, *directory.parent.glob(f".gone-{directory.name}-*")) if path.exists()]
     return tuple(lines)
 
 
-def _members(env_id: str, directory: Path) -> list[Path]:
+def _members(directory: Path) -> list[Path]:
     """Processes that bear the environment's marker, or are in one of its cell's namespaces."""
-    mark = f"ENVCTL_CELL={env_id}".encode()
-    spaces = _spaces_of(env_id, directory)
+    mark = f"ENVCTL_CELL={directory}".encode()
+    spaces = _spaces_of(directory)
     return [
         process for process in _processes()
-        if ((m := _marked(process)) and m[0] == env_id)
+        if ((m := _marked(process)) and m[1] == directory)
         or mark in _read(process / "environ").split(b"\0")
         or spaces & _own_spaces(process)
     ]
 
 
-def _spaces_of(env_id: str, directory: Path) -> set[tuple[str, int]]:
-    spaces = {space for pid in cells(env_id) if len(_depth(Path(f"/proc/{pid}"))) == 2 for space in _own_spaces(Path(f"/proc/{pid}"))}
+def _spaces_of(directory: Path) -> set[tuple[str, int]]:
+    spaces = {space for pid in cells(directory) if len(_depth(Path(f"/proc/{pid}"))) == 2 for space in _own_spaces(Path(f"/proc/{pid}"))}
     try:
         kept = json.loads((directory / "cell.json").read_text())["namespaces"]
     except (OSError, ValueError, KeyError):
@@ -126,15 +129,14 @@ def _mounts(directory: Path) -> list[str]:
     return [f"mount {place}" for place in places if place == str(directory) or place.startswith(f"{directory}/")]
 
 
-def _sockets(members: list[Path], directory: Path) -> list[str]:
+def _sockets(members: list[Path]) -> list[str]:
     held = {number for process in members for number in _socket_numbers(process)}
     lines = []
     for line in _read(Path("/proc/net/tcp")).decode().splitlines()[1:]:
         fields = line.split()
         if fields[3] == "0A" and fields[9] in held:  # TCP_LISTEN
             lines.append(f"listening socket 127.0.0.1:{int(fields[1].split(':')[1], 16)}")
-    unix = _read(Path("/proc/net/unix")).decode(errors="replace").splitlines()
-    return lines + [f"socket {line.split()[-1]}" for line in unix if f"{directory}/" in line]
+    return lines
 
 
 def _socket_numbers(process: Path) -> Iterator[str]:

@@ -16,7 +16,6 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,7 +29,7 @@ from envctl.substrates.embedded.boot import FIRST_LEASE_S, MARKER, stranger_uid
 
 _BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); from envctl.substrates.embedded.boot import main; main()"
 _SOURCES = Path(__file__).parents[3]
-_MARGIN_S = 5.0
+_MARGIN_S = 60.0  # for what the cell itself does, such as ending an old node, beyond the time-out of a request
 
 
 class CellProcess:
@@ -50,7 +49,7 @@ class CellProcess:
     def wait(self, timeout_s: float | None = None) -> int:
         """Waits for the exit status.  Raises DeadlineError; a cell that ends kills the process: 137."""
         if self._status is None:
-            if not select.select([self._lines.sock], [], [], timeout_s)[0]:
+            if not self._lines.pending and not select.select([self._lines.sock], [], [], timeout_s)[0]:
                 raise DeadlineError(f"the command still runs after {timeout_s:g} s")
             try:
                 self._status = int(_checked(wire.receive(self._lines))["status"])
@@ -74,14 +73,17 @@ class CellReach:
     """`Reach` into the cell of one directory; from the host and from helpers inside."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        self.directory = directory.resolve()
 
     def ask(self, do: str, fds: Sequence[int] = (), **fields: Any) -> wire.Message:
         """One request and its answer.  Raises NoEnvironmentError, or what the cell says went wrong."""
         lines = self._connect()
+        lines.sock.settimeout(float(fields.get("timeout_s", 0)) + _MARGIN_S)
         try:
             wire.send(lines, {"do": do, **fields}, fds)
             return _checked(wire.receive(lines))
+        except TimeoutError as error:
+            raise DeadlineError(f"the cell of {self.directory.name} does not answer `{do}`") from error
         except ConnectionError as error:
             raise NoEnvironmentError(f"the environment {self.directory.name} ended in the middle of `{do}`") from error
         finally:
@@ -222,8 +224,8 @@ class CellRealiser:
     """Makes, adopts and ends the cell of one directory."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
         self.reach = CellReach(directory)
+        self.directory = self.reach.directory
 
     def create_environment(self, env_id: str, *, ttl_s: float, labels: Mapping[str, str]) -> None:
         """Makes the empty environment, or adopts the living one."""
@@ -244,7 +246,8 @@ class CellRealiser:
         return True
 
     def _boot(self, env_id: str) -> None:
-        (self.directory / "logs").mkdir(parents=True, mode=0o700)
+        self.directory.mkdir(mode=0o700)
+        (self.directory / "logs").mkdir()
         log = self.directory / "logs" / "cell.log"
         argv = [sys.executable, "-I", "-S", "-c", _BOOT, str(_SOURCES), MARKER, env_id, str(self.directory)]
         with log.open("wb") as stderr:
@@ -260,12 +263,11 @@ class CellRealiser:
 
     def start_node(self, spec: NodeSpec, *, ready_timeout_s: float) -> Node:
         """Starts a node, or adopts or replaces the one of that name; waits until ready."""
-        home = self.directory / "nodes" / spec.name
-        prepared = home / f"data.{uuid.uuid4().hex[:8]}"
-        now = {node.name: node for node in self.reach.environment().nodes}.get(spec.name)
-        if not (now and now.digest == spec.digest and now.state not in {"exited", "stopped"}):
+        wanted = wire.spec_to(spec)
+        if not self.reach.ask("start", spec=wanted)["started"]:
+            prepared = self.directory / "nodes" / spec.name / f"data.{uuid.uuid4().hex[:8]}"
             _prepare(spec.data, prepared)
-        self.reach.ask("start", spec=wire.spec_to(replace(spec, data=None)), data=prepared.name)
+            self.reach.ask("start", spec=wanted, data=prepared.name)
         self.reach.wait_ready(spec.name, ready_timeout_s)
         return self.reach.node(spec.name)
 
@@ -297,7 +299,7 @@ def _locked(directory: Path) -> Iterator[None]:
 def _end(directory: Path) -> None:
     """Kills the cell, waits for its last process, removes its directory."""
     deadline = time.monotonic() + 10.0
-    while pids := census.cells(directory.name):
+    while pids := census.cells(directory):
         for pid in pids:
             _kill_and_wait(pid, deadline)
         if time.monotonic() > deadline:

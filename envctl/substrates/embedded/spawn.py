@@ -210,7 +210,8 @@ def _become_ordinary() -> None:
     os.setresgid(NODE_UID, NODE_UID, NODE_UID)
     os.setresuid(NODE_UID, NODE_UID, NODE_UID)
     sys.no_new_privileges()
-    sys.leave_session_keyring()
+    with contextlib.suppress(PermissionError):  # refused as a whole (seccomp): then the node can't reach a key either
+        sys.leave_session_keyring()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

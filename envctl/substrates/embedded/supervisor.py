@@ -7,8 +7,9 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from envctl.errors import DeadlineError, ResourceError
 from envctl.model.environment import Node, NodeSpec, NodeState
@@ -16,7 +17,7 @@ from envctl.substrates.embedded.probes import Run, condition, until_ready
 
 _BACKOFF_S, _BACKOFF_MAX_S, _LIVED_S = 0.2, 5.0, 10.0
 _LAST_LINES = 15
-Launch = Callable[[NodeSpec], Awaitable[tuple[int, asyncio.Future[int]]]]
+Launch = Callable[[NodeSpec], Coroutine[Any, Any, tuple[int, asyncio.Future[int]]]]
 
 
 class Unit:
@@ -31,6 +32,7 @@ class Unit:
         self.pid: int | None = None  # of the node's PID 1, or of the helper
         self.error = ""
         self._launch, self._run = launch, run
+        self._launching: asyncio.Task[tuple[int, asyncio.Future[int]]] | None = None
         self._held = False
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
@@ -59,7 +61,10 @@ class Unit:
         target = self.pid if number == signal.SIGKILL else self.main_pid()
         if target is None:
             raise ResourceError(f"{self.spec.name} is {self.state}: there is no process to signal")
-        os.kill(target, number)
+        if self.spec.kind == "helper" and number == signal.SIGKILL:
+            os.killpg(target, number)  # it has no PID namespace that would end with it
+        else:
+            os.kill(target, number)
 
     def hold(self) -> None:
         """No restarts from now on."""
@@ -76,12 +81,15 @@ class Unit:
         """Ends the process: its stop signal, its grace, then SIGKILL."""
         self._task.cancel()
         await asyncio.wait([self._task])
+        if self._launching:  # a start can't be taken back half-way: it would leave a process that nobody knows
+            with contextlib.suppress(ResourceError, OSError):
+                self.pid, self._ended = await self._launching
         if self._ended and not self._ended.done():
             with contextlib.suppress(ResourceError, ProcessLookupError):
                 self.signal(signal.Signals[self.spec.stop_signal])
                 await asyncio.wait([self._ended], timeout=self.spec.stop_grace_s)
-            if not self._ended.done() and self.pid:
-                os.kill(self.pid, signal.SIGKILL)
+            if not self._ended.done():
+                self.signal(signal.SIGKILL)
             self.exit_status = await self._ended
         self.pid = None
         self._enter("stopped")
@@ -141,16 +149,17 @@ class Unit:
         start = self.log.stat().st_size if self.log.exists() else 0
         self._enter("starting")
         try:
-            self.pid, self._ended = await self._launch(self.spec)
+            self._launching = asyncio.create_task(self._launch(self.spec))
+            self.pid, ended = await asyncio.shield(self._launching)
         except (ResourceError, OSError) as error:
             self.error = str(error)
             return self._enter("exited")
-        self.error = ""
+        self.error, self._ended = "", ended
         self.starts += 1
         self.started_at = time.time()
         watch = asyncio.create_task(self._watch(start))
         try:
-            self.exit_status = await asyncio.shield(self._ended)
+            self.exit_status = await asyncio.shield(ended)
             self.pid = None
         finally:
             watch.cancel()

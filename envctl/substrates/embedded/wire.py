@@ -58,6 +58,11 @@ class Lines:
         self._buffer = b""
         self._fds: list[int] = []
 
+    @property
+    def pending(self) -> bool:
+        """Whether a whole message has been read already."""
+        return b"\n" in self._buffer
+
     def ready(self) -> tuple[Message, list[int]] | None:
         """The next whole message that has been read already, with its descriptors."""
         line, newline, rest = self._buffer.partition(b"\n")

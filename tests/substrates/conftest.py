@@ -1,0 +1,85 @@
+"""Cells in a cache of the test's own, as the caller's user; every test ends with an independent look at what is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from envctl.model.environment import NodeSpec
+from envctl.substrates.embedded import Embedded
+from envctl.substrates.embedded.client import CellReach, CellRealiser
+
+
+class Cells:
+    def __init__(self, envs: Path) -> None:
+        self.envs = envs
+        self.made: list[CellRealiser] = []
+
+    def make(self, *, ttl_s: float = 120.0, **labels: str) -> tuple[CellReach, CellRealiser]:
+        env_id = f"t-{uuid.uuid4().hex[:8]}"
+        realiser = Embedded.realiser(self.envs / env_id)
+        self.made.append(realiser)
+        realiser.create_environment(env_id, ttl_s=ttl_s, labels=labels)
+        return Embedded.attach(self.envs / env_id), realiser
+
+    @staticmethod
+    def node(name: str, *command: str, **fields: object) -> NodeSpec:
+        values: dict[str, object] = {"component": name.rpartition("-")[0], "kind": "service", "zone": "a", "digest": "1", **fields}
+        return NodeSpec(name=name, command=command, **values)  # type: ignore[arg-type]
+
+    @staticmethod
+    def until(condition: Callable[[], object], what: str, within_s: float = 10.0) -> None:
+        deadline = time.monotonic() + within_s
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def cells() -> Iterator[Cells]:
+    cache = Path(tempfile.mkdtemp(prefix="envctl-test-"))
+    before = os.environ.get("ENVCTL_CACHE")
+    os.environ["ENVCTL_CACHE"] = str(cache)
+    made = Cells(cache / "envs")
+    try:
+        yield made
+        for realiser in made.made:
+            realiser.end_environment()
+        assert_nothing_left(cache)
+        assert list(made.envs.iterdir() if made.envs.exists() else []) == []
+    finally:
+        for realiser in made.made:
+            realiser.end_environment()
+        os.environ.pop("ENVCTL_CACHE")
+        if before is not None:
+            os.environ["ENVCTL_CACHE"] = before
+        shutil.rmtree(cache)
+
+
+def traces_of(place: Path) -> list[str]:
+    """Processes whose arguments, environment or mounts name the place.  It shares nothing with envctl's census."""
+    text, found = str(place).encode(), []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit() or int(process.name) == os.getpid():
+            continue
+        for part in ("cmdline", "environ", "mountinfo"):
+            try:
+                data = (process / part).read_bytes()
+            except OSError:
+                continue
+            if text in data and b"pytest" not in (process / "cmdline").read_bytes():
+                found.append(f"{process.name} {part}")
+    return found
+
+
+def assert_nothing_left(place: Path) -> None:
+    Cells.until(lambda: not traces_of(place), f"no process speaks of {place}")
+    assert str(place) not in Path("/proc/self/mountinfo").read_text()
+    assert str(place) not in Path("/proc/net/unix").read_text()

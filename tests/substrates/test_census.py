@@ -1,0 +1,106 @@
+"""The end of an environment, by whatever way, leaves nothing; and what lives is found without any file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from envctl.model.topology import Probe
+from envctl.substrates.embedded import Embedded, census
+
+pytestmark = pytest.mark.cell
+
+
+def busy(cells, **more):
+    """An environment with everything that could be left behind."""
+    reach, realiser = cells.make(**more)
+    realiser.start_node(cells.node("a-0", "sh", "-c", "sleep 300 & exec sleep 301"), ready_timeout_s=10)
+    realiser.start_node(cells.node("b-0", "python3", "-m", "http.server", "80", ready=Probe("tcp", 80)), ready_timeout_s=20)
+    reach.publish("b.http", "b-0", 80)
+    reach.popen(None, ["sh", "-c", "(setsid sleep 302 &) ; exec sleep 303"], stdin=subprocess.DEVNULL)
+    return reach, realiser
+
+
+def cell_pid(directory: Path) -> int:
+    (pid,) = census.cells(directory)
+    return pid
+
+
+def test_the_census_of_a_living_environment_lists_every_kind_and_of_an_ended_one_nothing(cells) -> None:
+    reach, realiser = busy(cells)
+    lines = Embedded.census(reach.directory.name)
+    assert {line.split()[0] for line in lines} == {"process", "namespace", "listening", "directory"}
+    for argv in ("sleep 300", "sleep 301", "http.server 80", "sleep 302", "sleep 303", "envctl-cell"):
+        assert any(argv in line for line in lines), argv
+    realiser.end_environment()
+    assert Embedded.census(reach.directory.name) == ()
+
+
+def test_killing_the_first_process_leaves_no_process(cells) -> None:
+    reach, _ = busy(cells)
+    os.kill(cell_pid(reach.directory), signal.SIGKILL)
+    cells.until(lambda: Embedded.census(reach.directory.name) == (f"directory {reach.directory}",), "only files")
+    assert [item.pid for item in Embedded.environments() if item.directory == reach.directory] == [None]
+
+
+def test_the_lease_ends_the_environment_without_anybody(cells) -> None:
+    reach, _ = busy(cells)
+    reach.renew(1.0)
+    cells.until(lambda: Embedded.census(reach.directory.name) == (), "the lease has ended it", within_s=15)
+
+
+def test_use_prolongs_a_lease_and_looking_does_not(cells) -> None:
+    reach, realiser = cells.make(ttl_s=2.5)
+    realiser.start_node(cells.node("a-0", "sleep", "300"), ready_timeout_s=10)
+    first = reach.environment().expires_at
+    cells.until(lambda: reach.run("a-0", ["sleep", "0.5"]).status == 0 and reach.environment().expires_at > first + 3, "it is prolonged", 30)
+
+    def looked_at() -> bool:
+        reach.environment()
+        return False
+
+    with pytest.raises(Exception, match="no living environment|ended in the middle"):
+        cells.until(looked_at, "it ends", 15)
+
+
+def test_a_lost_directory_does_not_hide_a_living_environment(cells) -> None:
+    reach, realiser = busy(cells)
+    shutil.rmtree(reach.directory)
+    assert [item.id for item in Embedded.environments() if item.directory == reach.directory] == [reach.directory.name]
+    realiser.end_environment()
+    assert Embedded.census(reach.directory.name) == ()
+
+
+def test_a_dead_environments_directory_is_replaced_by_the_next(cells) -> None:
+    reach, realiser = busy(cells)
+    os.kill(cell_pid(reach.directory), signal.SIGKILL)
+    realiser.create_environment(reach.directory.name, ttl_s=60, labels={})
+    assert reach.environment().nodes == ()
+
+
+@pytest.mark.parametrize("after_s", [0.02, 0.08, 0.12, 0.16, 0.2, 0.3])
+def test_a_maker_killed_at_any_instant_leaves_nothing_that_the_next_does_not_adopt_or_remove(cells, after_s: float) -> None:
+    realiser = Embedded.realiser(cells.envs / "half")
+    cells.made.append(realiser)
+    code = (
+        "import sys, pathlib; from envctl.substrates.embedded import Embedded; r = Embedded.realiser(pathlib.Path(sys.argv[1]))\n"
+        "print('go', flush=True); r.create_environment('half', ttl_s=60, labels={})"
+    )
+    maker = subprocess.Popen([sys.executable, "-c", code, str(realiser.directory)], stdout=subprocess.PIPE)
+    assert maker.stdout
+    maker.stdout.readline()
+    try:
+        maker.wait(after_s)
+    except subprocess.TimeoutExpired:
+        maker.kill()
+    maker.wait()
+    maker.stdout.close()
+    realiser.create_environment("half", ttl_s=60, labels={"adopted": "yes"})
+    assert len(census.cells(realiser.directory)) == 1
+    assert realiser.reach.environment().labels == {"adopted": "yes"}
