@@ -14,7 +14,7 @@ from envctl.errors import CapabilityError, ResourceError
 from envctl.toolchain import apt
 from envctl.toolchain.client import run
 from envctl.toolchain.lookup import parts, satisfies, which
-from envctl.toolchain.tool import Made, Tool
+from envctl.toolchain.tool import Made, Tool, cache_dir
 
 KAFKA_VERSION = "4.1.1"
 OURS = Path(__file__).parent / "kafka"
@@ -36,7 +36,8 @@ def kafka(version: str, java: Tool, new: Path, say: Say) -> Made:
     mvn = _maven(spare, say)
     fitting = KAFKA_VERSION if satisfies(KAFKA_VERSION, version) else _range(version)
     say(f"fetching Kafka {fitting} by Maven")
-    argv: list[str | Path] = [mvn, "-B", "-C", "-f", OURS / "pom.xml", f"-Dkafka.version={fitting}"]
+    fetched = cache_dir() / "clients/maven"  # not the user's; kept until it is done, so that a broken-off attempt goes on
+    argv: list[str | Path] = [mvn, "-B", "-C", "-f", OURS / "pom.xml", f"-Dkafka.version={fitting}", f"-Dmaven.repo.local={fetched}"]
     try:
         run([*argv, f"-DoutputDirectory={new / 'libs'}", _COPY], env=_environment(java, spare / "trust.jks"), on_line=say)
     except ResourceError as error:
@@ -44,7 +45,8 @@ def kafka(version: str, java: Tool, new: Path, say: Say) -> Made:
             raise CapabilityError(f"Maven finds no Kafka {version}", hint=f"{KAFKA_VERSION} is known to work") from error
         raise
     shutil.copy(OURS / "log4j2.properties", new)
-    shutil.rmtree(spare)
+    for done in (spare, fetched):
+        shutil.rmtree(done)
     jars = sorted(path.name for path in (new / "libs").glob("*.jar"))
     return Made(_broker_version(jars), {}, {"CLASSPATH": ":".join(f"{{home}}/libs/{jar}" for jar in jars)})
 

