@@ -25,9 +25,9 @@ def objectives(record: Record) -> tuple[Finding, ...]:
     return tuple(found)
 
 
-def allowed_bad(target: float, count: int) -> int | None:
+def allowed_bad(target: float | Fraction, count: int) -> int | None:
     """How many of `count` may be bad under a target ratio; None when `count` is too small to tell."""
-    share = 1 - Fraction(str(target))
+    share = 1 - (target if isinstance(target, Fraction) else Fraction(str(target)))
     if not count or (share and count < 1 / share):
         return None
     return int(share * count)
@@ -67,23 +67,29 @@ def _group(record: Record, words: str, ops: Sequence[Operation]) -> Evidence:
     return Evidence(text, ids=tuple(str(op.op) for op in ops[:SHOWN]), at_ns=start, faults=faults, traces=traces)
 
 
-def percentile(values: Sequence[float], percent: float) -> float:
+def share_of(name: str) -> Fraction:
+    """`p95` → 95/100, `p999` → 999/1000, `max` → 1."""
+    digits = name.removeprefix("p")
+    return Fraction(1) if name == "max" else Fraction(int(digits), 10 ** len(digits))
+
+
+def percentile(values: Sequence[float], share: Fraction) -> float:
     """The nearest-rank percentile of sorted values."""
-    return values[max(0, ceil(Fraction(str(percent)) / 100 * len(values)) - 1)]
+    return values[max(0, ceil(share * len(values)) - 1)]
 
 
 def _latency(record: Record, name: str, limit_s: float, sent: Sequence[Operation]) -> Finding:
     """Over operations that were answered or given up; known failures are left to availability, being fast would help them."""
-    percent = float(name.removeprefix("p"))
-    id, counted = f"slo:{name}", [op for op in sent if op.type != "fail"]
-    if allowed_bad(percent / 100, len(counted)) is None:
+    share, id = share_of(name), f"slo:{name}"
+    counted = [op for op in sent if op.type != "fail"]
+    if allowed_bad(share, len(counted)) is None:
         title = f"{len(counted):,} operations are too few to judge {name}"
         return finding(id, "slo", "inconclusive", title, stats={"operations": len(counted)})
     values = sorted(_seconds(op) for op in counted)
-    seen = percentile(values, percent)
+    seen = percentile(values, share)
     slow = [op for op in counted if _seconds(op) > limit_s]
     stats = {"operations": len(counted), "seconds": None if seen == inf else seen, "limit_s": limit_s, "slower": len(slow),
-             "p50_s": percentile(values, 50)}
+             "p50_s": percentile(values, Fraction(1, 2))}
     title = f"{name} is {_milli(seen)}, at most {_milli(limit_s)} asked ({len(counted):,} operations)"
     if seen > limit_s:
         return finding(id, "slo", "fail", title, evidence=_slowest(record, slow), total=len(slow), stats=stats)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envctl.checks.slo import allowed_bad, objectives, percentile
+from envctl.checks.slo import allowed_bad, objectives, percentile, share_of
 from envctl.model.scenario import Slo
 
 
@@ -19,11 +19,12 @@ def test_the_budget_is_the_floor_of_the_share_and_few_operations_can_not_tell(ta
     assert allowed_bad(target, count) == allowed
 
 
-@given(st.lists(st.integers(0, 50), min_size=1), st.sampled_from([50, 90, 95, 99, 99.9]), st.integers(0, 50))
-def test_a_percentile_is_over_the_limit_exactly_when_more_are_slower_than_the_budget(values, percent, limit):
+@given(st.lists(st.integers(0, 50), min_size=1), st.sampled_from(["p50", "p90", "p95", "p99", "p999", "max"]), st.integers(0, 50))
+def test_a_percentile_is_over_the_limit_exactly_when_more_are_slower_than_the_budget(values, name, limit):
+    share = share_of(name)
     slower = sum(value > limit for value in values)
-    budget = int((1 - Fraction(str(percent)) / 100) * len(values))
-    assert (percentile(sorted(values), percent) > limit) == (slower > budget)
+    budget = int((1 - share) * len(values))
+    assert (percentile(sorted(values), share) > limit) == (slower > budget)
 
 
 def judged(history, slo):
@@ -84,3 +85,13 @@ def test_no_or_too_few_operations_are_inconclusive(history, count):
     for n in range(count):
         history.order(f"o{n}", start=n)
     assert {f.outcome for f in judged(history, Slo(0.99, {"p95": 0.8})).values()} == {"inconclusive"}
+
+
+def test_names_of_percentiles_are_read_as_people_mean_them():
+    assert [share_of(name) for name in ("p50", "p999", "max")] == [Fraction(1, 2), Fraction(999, 1000), 1]
+
+
+def test_the_slowest_of_all_counts_for_max(history):
+    for n in range(5):
+        history.order(f"o{n}", start=n, end=n + (2 if n == 3 else 0.1))
+    assert judged(history, Slo(latency_s={"max": 1}))["slo:max"].outcome == "fail"
