@@ -40,7 +40,7 @@ def price(product: int, day: int = 0) -> int:
 
 
 def product(number: int) -> str:
-    """sku, name, price_cents"""
+    """A line of products.csv: sku, name, price_cents."""
     name = f"{SIZES[mixed(number, 3) % 8]} {COLOURS[mixed(number, 4) % 9]} {THINGS[mixed(number, 5) % 11]}"
     return f"p{number:06d},{name},{price(number)}\n"
 
@@ -55,7 +55,7 @@ def archived(number: int, shop: Size) -> str:
 
 
 def files(shop: Size) -> dict[str, tuple[str, Iterable[str]]]:
-    """File name → header and lines.  Customers are c1, c2, …; products p000001, p000002, …"""
+    """File name → header and lines.  Customers are c1, c2 and so on, products p000001, p000002."""
     days = [(FIRST_DAY + timedelta(day * 30)).isoformat() for day in range(shop.days)]
     products = range(1, shop.products + 1)
     return {

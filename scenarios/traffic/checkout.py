@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 (a program, not a package)
 """Writes checkout.jsonl beside itself: 60 customers browse, order, look at their order, order again, look at all of theirs.
 
 Deterministic.  One customer's operations are 1.2 s apart and refer to the answers before them.

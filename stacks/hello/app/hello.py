@@ -49,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(text, str):
             self.reply(lambda: (201, query("insert into note (text) values (%s) returning id, text", text)))
         else:
-            self.reply(lambda: (400, {"detail": "send {\"text\": \"…\"} to /notes"}))
+            self.reply(lambda: (400, {"detail": 'send {"text": "…"} to /notes'}))
 
     def reply(self, work: Any) -> None:
         """Answers with what `work` returns: 404 for nothing, 503 when the database can't do it now."""

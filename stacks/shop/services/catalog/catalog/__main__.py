@@ -2,16 +2,17 @@
 
 from typing import Any
 
-from catalog import cache
 from shop_common import db
 from shop_common.http import Call, Problem, route, serve
+
+from catalog import cache
 
 PAGE = 20
 pool = db.pool()
 
 
 def page(call: Call) -> dict[str, Any]:
-    """GET /products?page=1"""
+    """Answers GET /products?page=1."""
     number = call.request.query_params.get("page", "1")
     if not number.isdecimal() or not 1 <= int(number) <= 100_000:
         raise Problem(400, "page must be a number from 1")
@@ -23,7 +24,7 @@ def page(call: Call) -> dict[str, Any]:
 
 
 def product(call: Call) -> dict[str, Any]:
-    """GET /products/{sku}"""
+    """Answers GET /products/{sku}."""
     sku = call.request.path_params["sku"]
     found = cache.through(f"product:{sku}", lambda: load(sku))
     if found is None:
@@ -38,7 +39,7 @@ def load(sku: str) -> dict[str, Any] | None:
 
 
 def reprice(call: Call) -> dict[str, Any]:
-    """PUT /products/{sku} {"price_cents": 1200}"""
+    """Answers PUT /products/{sku} {"price_cents": 1200}."""
     sku, price = call.request.path_params["sku"], call.field("price_cents", int)
     if price < 0:
         raise Problem(422, "price_cents must not be negative")

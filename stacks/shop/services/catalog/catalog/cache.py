@@ -10,7 +10,6 @@ from typing import Any
 
 import redis
 from opentelemetry.trace import SpanKind
-
 from shop_common import telemetry
 
 TTL_S = 30  # bounds how long an entry is stale whose invalidation was lost with the cache

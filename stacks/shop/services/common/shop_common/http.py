@@ -24,7 +24,7 @@ duration = telemetry.meter.create_histogram("http.server.request.duration", "s")
 log = logging.getLogger("shop")
 
 
-class Problem(Exception):
+class Problem(Exception):  # noqa: N818 (it is an answer)
     """An answer that is not a success.  503 says that the caller may try again."""
 
     def __init__(self, status: int, detail: str) -> None:

@@ -5,6 +5,7 @@ The service's database needs the table `outbox` (id, topic, key, value, headers)
 
 import json
 import threading
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -47,8 +48,8 @@ def _lock(connection: Connection) -> bool:
 def _relay_some(connection: Connection, producer: kafka.Producer, stop: threading.Event) -> int:
     rows = connection.execute("select id, topic, key, value, headers from outbox order by id limit %s", [BATCH]).fetchall()
     sent: list[int] = []
-    for id, topic, key, value, headers in rows:
-        kafka.send(producer, topic, key, value, headers, lambda id=id: sent.append(id))
+    for number, topic, key, value, headers in rows:
+        kafka.send(producer, topic, key, value, headers, partial(sent.append, number))
     if rows:
         kafka.finish(producer, stop)
         connection.execute("delete from outbox where id = any(%s)", [sent])

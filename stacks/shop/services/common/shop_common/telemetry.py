@@ -3,7 +3,8 @@
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from opentelemetry import context, metrics, propagate, trace
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -46,7 +47,7 @@ def extract(headers: Mapping[str, str]) -> context.Context:
     return propagate.extract(headers, context.Context())
 
 
-def span(name: str, kind: SpanKind, attributes: Mapping, parent: context.Context | None = None):
+def span(name: str, kind: SpanKind, attributes: Mapping[str, Any], parent: context.Context | None = None) -> AbstractContextManager[Span]:
     """A span around a block, current inside it; an exception that leaves the block marks it as failed."""
     return tracer.start_as_current_span(name, parent, kind, dict(attributes))
 

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from opentelemetry.trace import SpanKind
-
 from shop_common import telemetry
 from shop_common.fraud_pb2 import CheckReply, CheckRequest
 

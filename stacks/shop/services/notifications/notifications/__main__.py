@@ -4,12 +4,10 @@ What fails for now goes through the topic `notifications.retry`, what can't ever
 the others.
 """
 
-import json
 import threading
 import time
 
 import psycopg
-
 from shop_common import db, kafka, telemetry
 from shop_common.http import serve
 

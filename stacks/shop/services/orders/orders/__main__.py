@@ -15,7 +15,7 @@ settlements = kafka.Subscriber("orders", "payments.settled")
 
 
 def place(call: Call) -> tuple[int, dict[str, Any]]:
-    """POST /orders {"customer", "sku", "quantity"}; with the same Idempotency-Key the same order is answered again."""
+    """Answers POST /orders {"customer", "sku", "quantity"}; with the same Idempotency-Key the same order is answered again."""
     key = call.request.headers.get("idempotency-key")
     if not key:
         raise Problem(400, "the header Idempotency-Key is missing")
@@ -53,7 +53,7 @@ def price_of(sku: str) -> int:
 
 
 def show(call: Call) -> dict[str, Any]:
-    """GET /orders/{id}"""
+    """Answers GET /orders/{id}."""
     with db.transaction(pool, "SELECT orders") as connection:
         order = find(connection, "id::text", call.request.path_params["id"])
     if order is None:
@@ -63,10 +63,8 @@ def show(call: Call) -> dict[str, Any]:
 
 def find(connection: Any, column: str, value: str) -> dict[str, Any] | None:
     """An order by one of its unique columns."""
-    return connection.execute(
-        "select id::text as order_id, customer, sku, quantity, amount_cents, status"
-        f" from orders where {column} = %s", [value]
-    ).fetchone()
+    columns = "id::text as order_id, customer, sku, quantity, amount_cents, status"
+    return connection.execute(f"select {columns} from orders where {column} = %s", [value]).fetchone()  # noqa: S608 (our own names)
 
 
 def settle(message: kafka.Message) -> None:

@@ -3,9 +3,10 @@
 import os
 import threading
 
-from payments import fraud
 from shop_common import db, kafka, outbox
 from shop_common.http import serve
+
+from payments import fraud
 
 pool = db.pool()
 placed = kafka.Subscriber("payments", "orders.placed", workers=8)

@@ -4,7 +4,6 @@ from typing import Any
 
 import grpc
 from opentelemetry.trace import SpanKind
-
 from shop_common import retry, telemetry
 from shop_common.fraud_pb2 import CheckReply, CheckRequest
 

@@ -31,7 +31,7 @@ UPSERT = {
 
 
 def of_customer(call: Call) -> dict[str, Any]:
-    """GET /customers/{customer}/orders: the newest hundred."""
+    """Answers GET /customers/{customer}/orders: the newest hundred."""
     return {"orders": read(
         "select order_id::text, sku, quantity, amount_cents, status from order_view where customer = %s order by seen desc limit 100",
         [call.request.path_params["customer"]],
@@ -39,7 +39,7 @@ def of_customer(call: Call) -> dict[str, Any]:
 
 
 def everything(_: Call) -> list[dict[str, Any]]:
-    """GET /orders"""
+    """Answers GET /orders."""
     return read("select order_id::text, customer, amount_cents, status from order_view order by seen limit 100000", [])
 
 
