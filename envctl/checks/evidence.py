@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -77,10 +77,14 @@ class Moment:
 
 
 class Lives:
-    """Follows ids through every stream of a record; made for the few ids a finding shows."""
+    """Follows ids through every stream of a record; made for the few ids a finding shows.
 
-    def __init__(self, record: Record, ids: Iterable[str]) -> None:
+    `groups` are the consumer groups whose reading and committing is told; all of them when it is empty.
+    """
+
+    def __init__(self, record: Record, ids: Iterable[str], groups: Collection[str] = ()) -> None:
         self._record = record
+        self._groups = groups
         self._spans = spans_of(record)
         self._moments: dict[str, list[Moment]] = {id: [] for id in ids}
         for name in record.scenario.streams:
@@ -108,9 +112,10 @@ class Lives:
         for sample in self._record.samples(LAG):
             attrs = sample.attrs
             same = attrs.get("topic") == place.get("topic") and attrs.get("partition") == place.get("partition")
-            if same and (attrs.get("committed") or 0) > place["offset"]:
-                seen.setdefault(str(attrs.get("group")), sample)
-        return [Moment(s.at_ns, f"offset committed by group {group} at {seconds(s.at_ns)} or before")
+            group = str(attrs.get("group"))
+            if same and (attrs.get("committed") or 0) > place["offset"] and (not self._groups or group in self._groups):
+                seen.setdefault(group, sample)
+        return [Moment(s.at_ns, f"offset committed by {group} at {seconds(s.at_ns)} or before")
                 for group, s in seen.items() if s.at_ns > 0]
 
     def _read(self, place: Mapping[str, Any]) -> list[Moment]:
@@ -119,6 +124,8 @@ class Lives:
             return []
         found = []
         for span in self._spans.processing(str(place.get("topic")), str(place.get("partition")), int(place["offset"])):
+            if self._groups and span.attrs.get("messaging.consumer.group.name") not in self._groups:
+                continue
             at = span.start_ns - self._record.manifest.epoch_ns
             failed = f" with an error ({span.message})" if span.error else ""
             found.append(Moment(at, f"read by {span.node} at {seconds(at)}{failed}", span.trace_id))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
-from envctl.checks.evidence import DURATION, SHOWN, STREAM, Lives, finding, seconds, unreadable, within_ns, within_s
+from envctl.checks.evidence import DURATION, LAG, SHOWN, STREAM, Lives, finding, seconds, unreadable, within_ns, within_s
 from envctl.model.scenario import Stream
+from envctl.model.topology import Service
 from envctl.model.verdict import Evidence, Finding
 from envctl.record import Observed, Record
+
+EXAMINED = 10_000  # lost messages whose offsets are looked up
 
 
 class NoLoss:
@@ -60,7 +64,9 @@ class NoLoss:
                  "undecided": len(missing) - len(lost), "unknown_outcomes": _unknown(record, source)}
         if lost or late:
             title = _title(len(sent), len(lost), len(late), params)
-            evidence = _evidence(record, lost, late, arrived, target)
+            groups = _groups(record, source, target)
+            first, *more = _evidence(record, lost, late, arrived, target=target, groups=groups)
+            evidence = [replace(first, summary="\n".join((first.summary, *_skipped(record, lost, groups)))), *more]
             return finding(id, cls.name, "fail", title, evidence=evidence, total=len(lost) + len(late), stats=stats)
         if nameless:
             return finding(id, cls.name, "inconclusive", f"{nameless:,} of {len(sent):,} {source} have no id to look for", stats=stats)
@@ -93,11 +99,46 @@ def _title(count: int, lost: int, late: int, params: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
+def _groups(record: Record, source: str, target: str) -> set[str]:
+    """The consumer groups that make messages of `target` out of those of `source`; empty where the topology can't tell."""
+    streams = record.scenario.streams
+    if not (record.directory / "inputs" / "topology.yaml").is_file():
+        return set()
+    services = [component for component in record.topology.components.values() if isinstance(component, Service)]
+    return {each.group for service in services if streams[target].topic in service.publishes
+            for each in service.consumes if each.topic == streams[source].topic}
+
+
+def _skipped(record: Record, lost: Sequence[Observed], groups: Collection[str]) -> list[str]:
+    """Offsets of lost messages that a group has committed all the same, by partition."""
+    committed = {(s.attrs["topic"], s.attrs["partition"], s.attrs["group"]): s.attrs.get("committed") or 0
+                 for s in record.samples(LAG) if s.attrs.get("group") in groups}
+    offsets: dict[tuple[str, int, str], list[int]] = {}
+    for place in (record.source(o) for o in lost[:EXAMINED]):
+        for (topic, partition, group), behind in committed.items():
+            if (place.get("topic"), place.get("partition")) == (topic, partition) and place["offset"] < behind:
+                offsets.setdefault((topic, partition, group), []).append(place["offset"])
+    return [f"offsets of {topic}/{partition} were committed by {group} before their effects: {ranges(found)}"
+            for (topic, partition, group), found in offsets.items()]
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """`311–313, 320` for sorted or unsorted numbers."""
+    parts: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in parts)
+
+
 def _evidence(
-    record: Record, lost: Sequence[Observed], late: Sequence[Observed], arrived: Mapping[str | None, int], target: str
+    record: Record, lost: Sequence[Observed], late: Sequence[Observed], arrived: Mapping[str | None, int], *, target: str,
+    groups: Collection[str],
 ) -> list[Evidence]:
     shown = [*lost, *late][:SHOWN]
-    lives = Lives(record, [o.id for o in shown if o.id is not None])
+    lives = Lives(record, [o.id for o in shown if o.id is not None], groups)
     told = [lives.tell(o.id or "", f"never in {target}", since_ns=o.start_ns) for o in lost[:SHOWN]]
     for o in late[: SHOWN - len(told)]:
         after = (arrived[o.id] - o.at_ns) / 1e9

@@ -3,11 +3,24 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from envctl.checks.no_loss import NoLoss
+from envctl.checks.no_loss import NoLoss, ranges
 from envctl.model.event import Step
 
 PUBLISHED = {"from": "accepted", "to": "published"}
 WITHIN = {"from": "published", "to": "settled", "within": "20s"}
+
+TOPOLOGY = """\
+envctl: topology/v1
+name: shop
+components:
+  bus: {kind: kafka, version: "4.1", topics: {orders.placed: {partitions: 6}, payments.settled: {partitions: 6}}}
+  payments:
+    kind: service
+    source: services/payments
+    command: [payments]
+    consumes: {orders.placed: {group: payments}}
+    publishes: [payments.settled]
+"""
 
 
 def test_everything_that_was_accepted_is_there(history):
@@ -30,10 +43,30 @@ def test_a_lost_order_is_named_with_its_life_the_fault_and_its_trace(history):
     assert (found.outcome, found.title, found.total) == ("fail", "1 of 3 published never reached settled", 1)
     (evidence,) = found.evidence
     assert evidence.summary == (
-        "o1 accepted 1.10 s, published 1.20 s to orders.placed/2@1, offset committed by group payments at 1.26 s or before, "
+        "o1 accepted 1.10 s, published 1.20 s to orders.placed/2@1, offset committed by payments at 1.26 s or before, "
         "never in settled; under kill (1.30 s)  trace 00000000000000000000000000000002"
     )
     assert (evidence.ids, evidence.faults, evidence.traces) == (("o1",), ("kill",), ("00000000000000000000000000000002",))
+
+
+def test_offsets_that_were_committed_before_their_effects_are_named(history):
+    inputs = history.directory / "inputs"
+    inputs.mkdir()
+    (inputs / "topology.yaml").write_text(TOPOLOGY)
+    for n in range(5):
+        history.message("published", f"o{n}", at=n, partition=2)
+        if n not in {1, 2, 4}:
+            history.message("settled", f"o{n}", at=n + 1)
+    history.lag(6, 0, partition=2, end=5)
+    found = NoLoss.judge("no-loss", WITHIN, history.record())
+    assert found.total == 3
+    assert found.evidence[0].summary.endswith("\noffsets of orders.placed/2 were committed by payments before their effects: 1–2, 4")
+
+
+@given(st.sets(st.integers(0, 20)))
+def test_ranges_name_every_number_once(numbers):
+    parts = [part.split("–") for part in ranges(list(numbers)).split(", ") if part]
+    assert [n for first, *last in parts for n in range(int(first), int((last or [first])[0]) + 1)] == sorted(numbers)
 
 
 def test_a_fault_long_before_or_after_is_not_blamed(history):
