@@ -55,7 +55,7 @@ def _counter(most: int, say: Say) -> Say:
 def _go(spare: Path, say: Say) -> tuple[Path, dict[str, str]]:
     """A Go and its settings: the machine's, with its user's caches, when it is new enough, otherwise a wheel's."""
     spare.mkdir()
-    settings = {"GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local"}
+    settings = {"GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local", "GOTMPDIR": str(spare)}
     found = which("go")
     if found and _new_enough(run([found, "env", "GOVERSION"], env=settings)):
         return found, settings

@@ -32,9 +32,10 @@ def ensure(names: Iterable[str], *, progress: Progress = quiet) -> None:
         try:
             tool = _ensure(name, version, partial(progress, name))
             progress(name, f"{tool.version} ready ({tool.source}: {tool.home})")
-        except EnvctlError as error:
+        except (EnvctlError, OSError) as error:  # OSError: a full disk, a directory of somebody else's
             progress(name, "failed")
-            failed.append(f"{wish}: {error.message}" + (f"\n    {error.hint}" if error.hint else ""))
+            hint = error.hint if isinstance(error, EnvctlError) else ""
+            failed.append(f"{wish}: {error}" + (f"\n    {hint}" if hint else ""))
     if failed:
         raise ResourceError("\n".join(failed), hint="`envctl doctor` explains what this machine has")
 

@@ -110,11 +110,13 @@ def scratch(name: str) -> Iterator[Path]:
 
 
 def publish(name: str, new: Path, made: Made) -> None:
-    """Makes a scratch directory a finished tool, in one step."""
+    """Makes a scratch directory a finished tool, in one step.  A finished one of that version stays: it may be in use."""
+    target = tools_dir() / name / made.version
+    if any(tool.home == target for tool in cached(name)):
+        return
     manifest = {"name": name, "version": made.version, "programs": dict(made.programs), "env": dict(made.env)}
     write_whole(new / "tool.json", manifest)
-    target = tools_dir() / name / made.version
-    if target.exists():  # an unfinished or damaged one: a finished one would have been found
+    if target.exists():  # a damaged one
         target.rename(new / "replaced")
     new.rename(target)
     shutil.rmtree(target / "replaced", ignore_errors=True)

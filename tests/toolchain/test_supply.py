@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -79,6 +81,28 @@ def test_a_damaged_tool_is_made_again(bare: Path, made: list[str]) -> None:
     ensure(["kafka"])
     assert made == ["", ""]
     assert names_in(find("kafka").home) == ["tool.json"]
+
+
+def test_a_finished_tool_is_never_replaced_under_those_who_use_it(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def supplier(_version: str, new: Path, _say: Callable[[str], None]) -> Made:
+        (new / "file").touch()
+        return Made("4.1.1", {})
+
+    monkeypatch.setitem(supply._SUPPLIERS, "kafka", supplier)
+    ensure(["kafka"])
+    before = (find("kafka").home / "file").stat().st_ino
+    with pytest.raises(ResourceError, match=r"kafka 4\.1\.9 is not here; there is: 4\.1\.1"):
+        ensure(["kafka@4.1.9"])
+    assert (find("kafka").home / "file").stat().st_ino == before
+
+
+def test_a_full_disk_is_an_error_with_its_reason(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def supplier(_version: str, _new: Path, _say: Callable[[str], None]) -> Made:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "libs")
+
+    monkeypatch.setitem(supply._SUPPLIERS, "kafka", supplier)
+    with pytest.raises(ResourceError, match="kafka: .*No space left on device: 'libs'"):
+        ensure(["kafka"])
 
 
 def test_a_supplier_that_fails_leaves_nothing_behind(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
