@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from envctl.errors import ResourceError, UsageError
 NAME = "hello"  # the system that is written
 PATTERNS = (f"stacks/{NAME}/**/*", f"scenarios/{NAME}*.yaml", f"scenarios/traffic/{NAME}*.jsonl", f"seeds/{NAME}*/**/*")
 _IGNORED = {"__pycache__", ".pytest_cache", ".envctl"}
+_SCHEMAS = Path(".envctl/schemas")
+_FORMAT = re.compile(rb"^envctl: (\w+)/(v\d+)", re.MULTILINE)
 CONFIGURATION = """\
-# yaml-language-server: $schema=.envctl/schemas/project.v1.json
 # A project's defaults.  `envctl schema project` describes every field.
 envctl: project/v1
 
@@ -47,8 +49,8 @@ def init(directory: Path) -> None:
     from envctl.spec.structure import FORMATS, schema
 
     texts = starter()
-    texts[Path("envctl.yaml")] = CONFIGURATION.encode()
-    schemas = {Path(f".envctl/schemas/{name}.v1.json"): json.dumps(schema(name), indent=2).encode() for name in FORMATS}
+    texts[Path("envctl.yaml")] = _with_schema(Path("envctl.yaml"), CONFIGURATION.encode())
+    schemas = {_SCHEMAS / f"{name}.v1.json": json.dumps(schema(name), indent=2).encode() for name in FORMATS}
     there = sorted(str(file) for file in texts if (directory / file).exists())
     if there:
         raise UsageError(f"nothing was written, because {', '.join(there)} would be overwritten", hint="move it away, or choose another directory")
@@ -66,7 +68,7 @@ def starter() -> dict[Path, bytes]:
     checkout = Path(str(resources.files("envctl"))).parent
     root = packaged if packaged.is_dir() else checkout
     found = {
-        file.relative_to(root): file.read_bytes().replace(b"/envctl/spec/schemas/", b"/.envctl/schemas/")
+        file.relative_to(root): _with_schema(file.relative_to(root), file.read_bytes())
         for pattern in PATTERNS
         for file in sorted(root.glob(pattern))
         if file.is_file() and not _IGNORED & set(file.parts)
@@ -74,3 +76,13 @@ def starter() -> dict[Path, bytes]:
     if not found:
         raise ResourceError("this installation of envctl lacks the system that init writes", hint="install it again")
     return found
+
+
+def _with_schema(file: Path, content: bytes) -> bytes:
+    """A file of one of our formats with the line by which editors find its schema."""
+    found = _FORMAT.search(content) if file.suffix == ".yaml" else None
+    if found is None:
+        return content
+    schema = Path(*[".."] * (len(file.parts) - 1)) / _SCHEMAS / f"{found[1].decode()}.{found[2].decode()}.json"
+    lines = [line for line in content.splitlines(keepends=True) if not line.startswith(b"# yaml-language-server:")]
+    return b"".join([f"# yaml-language-server: $schema={schema}\n".encode(), *lines])

@@ -110,6 +110,7 @@ class Scenario:
     name: str
     file: Path
     traffic: Traffic
+    stack: str = ""  # name of the topology it is for; empty: the project's
     owner: str = ""
     description: str = ""
     suites: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from typing import Any
 
 from envctl.errors import Problem, SpecError, UsageError
 from envctl.model.project import Gate, Project, Suite
-from envctl.spec.document import did_you_mean
+from envctl.spec.document import did_you_mean, read
 from envctl.spec.structure import open_document
 from envctl.spec.units import duration_s
 
@@ -85,8 +85,17 @@ def scenario_file(project: Project, name: str) -> Path:
 
 
 def scenario_files(project: Project) -> tuple[Path, ...]:
-    """All scenario files of the project, by name."""
-    return tuple(sorted(project.scenarios.glob("*.yaml")))
+    """The scenario files of the project's stack, by name; those that name another stack are left out."""
+    return tuple(file for file in sorted(project.scenarios.glob("*.yaml")) if _stack_of(file) in ("", project.stack.name))
+
+
+def _stack_of(file: Path) -> str:
+    """The `stack` that a scenario names; what is wrong with the file is reported when it is loaded."""
+    try:
+        data = read(file).data
+    except SpecError:
+        return ""
+    return str(data.get("stack", "")) if isinstance(data, dict) else ""
 
 
 def seed_file(project: Project, name: str) -> Path:

@@ -28,6 +28,10 @@ def load_scenario(file: Path, topology: Topology | None = None, *, seeds: Path |
     Raises SpecError with every problem at once, the traffic file's too.
     """
     document = open_document(file, "scenario", units=_UNITS)
+    if topology is not None and document.data.get("stack", topology.name) != topology.name:
+        message = f"this scenario is for {document.data['stack']!r}, the topology here is {topology.name!r}"
+        document.problem(("stack",), message, "say which stack is meant in envctl.yaml")
+        document.raise_problems()
     scenario = _scenario(document, topology)
     found = check_scenario(document, scenario, topology, None if recorded(file) else seeds or file.resolve().parent.parent / "seeds")
     document.raise_problems()
@@ -41,6 +45,7 @@ def _scenario(document: Document, topology: Topology | None) -> Scenario:
         name=data["name"],
         file=document.file,
         traffic=_traffic(document, data["traffic"], _receiver(data, topology)),
+        stack=data.get("stack", ""),
         owner=data.get("owner", ""),
         description=data.get("description", ""),
         suites=tuple(data.get("suites", ())),
