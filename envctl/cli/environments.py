@@ -61,11 +61,15 @@ def as_text(environment: Environment, notes: Sequence[str] = ()) -> str:
     """An environment as a table for people."""
     expiry = span(environment.expires_at - time.time())
     head = f"{environment.id}  {environment.stack}  {environment.substrate}  expires in {expiry} unless it is used"
-    rows = [("NODE", "KIND", "ZONE", "STATE", "UP", "STARTS", "ADDRESS"), *(_row(node) for node in environment.nodes)]
+    rows = [("NODE", "KIND", "ZONE", "STATE", "UP", "STARTS", "ADDRESS"), *map(_row, sorted(environment.nodes, key=_order))]
     lines = [head, "", *table(rows, colours=dict.fromkeys(range(1, len(rows)), STATES))]
     if environment.endpoints:
         lines += ["", *table(sorted(environment.endpoints.items()))]
     return "\n".join([*lines, *([""] if notes else []), *(f"note: {note}" for note in notes)])
+
+
+def _order(node: Node) -> tuple[str, int, str]:
+    return (node.component, len(node.name), node.name)
 
 
 def _row(node: Node) -> tuple[str, ...]:

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "stack"))
+
+from stack_bench import Bench, make_bench
+
+from envctl.errors import NoEnvironmentError, UsageError
+from envctl.lease import collect, garbage, locate, survey
+from envctl.stack import lock
+from envctl.stack.state import State
+
+KNOWN = ("embedded",)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    yield from make_bench(tmp_path, monkeypatch)
+
+
+def make(bench: Bench, env_id: str, ttl_s: float = 600.0) -> None:
+    world = bench.ground.realiser(bench.ground.directory(env_id))
+    world.create_environment(env_id, ttl_s=ttl_s, labels={"stack": "shop", "plan_digest": ""})
+
+
+def why(bench: Bench) -> dict[str, str]:
+    return {each.env_id: each.why for each in garbage(bench.root, substrates=bench.ground, known=KNOWN)}
+
+
+def gc(bench: Bench, **options: object) -> list[str]:
+    _, removed = collect(bench.root, substrates=bench.ground, known=KNOWN, **options)
+    return [each.env_id for each in removed if "kept" not in "".join(each.notes)]
+
+
+def test_an_environment_is_located_by_its_id(bench: Bench) -> None:
+    make(bench, "one")
+    assert locate("one", substrates=bench.ground, known=KNOWN)[1].id == "one"
+    with pytest.raises(NoEnvironmentError, match="two"):
+        locate("two", substrates=bench.ground, known=KNOWN)
+
+
+def test_a_survey_tells_alive_expired_and_dead_apart(bench: Bench) -> None:
+    make(bench, "alive")
+    make(bench, "expired", ttl_s=-1)
+    make(bench, "dead")
+    bench.ground.realiser(bench.ground.directory("dead")).die()
+    assert {each.id: each.health for each in survey(substrates=bench.ground, known=KNOWN)} == {
+        "alive": "alive", "expired": "expired", "dead": "dead",
+    }
+
+
+def test_gc_removes_what_is_over_and_nothing_else(bench: Bench) -> None:
+    make(bench, "alive")
+    make(bench, "expired", ttl_s=-1)
+    make(bench, "dead")
+    bench.ground.realiser(bench.ground.directory("dead")).die()
+    State(bench.root / ".envctl" / "state", "shop", "forgotten").ensure()
+    State(bench.root / ".envctl" / "state", "shop", "alive").ensure()
+    assert why(bench) == {
+        "dead": "it died", "expired": "its lease has run out", "forgotten": "only its Pulumi state is left",
+    }
+    assert sorted(gc(bench)) == ["dead", "expired", "forgotten"]
+    assert [each.id for each in bench.ground.environments()] == ["alive"]
+    assert State(bench.root / ".envctl" / "state", "shop", "alive").exists()
+    assert why(bench) == {}
+
+
+def test_a_dry_run_removes_nothing(bench: Bench) -> None:
+    make(bench, "expired", ttl_s=-1)
+    found, removed = collect(bench.root, dry_run=True, substrates=bench.ground, known=KNOWN)
+    assert ([each.env_id for each in found], removed) == (["expired"], ())
+    assert [each.id for each in bench.ground.environments()] == ["expired"]
+
+
+def test_more_garbage_than_the_cap_removes_nothing(bench: Bench) -> None:
+    for name in ("one", "two", "three"):
+        make(bench, name, ttl_s=-1)
+    with pytest.raises(UsageError, match="3 environments would be removed, more than 2"):
+        gc(bench, cap=2)
+    assert len(bench.ground.environments()) == 3
+
+
+def test_a_listing_that_fails_removes_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(bench, "expired", ttl_s=-1)
+    State(bench.root / ".envctl" / "state", "shop", "forgotten").ensure()
+    there = bench.ground.environments()
+
+    def fails(_: object) -> None:
+        raise OSError("no /proc")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(bench.ground), "environments", fails)
+        with pytest.raises(OSError, match="no /proc"):
+            gc(bench)
+    assert bench.ground.environments() == there
+    assert State(bench.root / ".envctl" / "state", "shop", "forgotten").exists()
+
+
+def test_an_environment_that_a_command_works_on_is_no_garbage(bench: Bench) -> None:
+    make(bench, "expired", ttl_s=-1)
+    with lock.hold(bench.ground.cache, "expired", "up"):
+        assert why(bench) == {}
+    assert why(bench) == {"expired": "its lease has run out"}
+
+
+def test_an_environment_that_came_back_to_life_after_the_listing_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(bench, "expired", ttl_s=-1)
+    listed = garbage(bench.root, substrates=bench.ground, known=KNOWN)
+    make(bench, "expired", ttl_s=600)
+    monkeypatch.setattr("envctl.lease.garbage", lambda *_, **__: listed)
+    assert gc(bench) == []
+    assert [each.id for each in bench.ground.environments()] == ["expired"]
+
+
+def test_a_state_with_resources_of_other_providers_is_never_garbage(bench: Bench) -> None:
+    state = State(bench.root / ".envctl" / "state", "shop", "cloudy")
+    state.ensure()
+    raw = json.loads(state.checkpoint.read_text())
+    raw["checkpoint"]["latest"] = {"resources": [{"urn": "urn:bucket", "type": "aws:s3/bucket:Bucket"}]}
+    state.checkpoint.write_text(json.dumps(raw))
+    assert why(bench) == {}
