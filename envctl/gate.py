@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, date, datetime
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,50 +13,25 @@ from envctl import plugins
 from envctl.checks.slo import objectives
 from envctl.errors import UsageError
 from envctl.model.event import FaultEdge
-from envctl.model.project import Gate
+from envctl.model.project import Gate, Waiver
 from envctl.model.scenario import CheckSpec, FaultSpec, Scenario
 from envctl.model.verdict import Evidence, Finding, Outcome, Verdict, worst
 from envctl.record import FaultWindow, Record, publish
 
 FORMAT = "verdict/v1"
 VERDICT = "verdict.json"
+EVERYTHING = Gate()
 SHOWN = 3  # pieces of evidence a terminal shows of one finding
 ORDER: dict[Outcome, int] = {"fail": 0, "inconclusive": 1, "pass": 2}
 
 
-@dataclass(frozen=True, slots=True)
-class Waiver:
-    """A finding that somebody answers for until a day; it is shown and doesn't count."""
-
-    finding: str
-    owner: str
-    reason: str
-    expires: date
-
-    @classmethod
-    def parse(cls, raw: Mapping[str, Any], today: date) -> Waiver:
-        """From {finding, owner, reason, expires}.  Raises UsageError when a field is missing or the day is over."""
-        missing = [name for name in ("finding", "owner", "reason", "expires") if not raw.get(name)]
-        if missing:
-            raise UsageError(f"the waiver of {raw.get('finding', '?')} lacks {', '.join(missing)}")
-        try:
-            expires = date.fromisoformat(str(raw["expires"]))
-        except ValueError as error:
-            raise UsageError(f"the waiver of {raw['finding']} expires on {raw['expires']!r}", hint="a day such as 2026-12-31") from error
-        if expires < today:
-            raise UsageError(f"the waiver of {raw['finding']} by {raw['owner']} expired on {expires}",
-                             hint="mend what it waives, or have its owner renew it")
-        return cls(str(raw["finding"]), str(raw["owner"]), str(raw["reason"]), expires)
-
-
-def judge(record: Record, *, scenario: Scenario | None = None, gate: Gate = Gate(), waivers: Sequence[Waiver] = ()) -> Verdict:  # noqa: B008 — frozen
+def judge(record: Record, *, scenario: Scenario | None = None, gate: Gate = EVERYTHING) -> Verdict:
     """The verdict on a run.
 
     `scenario` replaces the one that ran, so that an old run is judged by other checks.  Raises UsageError and SpecError where
-    there is no record to judge, or a waiver has expired; whatever goes wrong inside a check is a finding.
+    there is no record to judge; whatever goes wrong inside a check is a finding.
     """
     record = record if scenario is None else Record.load(record.directory, scenario)
-    _refuse_expired(waivers)
     checks = [_check(spec, record) for spec in record.scenario.checks]
     slo = objectives(record) if gate.slo == "all" else ()
     findings = [*checks, *slo, *_faults(record), *_steady(record), *_run(record)]
@@ -66,7 +40,7 @@ def judge(record: Record, *, scenario: Scenario | None = None, gate: Gate = Gate
     stubbed = record.manifest.stubbed
     if stubbed and gate.stubs_unverified == "fail":
         findings.append(_run_finding("run:stubs", "fail", f"{', '.join(stubbed)} were answered by stubs, which nobody verified"))
-    findings = [_waive(finding, waivers) for finding in findings]
+    findings = [_waive(finding, gate.waivers) for finding in findings]
     findings.sort(key=lambda finding: (bool(finding.waived), ORDER[finding.outcome]))
     outcome = worst(finding.outcome for finding in findings if not finding.waived)
     unverified = () if gate.stubs_unverified == "ignore" else stubbed
@@ -202,15 +176,6 @@ def _notes(record: Record) -> tuple[str, ...]:
     unsent = sum(bool(op.unsent) for op in record.operations)
     notes = [f"{unknown:,} operations have an unknown outcome; they may have happened or not"] if unknown else []
     return (*notes, *([f"{unsent:,} operations were never sent, because what they refer to was never answered"] if unsent else []))
-
-
-# --- waivers ---------------------------------------------------------------------------------------------------------
-
-
-def _refuse_expired(waivers: Iterable[Waiver]) -> None:
-    today = datetime.now(UTC).date()
-    for waiver in waivers:
-        Waiver.parse(asdict(waiver), today)
 
 
 def _waive(finding: Finding, waivers: Iterable[Waiver]) -> Finding:

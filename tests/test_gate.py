@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from envctl import gate, plugins
-from envctl.errors import UsageError
-from envctl.gate import Waiver
+from envctl.errors import SpecError, UsageError
 from envctl.model.event import FaultEdge, Log, Observation, Op, Step
-from envctl.model.project import Gate
+from envctl.model.project import Gate, Waiver
 from envctl.model.scenario import CheckSpec, Condition, FaultSpec, Scenario, Slo, Stream, Traffic
 from envctl.model.verdict import Evidence, Finding, Verdict
 from envctl.record import EVENTS, Record, RecordWriter, RunManifest
+from envctl.spec import load_project
 
 MANIFEST = RunManifest(id="r1", scenario="s", stack="shop", env_id="e", commit="c", branch="b", rng_seed=4217, started_at=0.0,
                        clock_ns=0, epoch_ns=0, scenario_file="scenarios/s.yaml")
@@ -190,21 +190,28 @@ def test_a_waived_finding_is_shown_and_does_not_count(tmp_path):
     parts = good()
     del parts["observe"][3]
     waiver = Waiver("no-loss", "team-checkout", "known, see the tracker", date(9999, 1, 1))
-    verdict = judged(tmp_path, parts, waivers=[waiver])
+    verdict = judged(tmp_path, parts, gate=Gate(waivers=(waiver,)))
     assert verdict.outcome == "pass"
     assert verdict.findings[-1].waived == "team-checkout until 9999-01-01: known, see the tracker"
     assert any("waived: no-loss: 1 of 20 accepted never reached published" in line for line in gate.explain(verdict))
 
 
-def test_an_expired_or_incomplete_waiver_is_an_error(tmp_path):
-    with pytest.raises(UsageError, match="expired"):
-        judged(tmp_path, good(), waivers=[Waiver("no-loss", "me", "why", date(2020, 1, 1))])
-    today = date(2026, 1, 1)
-    for raw, words in (({"finding": "x", "owner": "me"}, "lacks reason, expires"),
-                       ({"finding": "x", "owner": "me", "reason": "y", "expires": "soon"}, "soon")):
-        with pytest.raises(UsageError, match=words):
-            Waiver.parse(raw, today)
-    assert Waiver.parse({"finding": "x", "owner": "m", "reason": "y", "expires": date(2026, 1, 1)}, today).expires == today
+def test_a_project_names_its_waivers_and_an_expired_or_incomplete_one_is_an_error(tmp_path):
+    (tmp_path / "stacks" / "shop").mkdir(parents=True)
+    (tmp_path / "stacks" / "shop" / "topology.yaml").touch()
+
+    def load(waiver):
+        text = f"envctl: project/v1\nstack: stacks/shop\ngate:\n  waivers:\n    - {waiver}\n"
+        (tmp_path / "envctl.yaml").write_text(text)
+        return load_project(tmp_path).gate.waivers
+
+    assert load("{finding: no-loss, owner: me, reason: known, expires: 9999-01-31}") == (Waiver("no-loss", "me", "known", date(9999, 1, 31)),)
+    for waiver, words in (("{finding: no-loss, owner: me, reason: known, expires: 2020-01-31}", "expired"),
+                          ("{finding: no-loss, owner: me, expires: 9999-01-31}", "reason"),
+                          ("{finding: no-loss, owner: me, reason: known, expires: 9999-13-31}", "9999-13-31")):
+        with pytest.raises(SpecError, match=words) as refused:
+            load(waiver)
+        assert refused.value.problems[0].line == 5
 
 
 def test_a_verdict_comes_back_as_it_was_saved(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -19,11 +20,22 @@ class Suite:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiver:
+    """A finding that somebody answers for until a day; it is shown and doesn't count."""
+
+    finding: str  # its id, such as "no-loss" or "slo:p95"
+    owner: str
+    reason: str
+    expires: date  # the last day on which it holds
+
+
+@dataclass(frozen=True, slots=True)
 class Gate:
     """What the verdict is made of."""
 
     slo: Literal["all", "none"] = "all"
     stubs_unverified: Literal["warn", "fail", "ignore"] = "warn"
+    waivers: tuple[Waiver, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
