@@ -48,6 +48,8 @@ def built(
         with tempfile.TemporaryDirectory(prefix="envctl-build-") as work:
             directory = _lay_out(topology, program, build, copy, Path(work))
             _run(build, directory, half, log, say)
+        if not any(half.iterdir()):
+            raise ResourceError(f"the build of {program.name} left nothing", hint="a build leaves its result in the directory $OUT")
         _move_shebangs(half)
         shown(half)
 

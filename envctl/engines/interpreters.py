@@ -15,7 +15,7 @@ _PYTHON = re.compile(r"python(\d+(\.\d+)?)?")
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """A tool of the host: the directory of its programs, the prefix that has to be seen for it to work, and what it is."""
+    """A tool of the host: the directory of its programs, what has to be seen for it to work, and its content id."""
 
     bin: Path
     prefix: Path
@@ -44,8 +44,15 @@ def needed(command: Sequence[str]) -> Interpreter | None:
     real = Path(os.path.realpath(program))
     if in_usr(real):
         return None
-    prefix = real.parent.parent if real.parent.name == "bin" else real.parent
-    return Interpreter(bin=real.parent, prefix=prefix, id=f"{name}-{real.stat().st_size}")
+    return Interpreter(bin=real.parent, prefix=_prefix(real), id=f"{name}-{real.stat().st_size}")
+
+
+def _prefix(program: Path) -> Path:
+    """What a node has to see of the host for a program to work: its installation; never somebody's home or what is in it at large."""
+    prefix = program.parent.parent if program.parent.name == "bin" else program.parent
+    home = Path.home()
+    private = prefix == home / ".local" or program.parent == home / "bin" or home.is_relative_to(prefix)
+    return program if private else prefix
 
 
 def linked(directory: Path) -> tuple[Path, ...]:

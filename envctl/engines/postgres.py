@@ -131,7 +131,8 @@ def _flags(component: Postgres, index: int) -> list[str]:
     settings = dict(_SETTINGS)
     names = _names(component)
     if component.standbys:
-        settings["synchronous_standby_names"] = "ANY 1 (*)"
+        quoted = ", ".join(f'"{name}"' for name in names)
+        settings["synchronous_standby_names"] = f"ANY 1 ({quoted})"  # by name: a logical subscriber is no standby
         peers = [name for name in names if name != names[index]]
         settings["primary_conninfo"] = (
             f"host={','.join(peers)} port={PORT} user=postgres application_name={names[index]} connect_timeout=3"

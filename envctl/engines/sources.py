@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tarfile
@@ -9,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 from envctl.engines.content import copy_tree, digest, file_digest, made_once, shown, tree_digest
-from envctl.errors import Problem, SpecError
+from envctl.errors import Problem, ResourceError, SpecError
 from envctl.model.topology import AnyComponent, Job, Kafka, Postgres, Redis, Service, Topology
 
 Program = Service | Job
@@ -102,6 +103,7 @@ def tree_copy(path: Path, cache: Path) -> tuple[Path, str]:
         def make(half: Path, found: str = found, half_right: list[bool] = half_right) -> None:
             target = half if path.is_dir() else half / path.name
             copy_tree(path, target)
+            _links_stay(path, half)
             half_right.append(tree_digest(target) == found)
             shown(half)
 
@@ -109,6 +111,17 @@ def tree_copy(path: Path, cache: Path) -> tuple[Path, str]:
         if all(half_right):
             return kept, found
         shutil.rmtree(kept)
+
+
+def _links_stay(path: Path, copy: Path) -> None:
+    """Raises ResourceError for a link that leads out of a source: a node would not find what it leads to."""
+    for link in (file for file in copy.rglob("*") if file.is_symlink()):
+        target = Path(os.path.normpath(link.parent / link.readlink()))
+        if not target.is_relative_to(copy):
+            raise ResourceError(
+                f"{path / link.relative_to(copy)} is a link to {link.readlink()}, which is no part of the source {path}",
+                hint="a node sees its source only; let the build step copy what else is needed into $OUT",
+            )
 
 
 def _existing(topology: Topology, component: Program) -> Path:

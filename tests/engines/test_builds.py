@@ -67,6 +67,11 @@ def test_a_build_that_fails_shows_its_last_lines_and_is_not_kept(build: Callable
     assert not [path for path in (cache / "builds").iterdir() if path.is_dir()]
 
 
+def test_a_build_that_leaves_nothing_is_a_mistake(build: Callable[..., Path]) -> None:
+    with pytest.raises(ResourceError, match="the build of web left nothing"):
+        build("echo hi > out")
+
+
 def test_a_build_that_cannot_start_says_so(site: MakeSite, stack: Path) -> None:
     web = Service(name="web", source=Source("tree", "."), command=("x",), build=Build(("no-such-tool",)))
     one = site(web)

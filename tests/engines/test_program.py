@@ -77,7 +77,7 @@ def test_python_is_the_interpreter_that_runs_envctl(site: MakeSite) -> None:
         outside = not interpreters.in_usr(prefix)
         assert (str(prefix) in [mount.target for mount in node.mounts]) == outside
         assert node.env["PATH"].startswith(f"{prefix}/bin:") == outside
-        built = replace(web, build=Build(("true",)))
+        built = replace(web, build=Build(("sh", "-c", "touch $OUT/x")))
         path = ServiceEngine().realise(built, site(built)).nodes[0].env["PATH"]
         assert path.startswith(f"/build/bin:{prefix}/bin:") == outside, "also where a build has no interpreter of its own"
 
@@ -94,6 +94,21 @@ def test_a_tool_outside_of_usr_is_shown_with_its_prefix(site: MakeSite, tmp_path
     node = ServiceEngine().realise(web, site(web)).nodes[0]
     assert str(tool.parent.parent) in [mount.target for mount in node.mounts]
     assert node.env["PATH"].startswith(f"{tool.parent}:")
+
+
+@pytest.mark.parametrize("place", ["bin", ".local/bin"])
+def test_of_a_home_a_node_sees_one_program_and_nothing_else(
+    site: MakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    tool = tmp_path / place / "tool"
+    tool.parent.mkdir(parents=True)
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tool.parent}:/usr/bin:/bin")
+    web = replace(WEB, command=("tool",))
+    node = ServiceEngine().realise(web, site(web)).nodes[0]
+    assert [mount.target for mount in node.mounts] == ["/app", str(tool)]
 
 
 def test_a_job_is_ready_when_it_has_ended(site: MakeSite) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from envctl.engines.base import Site
 from envctl.engines.sources import source_copy, source_digests
-from envctl.errors import SpecError
+from envctl.errors import ResourceError, SpecError
 from envctl.model.topology import Build, Postgres, Redis, Service, Source
 
 MakeSite = Callable[..., Site]
@@ -38,6 +38,17 @@ def test_an_edit_during_a_run_changes_nothing_and_the_next_copy_is_another(site:
     assert (first / "app.py").read_text() == "1"
     assert (second / "app.py").read_text() == "2"
     assert first_id != second_id
+
+
+def test_a_link_that_leads_out_of_the_source_is_refused_and_one_within_is_kept(site: MakeSite, stack: Path) -> None:
+    (stack / "web" / "sub").mkdir(parents=True)
+    (stack / "web" / "sub" / "up").symlink_to("../app.py")
+    one = site(service())
+    copy, _ = source_copy(one.topology, service(), one.cache)
+    assert (copy / "sub" / "up").readlink() == Path("../app.py")
+    (stack / "web" / "shared").symlink_to("../shared")
+    with pytest.raises(ResourceError, match=r"web/shared is a link to ../shared, which is no part of the source"):
+        source_copy(one.topology, service(), one.cache)
 
 
 def test_a_single_file_is_a_source_too(site: MakeSite, stack: Path) -> None:
