@@ -14,7 +14,9 @@ import pytest
 
 from envctl.model.environment import NodeSpec
 from envctl.substrates.embedded import Embedded
-from envctl.substrates.embedded.client import CellReach, CellRealiser
+from envctl.substrates.embedded.reach import CellReach
+from envctl.substrates.embedded.realiser import CellRealiser
+from envctl.toolchain import Tool, find
 
 
 class Cells:
@@ -43,7 +45,12 @@ class Cells:
 
 
 @pytest.fixture
-def cells() -> Iterator[Cells]:
+def nft() -> Tool:
+    return find("nft")  # before `cells` sets a cache of its own; its absence is an error, not a reason to skip
+
+
+@pytest.fixture
+def cells(nft: Tool) -> Iterator[Cells]:
     cache = Path(tempfile.mkdtemp(prefix="envctl-test-"))
     before = os.environ.get("ENVCTL_CACHE")
     os.environ["ENVCTL_CACHE"] = str(cache)

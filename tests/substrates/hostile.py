@@ -3,6 +3,9 @@
 Arguments: one JSON object {"secrets": [paths], "victims": [pids], "port": a port of the host's loopback, "abstract": a socket name}.
 """
 
+# An attack is written with the rawest calls there are, and what it prints is its result.
+# ruff: noqa: BLE001, PTH102, PTH123, PTH207, PTH208, SIM115, T201
+
 from __future__ import annotations
 
 import ctypes
@@ -19,7 +22,7 @@ goal = json.loads(sys.argv[1])
 managed: list[str] = []
 
 
-def attempt(name: str, action) -> None:  # noqa: ANN001
+def attempt(name: str, action) -> None:
     try:
         result = action()
     except (OSError, subprocess.SubprocessError):
@@ -53,7 +56,7 @@ def connect(family: int, address: object) -> str:
         return "connected"
 
 
-def in_child(action) -> bool | str:  # noqa: ANN001
+def in_child(action) -> bool | str:
     """Whether `action` succeeds in a process of its own, which may change its namespaces."""
     pid = os.fork()
     if pid == 0:

@@ -59,4 +59,4 @@ def _node(name: str, *command: str) -> NodeSpec:
 
 
 if __name__ == "__main__":
-    print(json.dumps(drive(Path(sys.argv[1]))))
+    sys.stdout.write(json.dumps(drive(Path(sys.argv[1]))))

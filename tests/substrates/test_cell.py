@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -122,7 +120,7 @@ def test_a_node_that_can_not_be_started_says_why_and_can_be_started_later(cells,
     reach, realiser = cells.make()
     missing = tmp_path / "build"
     spec = cells.node("a-0", "cat", "/build/x", one_shot=True, mounts=(Mount(missing, "/build"),))
-    with pytest.raises(ResourceError, match="build.*does not exist"):
+    with pytest.raises(ResourceError, match=r"build.*does not exist"):
         realiser.start_node(spec, ready_timeout_s=10)
     missing.mkdir()
     (missing / "x").write_text("built")
@@ -135,7 +133,7 @@ def test_a_job_is_ready_when_it_exits_0_and_an_error_otherwise(cells) -> None:
     done = realiser.start_node(cells.node("job-0", "true", one_shot=True), ready_timeout_s=10)
     assert (done.state, done.exit_status, done.starts) == ("exited", 0, 1)
     assert realiser.start_node(cells.node("job-0", "true", one_shot=True), ready_timeout_s=10).starts == 1
-    with pytest.raises(ResourceError, match="exit status 4.*\n.*\n  it broke"):
+    with pytest.raises(ResourceError, match=r"exit status 4.*\n.*\n  it broke"):
         realiser.start_node(cells.node("job-1", "sh", "-c", "echo it broke; exit 4", one_shot=True), ready_timeout_s=10)
 
 
@@ -211,12 +209,42 @@ def test_a_supervised_helper_is_restarted_and_made_once(cells) -> None:
     reach.wait_ready("intake", 20)
 
 
-def nft() -> str:
-    from envctl.toolchain import find
+def test_a_rule_of_the_position_netns_loses_packets_at_the_receiver_and_ends_by_itself(cells, nft) -> None:
+    reach, realiser = cells.make()
+    for name in ("a-0", "b-0"):
+        realiser.start_node(cells.node(name, "sleep", "300"), ready_timeout_s=10)
+    rules = (
+        "table ip t { set peers { type ipv4_addr; flags timeout; elements = { 198.18.1.1 timeout 4s } }\n"
+        "chain in { type filter hook input priority 0; ip saddr @peers numgen random mod 100 < 30 counter drop; } }"
+    )
+    done = reach.run("b-0", [str(nft.programs["nft"]), "-f", "-"], where="netns", env=dict(nft.env), stdin=rules)
+    assert done.status == 0, done.stderr
+    assert 600 < received(reach) < 800
+    cells.until(lambda: received(reach) == 1000, "the element has timed out", within_s=20)
+    refused = reach.run("b-0", ["ip", "link", "set", "eth0", "down"])
+    assert refused.status != 0, "a node itself has no right to its interface"
 
-    with contextlib.suppress(Exception):
-        return str(find("nft"))
-    return shutil.which("nft") or "nft"
+
+def received(reach) -> int:
+    """How many of 1,000 datagrams from a-0 arrive at b-0."""
+    count = (
+        "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 9000)); s.settimeout(5); n = 0\n"
+        "s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4000000); print('up', flush=True)\n"
+        "try:\n while s.recv(9) != b'end': n += 1; s.settimeout(2)\nexcept TimeoutError: pass\nprint(n)"
+    )
+    sends = (
+        "import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "for i in range(1000):\n s.sendto(b'x', ('b-0', 9000))\n if i % 50 == 0: time.sleep(0.002)\n"
+    )
+    read, write = os.pipe()
+    counter = reach.popen("b-0", ["python3", "-c", count], stdin=subprocess.DEVNULL, stdout=write)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert pipe.readline() == "up\n"
+        assert reach.run("a-0", ["python3", "-c", sends]).status == 0
+        number = int(pipe.readline())
+    counter.wait(5)
+    return number
 
 
 def test_the_position_netns_changes_rules_of_one_node_and_they_outlive_its_process(cells) -> None:
@@ -251,7 +279,7 @@ def test_a_published_port_has_one_address_and_follows_the_node(cells, tmp_path: 
 
 def test_two_environments_of_the_same_names_live_side_by_side(cells) -> None:
     pairs = [cells.make(), cells.make()]
-    for number, (reach, realiser) in enumerate(pairs):
+    for number, (_, realiser) in enumerate(pairs):
         realiser.start_node(cells.node("a-0", "sh", "-c", f"echo {number} > /data/n; exec sleep 100"), ready_timeout_s=10)
     assert [reach.node("a-0").address for reach, _ in pairs] == ["198.18.1.1"] * 2
     assert [reach.run("a-0", ["cat", "/data/n"]).stdout for reach, _ in pairs] == ["0\n", "1\n"]

@@ -65,7 +65,7 @@ def test_use_prolongs_a_lease_and_looking_does_not(cells) -> None:
         reach.environment()
         return False
 
-    with pytest.raises(Exception, match="no living environment|ended in the middle"):
+    with pytest.raises(Exception, match=r"no living environment|ended in the middle"):
         cells.until(looked_at, "it ends", 15)
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from envctl.substrates.base import Found
-    from envctl.substrates.embedded.client import CellReach, CellRealiser
+    from envctl.substrates.embedded.reach import CellReach
+    from envctl.substrates.embedded.realiser import CellRealiser
 
 
 def _envs() -> Path:
@@ -29,7 +30,7 @@ class Embedded:
     @staticmethod
     def attach(directory: Path) -> CellReach:
         """Reach into a living environment.  Raises NoEnvironmentError."""
-        from envctl.substrates.embedded.client import CellReach
+        from envctl.substrates.embedded.reach import CellReach
 
         reach = CellReach(directory)
         reach.ask("status")
@@ -38,7 +39,7 @@ class Embedded:
     @staticmethod
     def realiser(directory: Path) -> CellRealiser:
         """What makes, adopts and ends the environment of that directory."""
-        from envctl.substrates.embedded.client import CellRealiser
+        from envctl.substrates.embedded.realiser import CellRealiser
 
         return CellRealiser(directory)
 

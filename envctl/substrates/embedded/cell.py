@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,24 +22,14 @@ from envctl.errors import EnvctlError, ResourceError
 from envctl.model.environment import NodeSpec
 from envctl.substrates.embedded import names, root, spawn
 from envctl.substrates.embedded.boot import FIRST_LEASE_S, cell_uid
-from envctl.substrates.embedded.relay import forward
+from envctl.substrates.embedded.network import Network
+from envctl.substrates.embedded.ports import Ports
 from envctl.substrates.embedded.supervisor import Unit
 from envctl.substrates.embedded.wire import Message, Peer, readable, spec_from
 
 BRIDGE = root.RESOLVER
 LOG_LIMIT_BYTES = 16 << 20
 _TICK_S = 1.0
-
-
-@dataclass(slots=True)
-class Endpoint:
-    """A published port: the host's address, and where it leads."""
-
-    published: str
-    node: str
-    address: str
-    port: int
-    server: asyncio.Server | None = None
 
 
 class Cell:
@@ -51,9 +41,7 @@ class Cell:
         self.ttl_s = FIRST_LEASE_S
         self.touched = now()
         self.units: dict[str, Unit] = {}
-        self.endpoints: dict[str, Endpoint] = {}
-        self._addresses: dict[str, str] = {}
-        self._networks: dict[str, int] = {}
+        self.ports = Ports()
         self._locks: dict[str, asyncio.Lock] = {}
         self._rotation = 0
         self._in_use = 0
@@ -63,6 +51,7 @@ class Cell:
     async def live(self, parent: socket.socket) -> None:
         """Serves until the lease has run out."""
         self.children = spawn.Children()
+        self.network = Network(self.children)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.end)
@@ -157,7 +146,7 @@ class Cell:
         """Everything there is to know."""
         return {
             "id": self.id, "labels": dict(self.labels), "expires_at": time.time() + self.touched + self.ttl_s - now(),
-            "endpoints": {name: endpoint.published for name, endpoint in self.endpoints.items()}, "notes": ["resource limits are not enforced: no cgroup v2 is delegated to envctl"],
+            "endpoints": self.ports.published(), "notes": ["resource limits are not enforced: no cgroup v2 is delegated to envctl"],
             "nodes": [asdict(unit.view()) for unit in self.units.values()],
         }
 
@@ -183,7 +172,7 @@ class Cell:
                 return {"started": False}
             if old:
                 await self._remove(old, network=False)
-            address = await self._network(wanted.name)
+            address = await self.network.join(wanted.name)
             place = prepared.parent / "data"
             prepared.rename(place)
             os.chown(place, self._cell_uid, self._cell_uid)
@@ -232,16 +221,10 @@ class Cell:
         self._unit(name).release()
         return {}
 
-    async def do_publish(self, name: str, node: str, port: int, address: str, fds: list[int] | None = None) -> Message:
+    async def do_publish(self, name: str, node: str, port: int, address: str, fds: list[int]) -> Message:
         """Accepts on a listener of the host's and forwards to the node.  A name that is there keeps its address."""
-        unit = self._unit(node)
-        if name not in self.endpoints and fds:
-            self.endpoints[name] = endpoint = Endpoint(address, node, unit.address, port)
-            listener = socket.socket(fileno=os.dup(fds[0]))
-            endpoint.server = await asyncio.start_server(lambda r, w: forward(r, w, endpoint.address, endpoint.port), sock=listener)
-        endpoint = self.endpoints[name]
-        endpoint.node, endpoint.address, endpoint.port = node, unit.address, port
-        return {"address": endpoint.published}
+        target = (node, self._unit(node).address, port)
+        return {"address": await self.ports.publish(name, target, address, fds[0])}
 
     async def do_spawn(
         self, *, peer: Peer, fds: list[int], node: str | None, where: str, argv: list[str], env: Mapping[str, str], cwd: str,
@@ -284,7 +267,7 @@ class Cell:
 
     async def _spawn(self, node: str | None, where: str, command: spawn.Command) -> tuple[int, asyncio.Future[int]]:
         if node is None or where == "netns":
-            netns = None if node is None else self._networks[self._unit(node).spec.name]
+            netns = None if node is None else self.network.namespace(self._unit(node).spec.name)
             command = replace(command, env={**command.env, "ENVCTL_CELL": str(self.directory)})
             return await self.children.fork(spawn.beside(command, netns))
         unit = self._unit(node)
@@ -318,11 +301,11 @@ class Cell:
     async def _launch_node(self, spec: NodeSpec) -> tuple[int, asyncio.Future[int]]:
         home = self.directory / "nodes" / spec.name
         (home / "root").mkdir(exist_ok=True)
-        place = root.Root(home / "root", spec.name, self._addresses[spec.name], home / "data", spec.mounts)
+        place = root.Root(home / "root", spec.name, self.network.address(spec.name), home / "data", spec.mounts)
         argv = ("/bin/sh", "-c", spawn.INIT, f"envctl-node:{self.id}:{spec.name}", *spec.command)
         with self._log(spec.name) as stdio:
             command = spawn.Command(argv, self._node_env(spec), spec.cwd, stdio)
-            return await self.children.fork(spawn.node(command, place, self._networks[spec.name], self._cell_uid))
+            return await self.children.fork(spawn.node(command, place, self.network.namespace(spec.name), self._cell_uid))
 
     async def _launch_helper(self, spec: NodeSpec) -> tuple[int, asyncio.Future[int]]:
         with self._log(spec.name) as stdio:
@@ -346,29 +329,10 @@ class Cell:
             return
         shutil.rmtree(self.directory / "nodes" / unit.spec.name / "data", ignore_errors=True)
         if network:
-            self._unpublish(unit.spec.name)
-            os.close(self._networks.pop(unit.spec.name))
+            self.ports.withdraw(unit.spec.name)
+            self.network.leave(unit.spec.name)
 
-    def _unpublish(self, node: str) -> None:
-        for name in [name for name, endpoint in self.endpoints.items() if endpoint.node == node]:
-            if server := self.endpoints.pop(name).server:
-                server.close()
-
-    # --- network ---
-
-    async def _network(self, name: str) -> str:
-        """The node's address; it keeps it, and its network namespace, over restarts."""
-        if name not in self._addresses:
-            number = len(self._addresses) + 1
-            self._addresses[name] = f"198.18.{1 + number // 254}.{number % 254 or 254}"
-        address = self._addresses[name]
-        if name not in self._networks:
-            port = "n" + "-".join(address.split(".")[2:])
-            pid, ended = await self.children.fork(spawn.network(address, port))
-            self._networks[name] = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
-            os.kill(pid, signal.SIGKILL)
-            await ended
-        return address
+    # --- housekeeping ---
 
     def _lookup(self, name: str) -> list[str]:
         if name in self.units:

@@ -114,6 +114,8 @@ def _own_spaces(process: Path) -> set[tuple[str, int]]:
 
 
 def _title(process: Path) -> str:
+    if marked := _marked(process):
+        return f"{MARKER} {marked[0]}"
     return _read(process / "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()[:120]
 
 

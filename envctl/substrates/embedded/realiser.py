@@ -1,0 +1,155 @@
+"""Makes and ends cells and nodes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import shutil
+import signal as signals
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from envctl.errors import CapabilityError, LeakError, NoEnvironmentError, ResourceError
+from envctl.model.environment import Node, NodeSpec
+from envctl.substrates.embedded import census, wire
+from envctl.substrates.embedded.boot import FIRST_LEASE_S, MARKER, stranger_uid
+from envctl.substrates.embedded.reach import CellReach
+
+_BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); from envctl.substrates.embedded.boot import main; main()"
+_SOURCES = Path(__file__).parents[3]
+
+
+class CellRealiser:
+    """Makes, adopts and ends the cell of one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.reach = CellReach(directory)
+        self.directory = self.reach.directory
+
+    def create_environment(self, env_id: str, *, ttl_s: float, labels: Mapping[str, str]) -> None:
+        """Makes the empty environment, or adopts the living one."""
+        if env_id != self.directory.name:
+            raise ValueError(f"{env_id!r} does not live in {self.directory}")
+        self.directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _locked(self.directory.parent):
+            if not self._alive():
+                _end(self.directory)
+                self._boot(env_id)
+        self.reach.ask("renew", ttl_s=ttl_s, labels=dict(labels))
+
+    def _alive(self) -> bool:
+        try:
+            self.reach.ask("status")
+        except NoEnvironmentError:
+            return False
+        return True
+
+    def _boot(self, env_id: str) -> None:
+        self.directory.mkdir(mode=0o700)
+        (self.directory / "logs").mkdir()
+        log = self.directory / "logs" / "cell.log"
+        argv = [sys.executable, "-I", "-S", "-c", _BOOT, str(_SOURCES), MARKER, env_id, str(self.directory)]
+        with log.open("wb") as stderr:
+            first = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, start_new_session=True)
+            status = first.wait(FIRST_LEASE_S)
+        if status:
+            said = log.read_text(errors="replace").strip().splitlines()
+            shutil.rmtree(self.directory, ignore_errors=True)
+            raise CapabilityError(
+                f"the cell of {env_id} could not be made: {said[-1] if said else f'exit status {status}'}",
+                hint="`envctl doctor` checks whether this machine lets ordinary users make namespaces",
+            )
+
+    def start_node(self, spec: NodeSpec, *, ready_timeout_s: float) -> Node:
+        """Starts a node, or adopts or replaces the one of that name; waits until ready."""
+        wanted = wire.spec_to(spec)
+        if not self.reach.ask("start", spec=wanted)["started"]:
+            prepared = self.directory / "nodes" / spec.name / f"data.{uuid.uuid4().hex[:8]}"
+            _prepare(spec.data, prepared)
+            self.reach.ask("start", spec=wanted, data=prepared.name)
+        self.reach.wait_ready(spec.name, ready_timeout_s)
+        return self.reach.node(spec.name)
+
+    def stop_node(self, name: str) -> None:
+        """Ends a node and removes its data; one that is not there (or an environment that is not) is fine."""
+        with contextlib.suppress(NoEnvironmentError):
+            self.reach.ask("stop", name=name)
+
+    def end_environment(self) -> None:
+        """Ends everything and waits until nothing is left.  Raises LeakError with the list of what is."""
+        if not self.directory.parent.exists():
+            return
+        with _locked(self.directory.parent):
+            _end(self.directory)
+        if left := census.left(self.directory):
+            raise LeakError(f"{self.directory.name} has left something behind:\n  " + "\n  ".join(left))
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _end(directory: Path) -> None:
+    """Kills the cell, waits for its last process, removes its directory."""
+    deadline = time.monotonic() + 10.0
+    while pids := census.cells(directory):
+        for pid in pids:
+            _kill_and_wait(pid, deadline)
+        if time.monotonic() > deadline:
+            break
+    if directory.exists():
+        gone = directory.with_name(f".gone-{directory.name}-{uuid.uuid4().hex[:8]}")
+        directory.rename(gone)
+    for rest in directory.parent.glob(f".gone-{directory.name}-*"):
+        _remove_tree(rest)
+
+
+def _kill_and_wait(pid: int, deadline: float) -> None:
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signals.pidfd_send_signal(handle, signals.SIGKILL)
+        select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(handle)
+
+
+def _remove_tree(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():  # a node made directories that even their owner may not enter
+        subprocess.run(["chmod", "-R", "u+rwX", str(path)], stderr=subprocess.DEVNULL, check=False)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _prepare(source: Path | None, target: Path) -> None:
+    """Copies prepared data, by reflink where the file system can, and gives it to the user that nodes run as."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source is None:
+        target.mkdir(mode=0o750)
+    else:
+        _tool(["cp", "-a", "--reflink=auto", str(source), str(target)])
+    stranger = stranger_uid()
+    if stranger is not None:
+        _tool(["chown", "-R", f"{stranger}:{stranger}", str(target)])
+
+
+def _tool(argv: list[str]) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ResourceError(f"`{' '.join(argv)}` failed: {done.stderr.strip()}")
