@@ -159,8 +159,8 @@ class KafkaSender:
             KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
             KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD,
         }
-        settings = {"acks": "all", "enable.idempotence": True, "linger.ms": 0, "message.timeout.ms": int(timeout_s * 1000)}
-        self._producer = Producer({"bootstrap.servers": bootstrap, **settings}, logger=None)
+        settings = {"acks": "all", "enable.idempotence": True, "linger.ms": 0, "message.timeout.ms": int(timeout_s * 1000), "log_level": 0}
+        self._producer = Producer({"bootstrap.servers": bootstrap, **settings})
         self._open = True
         self._thread = Thread(target=self._poll, name="kafka-poll", daemon=True)
         self._thread.start()

@@ -1,0 +1,206 @@
+"""How far consumer groups are behind, and which generation they are in, asked from Kafka itself."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from envctl.telemetry.reading import Reading
+
+LAG = "kafka.consumer_group.lag"
+GENERATION = "kafka.group.generation"
+_TIMEOUT_S = 3.0
+_OFFSETS = "__consumer_offsets"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """What is known about a group in one partition; None is unknown."""
+
+    committed: int | None
+    start: int | None
+    end: int | None
+
+
+def lag_of(position: Position, *, group_committed: bool = True) -> int | None:
+    """max(end − max(committed, log start), 0); unknown without a commit.
+
+    A partition that holds nothing has no lag once the group has committed somewhere: there is nothing to commit in it.
+    """
+    if position.end is None or position.start is None:
+        return None
+    if position.committed is None:
+        return 0 if group_committed and position.end == position.start else None
+    return max(position.end - max(position.committed, position.start), 0)
+
+
+class LagSampler:
+    """`kafka.consumer_group.lag` by group, topic and partition.  Committed offsets are read before the ends."""
+
+    def __init__(self, bootstrap: str, subscriptions: Sequence[tuple[str, str]]) -> None:
+        """`subscriptions` are (group, topic) pairs."""
+        from confluent_kafka.admin import AdminClient
+
+        self._admin = AdminClient({"bootstrap.servers": bootstrap, "socket.timeout.ms": 5000, "log_level": 0})
+        self._subscriptions = subscriptions
+        self._partitions: dict[str, int] = {}
+
+    def sample(self) -> Iterator[Reading]:
+        """One request a group, and two for the ends and starts of all partitions."""
+        self._count_partitions()
+        committed = self._committed()
+        end, start = self._offsets("latest"), self._offsets("earliest")
+        active = {group for (group, *_), offset in committed.items() if offset is not None}
+        for group, topic, partition in self._places():
+            place = (topic, partition)
+            position = Position(committed[group, *place], start[place], end[place])
+            lag = lag_of(position, group_committed=group in active)
+            attrs = {"group": group, "topic": topic, "partition": partition, "end": position.end, "committed": position.committed}
+            yield Reading(LAG, lag, attrs)
+
+    def unknown(self) -> Iterator[Reading]:
+        """Every partition without a value; before the partitions are known, every topic."""
+        for group, topic, partition in self._places():
+            yield Reading(LAG, None, {"group": group, "topic": topic, "partition": partition})
+
+    def close(self) -> None:
+        """The client ends when it is forgotten."""
+
+    def _places(self) -> Iterator[tuple[str, str, int]]:
+        for group, topic in self._subscriptions:
+            for partition in range(self._partitions.get(topic, 1)):
+                yield group, topic, partition
+
+    def _count_partitions(self) -> None:
+        missing = {topic for _, topic in self._subscriptions} - set(self._partitions)
+        if missing:
+            topics = self._admin.list_topics(timeout=_TIMEOUT_S).topics
+            self._partitions |= {name: len(topics[name].partitions) for name in missing if name in topics}
+            if unmade := missing - set(self._partitions):
+                raise LookupError(f"no topic {', '.join(sorted(unmade))}")
+
+    def _committed(self) -> dict[tuple[str, str, int], int | None]:
+        from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+
+        asked: dict[str, list[TopicPartition]] = {}
+        for group, topic, partition in self._places():
+            asked.setdefault(group, []).append(TopicPartition(topic, partition))
+        futures = {
+            group: next(iter(self._ask(ConsumerGroupTopicPartitions(group, places)).values()))
+            for group, places in asked.items()
+        }
+        found: dict[tuple[str, str, int], int | None] = dict.fromkeys(self._places())
+        for group, future in futures.items():
+            with suppress(KafkaException):  # its coordinator is moving: this group is unknown, others are not
+                for one in future.result(_TIMEOUT_S).topic_partitions:
+                    found[group, one.topic, one.partition] = one.offset if one.offset >= 0 and not one.error else None
+        return found
+
+    def _ask(self, places: Any) -> Mapping[str, Any]:
+        return self._admin.list_consumer_group_offsets([places], request_timeout=_TIMEOUT_S)
+
+    def _offsets(self, which: str) -> dict[tuple[str, int], int | None]:
+        from confluent_kafka import KafkaException, TopicPartition
+        from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
+
+        spec = getattr(OffsetSpec, which)()
+        asked = {TopicPartition(topic, partition): spec for topic, count in self._partitions.items() for partition in range(count)}
+        found: dict[tuple[str, int], int | None] = {}
+        for place, future in self._admin.list_offsets(asked, request_timeout=_TIMEOUT_S).items():
+            try:
+                found[place.topic, place.partition] = future.result(_TIMEOUT_S).offset
+            except KafkaException:  # a partition without a leader: unknown, while the others are known
+                found[place.topic, place.partition] = None
+        return found
+
+
+class GenerationSampler:
+    """`kafka.group.generation` by group, from the groups' own records in `__consumer_offsets`."""
+
+    def __init__(self, bootstrap: str, groups: Sequence[str]) -> None:
+        from confluent_kafka import Consumer
+
+        settings = {"group.id": "envctl-generations", "enable.auto.commit": False, "auto.offset.reset": "earliest", "log_level": 0}
+        self._consumer = Consumer({"bootstrap.servers": bootstrap, **settings})
+        self._groups = groups
+        self._assigned = False
+        self._known: dict[str, int] = {}
+
+    def sample(self) -> Iterator[Reading]:
+        """Reads what is new; a group that never was has no reading."""
+        if self._assigned or self._assign():
+            while messages := self._consumer.consume(500, timeout=0.05):
+                for message in messages:
+                    self._take(message.key(), message.value(), message.error())
+        return (Reading(GENERATION, value, {"group": group}) for group, value in self._known.items())
+
+    def unknown(self) -> Iterator[Reading]:
+        """The known groups without a value."""
+        return (Reading(GENERATION, None, {"group": group}) for group in self._known)
+
+    def close(self) -> None:
+        """Closes the consumer."""
+        self._consumer.close()
+
+    def _assign(self) -> bool:
+        from confluent_kafka import OFFSET_BEGINNING, TopicPartition
+
+        topic = self._consumer.list_topics(_OFFSETS, timeout=_TIMEOUT_S).topics[_OFFSETS]
+        if topic.error is not None or not topic.partitions:
+            return False  # no group has committed anything yet
+        wanted = {partition_of(group, len(topic.partitions)) for group in self._groups}
+        self._consumer.assign([TopicPartition(_OFFSETS, partition, OFFSET_BEGINNING) for partition in wanted])
+        self._assigned = True
+        return True
+
+    def _take(self, key: bytes | None, value: bytes | None, error: Any) -> None:
+        if error is None and key is not None and (found := parse_generation(key, value)) and found[0] in self._groups:
+            self._known[found[0]] = found[1]
+
+
+def partition_of(group: str, partitions: int) -> int:
+    """The partition of `__consumer_offsets` that holds a group: Java's String.hashCode, made positive (Kafka: Utils.abs)."""
+    value = 0
+    units = group.encode("utf-16-be")
+    for at in range(0, len(units), 2):
+        value = (31 * value + int.from_bytes(units[at : at + 2], "big")) & 0xFFFFFFFF
+    signed = value - (1 << 32) if value >= 1 << 31 else value
+    return (0 if signed == -(1 << 31) else abs(signed)) % partitions
+
+
+def parse_generation(key: bytes, value: bytes | None) -> tuple[str, int] | None:
+    """(group, generation) of a group's record, None for records of other types and for removals.
+
+    Formats: GroupMetadataKey/Value (key version 2) and ConsumerGroupMetadataKey/Value (key version 3, KIP-848, whose
+    group epoch it is) in Kafka's group-coordinator message definitions.
+    """
+    if value is None or len(key) < 4:
+        return None
+    version, length = struct.unpack_from(">hh", key)
+    group = key[4 : 4 + length].decode("utf-8", "replace")
+    if version == 3:
+        return group, struct.unpack_from(">i", value, 2)[0]
+    if version != 2:
+        return None
+    (layout,) = struct.unpack_from(">h", value)
+    if layout >= 4:  # compact strings: an unsigned varint of length + 1
+        at, size = _uvarint(value, 2)
+        at += max(0, size - 1)
+    else:
+        at = 4 + max(0, struct.unpack_from(">h", value, 2)[0])
+    return group, struct.unpack_from(">i", value, at)[0]
+
+
+def _uvarint(data: bytes, at: int) -> tuple[int, int]:
+    """(offset behind it, value)."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return at, value
+        shift += 7

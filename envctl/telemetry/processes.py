@@ -1,0 +1,210 @@
+"""CPU and memory of nodes from /proc, CPU of the machine and of envctl's own part, and how busy PostgreSQL is."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from envctl.model.environment import Node
+from envctl.substrates.base import Reach
+from envctl.telemetry.reading import Reading
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_DOWN = ("exited", "stopped", "backoff", "held")
+
+
+class Rate:
+    """How fast counters rise.  A key's first value, and one after a gap, has no rate yet."""
+
+    def __init__(self) -> None:
+        self._at = 0.0
+        self._last: Mapping[Any, float] = {}
+
+    def __call__(self, values: Mapping[Any, float]) -> dict[Any, float]:
+        """Rise per second of each key that was there the last time."""
+        now = time.monotonic()
+        span = max(now - self._at, 1e-9)
+        rates = {key: max(0.0, value - self._last[key]) / span for key, value in values.items() if key in self._last}
+        self._at, self._last = now, values
+        return rates
+
+
+def process_of(pid: int, root: Path = Path("/proc")) -> tuple[float, int] | None:
+    """(CPU seconds so far, resident bytes) of a process; None when it has gone."""
+    try:
+        fields = (root / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()
+    except (OSError, IndexError):
+        return None
+    return (int(fields[11]) + int(fields[12])) / _TICKS, int(fields[21]) * _PAGE
+
+
+def by_pid_namespace(root: Path = Path("/proc")) -> dict[str, list[int]]:
+    """All visible processes by their PID namespace; those that can't be read are left out."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for name in os.listdir(root):  # noqa: PTH208  (names are all that is wanted, twice a second)
+        if name.isdigit():
+            try:
+                found[str((root / name / "ns/pid").readlink())].append(int(name))
+            except OSError:
+                continue
+    return found
+
+
+class ProcessSampler:
+    """`process.cpu` (cores) and `process.memory` (bytes) of each node: of all processes in its PID namespace."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+        self._rate = Rate()
+        self._names: tuple[str, ...] = ()
+
+    def sample(self) -> Iterator[Reading]:
+        """A node that is down uses nothing; one that only just came has no CPU rate yet."""
+        nodes = self._reach.environment().nodes
+        self._names = tuple(node.name for node in nodes)
+        spaces = by_pid_namespace()
+        own = str(Path("/proc/self/ns/pid").readlink())
+        found = {node.name: _processes(node, spaces, own) for node in nodes}
+        rates = self._rate({(name, pid): cpu for name, seen in found.items() for pid, (cpu, _) in seen.items()})
+        for node in nodes:
+            down = not found[node.name] and node.state in _DOWN
+            known = [rates[node.name, pid] for pid in found[node.name] if (node.name, pid) in rates]
+            cpu = sum(known) if known else (0.0 if down else None)
+            memory = sum(size for _, size in found[node.name].values()) if found[node.name] or down else None
+            yield Reading("process.cpu", None if cpu is None else round(cpu, 4), {"node": node.name})
+            yield Reading("process.memory", memory, {"node": node.name})
+
+    def unknown(self) -> Iterator[Reading]:
+        """Both measures of the nodes that were last there."""
+        return (Reading(measure, None, {"node": name}) for name in self._names for measure in ("process.cpu", "process.memory"))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _processes(node: Node, spaces: Mapping[str, list[int]], own: str) -> dict[int, tuple[float, int]]:
+    """The node's processes; a node without a PID namespace of its own is its main process alone."""
+    if node.pid is None:
+        return {}
+    pids = next((pids for space, pids in spaces.items() if node.pid in pids and space != own), [node.pid])
+    found = {pid: process_of(pid) for pid in pids}
+    return {pid: seen for pid, seen in found.items() if seen is not None}
+
+
+class HostSampler:
+    """`host.cpu`: cores of the machine that are in use, by everybody on it."""
+
+    def __init__(self) -> None:
+        self._rate = Rate()
+
+    def sample(self) -> Iterator[Reading]:
+        """From the second time on."""
+        with Path("/proc/stat").open() as file:
+            fields = [int(one) for one in file.readline().split()[1:9]]
+        rates = self._rate({"busy": (sum(fields) - fields[3] - fields[4]) / _TICKS})
+        return (Reading("host.cpu", round(rate, 4)) for rate in rates.values())
+
+    def unknown(self) -> Iterable[Reading]:
+        """Without a value."""
+        return (Reading("host.cpu", None),)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class CostSampler:
+    """`envctl.cpu`: cores that this process (role `sampler`: the runner with all its samplers and clients) and the intake use."""
+
+    def __init__(self) -> None:
+        self._rate = Rate()
+        self._intake: int | None = None
+        self._looked = threading.Event()
+
+    def sample(self) -> Iterator[Reading]:
+        """The intake is found once, by its command line."""
+        if not self._looked.is_set():
+            self._intake = _pid_of("envctl.telemetry.intake")
+            self._looked.set()
+        spent = {"sampler": time.process_time()}
+        if self._intake is not None and (seen := process_of(self._intake)):
+            spent["intake"] = seen[0]
+        return (Reading("envctl.cpu", round(rate, 4), {"role": role}) for role, rate in self._rate(spent).items())
+
+    def unknown(self) -> Iterable[Reading]:
+        """Without a value."""
+        return (Reading("envctl.cpu", None, {"role": "sampler"}),)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _pid_of(module: str) -> int | None:
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        if name.isdigit():
+            try:
+                words = Path("/proc", name, "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if module.encode() in words:
+                return int(name)
+    return None
+
+
+class PostgresSampler:
+    """`postgres.connections` (client connections) and `postgres.lock_waits` (those that wait for a lock) of each node."""
+
+    QUERY = """
+    select count(*), count(*) filter (where wait_event_type = 'Lock') from pg_stat_activity
+    where backend_type = 'client backend' and pid <> pg_backend_pid()
+    """
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+        self._connections: dict[str, Any] = {}  # by node
+        self._names: tuple[str, ...] = ()
+
+    def sample(self) -> Iterator[Reading]:
+        """A node that does not answer is unknown; the others are read all the same."""
+        nodes = [node for node in self._reach.environment().nodes if node.kind == "postgres"]
+        self._names = tuple(node.name for node in nodes)
+        for node in nodes:
+            connections: int | None = None
+            waits: int | None = None
+            try:
+                connections, waits = self._ask(node)
+            except Exception:  # noqa: BLE001  (a node under a fault; the sample says that nothing is known)
+                self._drop(node.name)
+            yield Reading("postgres.connections", connections, {"node": node.name})
+            yield Reading("postgres.lock_waits", waits, {"node": node.name})
+
+    def _ask(self, node: Node) -> tuple[int, int]:
+        import psycopg
+
+        if node.name not in self._connections:
+            port = next(iter(node.ports.values()), 5432)
+            self._connections[node.name] = psycopg.connect(
+                host=node.address, port=port, user="postgres", dbname="postgres", connect_timeout=2, autocommit=True,
+                application_name="envctl", options="-c statement_timeout=2000", tcp_user_timeout=2000,
+            )
+        row = self._connections[node.name].execute(self.QUERY).fetchone()
+        return row[0], row[1]
+
+    def _drop(self, name: str) -> None:
+        connection = self._connections.pop(name, None)
+        if connection is not None:
+            connection.close()
+
+    def unknown(self) -> Iterator[Reading]:
+        """Both measures of the nodes that were last there."""
+        return (Reading(f"postgres.{what}", None, {"node": name}) for name in self._names for what in ("connections", "lock_waits"))
+
+    def close(self) -> None:
+        """Closes the connections."""
+        for name in tuple(self._connections):
+            self._drop(name)
