@@ -101,7 +101,7 @@ def test_a_full_disk_is_an_error_with_its_reason(bare: Path, monkeypatch: pytest
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "libs")
 
     monkeypatch.setitem(supply._SUPPLIERS, "kafka", supplier)
-    with pytest.raises(ResourceError, match="kafka: .*No space left on device: 'libs'"):
+    with pytest.raises(ResourceError, match=r"kafka: .*No space left on device: 'libs'"):
         ensure(["kafka"])
 
 
