@@ -54,7 +54,8 @@ def init(directory: Path) -> None:
     there = sorted(str(file) for file in texts if (directory / file).exists())
     if there:
         raise UsageError(f"nothing was written, because {', '.join(there)} would be overwritten", hint="move it away, or choose another directory")
-    for file, content in {**schemas, **texts}.items():
+    ignored = {Path(".envctl/.gitignore"): b"*\n"}
+    for file, content in {**ignored, **schemas, **texts}.items():
         (directory / file).parent.mkdir(parents=True, exist_ok=True)
         (directory / file).write_bytes(content)
     for file in sorted(texts):
