@@ -215,7 +215,7 @@ def test_a_rule_of_the_position_netns_loses_packets_at_the_receiver_and_ends_by_
         realiser.start_node(cells.node(name, "sleep", "300"), ready_timeout_s=10)
     rules = (
         "table ip t { set peers { type ipv4_addr; flags timeout; elements = { 198.18.1.1 timeout 4s } }\n"
-        "chain in { type filter hook input priority 0; ip saddr @peers numgen random mod 100 < 30 counter drop; } }"
+        "chain in { type filter hook input priority 0; ip saddr @peers numgen random mod 100 < 30 counter drop\n}\n}"
     )
     done = reach.run("b-0", [str(nft.programs["nft"]), "-f", "-"], where="netns", env=dict(nft.env), stdin=rules)
     assert done.status == 0, done.stderr

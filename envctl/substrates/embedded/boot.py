@@ -1,12 +1,13 @@
 """The first process of a cell: makes the namespaces, maps the users, and ends once PID 1 listens.
 
-`python -c BOOT SOURCES envctl-cell ENV_ID DIRECTORY`.  The arguments mark the cell: it can be found in /proc without any file.
+`python -c BOOT SOURCES LOCK envctl-cell ENV_ID DIRECTORY`.  The arguments mark the cell: it can be found in /proc without any file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys as system
 from pathlib import Path
@@ -36,12 +37,14 @@ def stranger_uid() -> int | None:
 
 
 def main() -> NoReturn:
-    """The first process of a cell."""
-    env_id, directory = system.argv[-2], Path(system.argv[-1])
+    """The first process of a cell.  It shares the lock of its maker until it is clear whether there is a cell."""
+    signal.alarm(int(FIRST_LEASE_S))
+    lock, env_id, directory = int(system.argv[1]), system.argv[-2], Path(system.argv[-1])
     mine, its = socket.socketpair()
     pid = os.fork()
     if pid == 0:
         mine.close()
+        os.close(lock)
         _become_pid_1(env_id, directory, its)
     its.close()
     if mine.recv(1):

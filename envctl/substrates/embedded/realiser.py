@@ -37,10 +37,10 @@ class CellRealiser:
         if env_id != self.directory.name:
             raise ValueError(f"{env_id!r} does not live in {self.directory}")
         self.directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _locked(self.directory.parent):
+        with _locked(self.directory.parent) as lock:
             if not self._alive():
                 _end(self.directory)
-                self._boot(env_id)
+                self._boot(env_id, lock)
         self.reach.ask("renew", ttl_s=ttl_s, labels=dict(labels))
 
     def _alive(self) -> bool:
@@ -50,13 +50,16 @@ class CellRealiser:
             return False
         return True
 
-    def _boot(self, env_id: str) -> None:
+    def _boot(self, env_id: str, lock: int) -> None:
+        """Starts the first process; it shares the lock, so that nobody else starts one even when we are killed right now."""
         self.directory.mkdir(mode=0o700)
         (self.directory / "logs").mkdir()
         log = self.directory / "logs" / "cell.log"
-        argv = [sys.executable, "-I", "-S", "-c", _BOOT, str(_SOURCES), MARKER, env_id, str(self.directory)]
+        argv = [sys.executable, "-I", "-S", "-c", _BOOT, str(_SOURCES), str(lock), MARKER, env_id, str(self.directory)]
         with log.open("wb") as stderr:
-            first = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, start_new_session=True)
+            first = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, start_new_session=True, pass_fds=(lock,),
+            )
             status = first.wait(FIRST_LEASE_S)
         if status:
             said = log.read_text(errors="replace").strip().splitlines()
@@ -92,11 +95,11 @@ class CellRealiser:
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def _locked(directory: Path) -> Iterator[int]:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
+        yield fd
     finally:
         os.close(fd)
 
