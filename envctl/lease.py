@@ -17,7 +17,7 @@ from envctl.model.environment import Environment
 from envctl.plugins import names
 from envctl.stack import lock
 from envctl.stack.operations import Down, state_root, states_of, tear_down
-from envctl.stack_provider import Substrates, installed
+from envctl.stack_provider.ground import Substrates, installed
 from envctl.substrates.base import Found, Reach
 from envctl.toolchain import cache_dir
 

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from envctl.errors import CancelledError, ResourceError
 from envctl.stack.state import State
-from envctl.stack_provider import EnvctlProvider, serve
+from envctl.stack_provider.provider import EnvctlProvider
+from envctl.stack_provider.server import serve
 
 PARALLEL = 64  # more than any environment has nodes that wait at the same time; waiting costs nothing
 
@@ -27,12 +28,12 @@ PARALLEL = 64  # more than any environment has nodes that wait at the same time;
 def environment_variables(state: State, cache: Path) -> dict[str, str]:
     """The environment of `pulumi`: our state, nothing from the network, nothing asked."""
     return {
-        "PULUMI_CONFIG_PASSPHRASE": "",  # nothing of ours is secret; a user's own passphrase wins
+        "PULUMI_CONFIG_PASSPHRASE": "",  # nothing of ours is secret; a user's own settings win
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         **os.environ,
         "PULUMI_BACKEND_URL": state.url,
         "PULUMI_HOME": str(cache / "pulumi"),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
-        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true",
         "PULUMI_DIY_BACKEND_NO_LEGACY_WARNING": "true",
         "PULUMI_DISABLE_CI_DETECTION": "true",

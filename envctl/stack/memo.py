@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from envctl.model.environment import Environment
-from envctl.stack_provider import is_up
+from envctl.model.plan import Plan
+from envctl.stack_provider.ground import is_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,11 @@ class Memo:
         """The census: the same plan, and exactly its nodes are there, with the same digests, ready."""
         alive = {node.name: node.digest for node in environment.nodes if is_up(node)}
         return bool(plan_digest) and (plan_digest, variant) == (self.plan_digest, self.variant) and alive == self.nodes
+
+
+def labels_of(plan: Plan) -> dict[str, str]:
+    """What an environment bears: the plan's labels, and what `Environment` shows of its plan."""
+    return {**plan.labels, "stack": plan.topology.name, "plan_digest": plan.digest}
 
 
 def read(directory: Path) -> Memo | None:

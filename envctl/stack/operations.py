@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 from envctl.engines.base import Realisation
 from envctl.errors import CancelledError, LeakError, NoEnvironmentError, ResourceError, UsageError
 from envctl.model.environment import Environment
 from envctl.model.plan import Plan
 from envctl.stack import lock, memo
-from envctl.stack.memo import Memo
+from envctl.stack.memo import Memo, labels_of
 from envctl.stack.state import State
-from envctl.stack_provider import EnvctlProvider, Substrates, Tally, installed, is_up
+from envctl.stack_provider.ground import Substrates, Tally, begin, installed, is_up
 from envctl.substrates.base import Found, Reach, Substrate
 from envctl.toolchain.tool import cache_dir
 from envctl.waiting import until
 
-T = TypeVar("T")
 Progress = Callable[[str], None]
 Realise = Callable[[], Sequence[Realisation]]
 ORPHAN_WAIT_S = 15.0
@@ -100,7 +96,6 @@ class _Update:
         self._realise = realise or self._by_engines
         stack = plan.topology.directory
         self._directory = self._substrate.directory(plan.env_id)
-        self._labels = {**plan.labels, "stack": plan.topology.name, "plan_digest": plan.digest}
         self._state = State(state_root(plan.project), pulumi_project(stack), plan.env_id)
         self._memo = Memo(plan.substrate, str(stack), str(self._state.root), self._state.project)
 
@@ -121,9 +116,10 @@ class _Update:
 
     def run(self) -> Tally:
         """Calls the engine.  The cell is made and nodes are prepared while the engine starts."""
-        prepared = _begin(self._realise)
-        cell = _begin(self._create)
+        prepared = begin(self._realise)
+        cell = begin(self._create)
         from envctl.stack import engine, program
+        from envctl.stack_provider.provider import EnvctlProvider
         from envctl.toolchain import lookup
 
         def both() -> Sequence[Realisation]:
@@ -133,16 +129,19 @@ class _Update:
         plan = self._plan
         settle_locks(self._state, self._progress)
         provider = EnvctlProvider(self._substrates, self._progress)
-        deployment = program.Deployment(plan.env_id, plan.substrate, plan.ttl_s, self._labels, self._ready_timeout_s, both)
+        deployment = program.deployment_of(plan, self._ready_timeout_s, both)
         inline = program.as_program(deployment, plan.topology.directory)
         pulumi = lookup.find("pulumi").programs["pulumi"]
         try:
             engine.update(pulumi, self._state, provider, inline, cwd=plan.topology.directory, cache=cache_dir())
+        except NoEnvironmentError as error:
+            raise ResourceError(f"{plan.env_id} ended while it was brought up", hint="run the same command again") from error
         except ResourceError:
             for cause in (cell, prepared):  # rather than what the engine says about its program
                 if cause.done():
                     cause.result()
             raise
+        provider.settle()
         self._finish(prepared.result())
         return provider.tally
 
@@ -164,7 +163,7 @@ class _Update:
     def _create(self) -> None:
         plan = self._plan
         realiser = self._substrate.realiser(self._directory)
-        realiser.create_environment(plan.env_id, ttl_s=plan.ttl_s, labels=self._labels)
+        realiser.create_environment(plan.env_id, ttl_s=plan.ttl_s, labels=labels_of(plan))
         self._memo.write(self._directory)
 
     def _finish(self, realisations: Sequence[Realisation]) -> None:
@@ -253,6 +252,7 @@ def _destroy_foreign(state: State, known: Memo | None, substrates: Substrates, p
     if not foreign:
         return
     from envctl.stack import engine
+    from envctl.stack_provider.provider import EnvctlProvider
     from envctl.toolchain import lookup
 
     if known is None:
@@ -276,17 +276,3 @@ def settle_locks(state: State, progress: Progress) -> None:
         raise ResourceError(
             f"a Pulumi engine (process {', '.join(map(str, living))}) is working on {state.stack}", hint="wait, or end it"
         )
-
-
-def _begin(work: Callable[[], T]) -> Future[T]:
-    """The result of `work` to come, from a thread that never keeps the process from ending."""
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 — handed over to whoever asks for the result
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future

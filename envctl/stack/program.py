@@ -14,9 +14,13 @@ import pulumi
 from envctl.engines.base import Provision, Realisation, Site
 from envctl.model.environment import NodeSpec
 from envctl.model.plan import Plan
-from envctl.stack_provider import ENVIRONMENT, NODE, PROVISION, spec_to_json
+from envctl.stack.memo import labels_of
+from envctl.stack_provider.encoding import spec_to_json
+from envctl.stack_provider.provider import ENVIRONMENT, NODE, PROVISION
+from envctl.toolchain import cache_dir
 
 OTLP_HTTP = "http://198.18.0.1:4318"  # the intake, beside the nodes, in every environment
+READY_TIMEOUT_S = 120.0
 OTLP_GRPC = "http://198.18.0.1:4317"
 
 
@@ -111,9 +115,12 @@ def planned_in_full() -> Deployment:
     topology = load_topology(Path.cwd() / "topology.yaml")
     plan = plan_project(project, topology, None, full=True, digests=source_digests(topology))
     plan = replace(plan, env_id=pulumi.get_stack())
-    from envctl.toolchain.tool import cache_dir
+    return deployment_of(plan, READY_TIMEOUT_S, lambda: realised(plan, cache_dir(), ""))
 
-    return Deployment(plan.env_id, plan.substrate, plan.ttl_s, plan.labels, 120.0, lambda: realised(plan, cache_dir(), ""))
+
+def deployment_of(plan: Plan, ready_timeout_s: float, realise: Callable[[], Sequence[Realisation]]) -> Deployment:
+    """What a plan becomes."""
+    return Deployment(plan.env_id, plan.substrate, plan.ttl_s, labels_of(plan), ready_timeout_s, realise)
 
 
 def realised(plan: Plan, cache: Path, seed_key: str) -> Sequence[Realisation]:

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from disk_ground import DiskGround
 
-from envctl.stack_provider import main
+from envctl.stack_provider.server import main
 from envctl.toolchain.tool import cache_dir
 
 if __name__ == "__main__":

@@ -47,6 +47,10 @@ class Bench:
     def world(self) -> DiskWorld:
         return self.ground.realiser(self.ground.directory(self.plan.env_id))
 
+    def kill(self, node: str) -> None:
+        """Kills a node and waits until it is dead."""
+        self.world._kill(self.world.node(node).pid or 0)
+
     def up(self, realisations: Sequence[Realisation] | None = None, digest: str = "plan-1", **options: object) -> Up:
         wanted = system() if realisations is None else realisations
         return bring_up(replace(self.plan, digest=digest), substrates=self.ground, realise=lambda: wanted, **options)

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 
 import pytest
 from stack_bench import Bench, node, system
@@ -62,7 +60,7 @@ def test_a_component_that_is_left_out_is_removed(bench: Bench) -> None:
 
 def test_a_node_that_died_is_started_again_though_the_state_calls_it_the_same(bench: Bench) -> None:
     bench.up()
-    os.kill(bench.world.node("db-1").pid or 0, signal.SIGKILL)
+    bench.kill("db-1")
     up = bench.up()
     assert up.started == ("db-1",)
     assert up.provisioned == ("db",), "new data needs provisioning again"

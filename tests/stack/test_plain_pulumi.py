@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -46,7 +45,7 @@ def test_stack_lists_the_resources(bench: Bench, pulumi: Path) -> None:
 
 def test_refresh_tells_the_truth_about_a_node_that_died(bench: Bench, pulumi: Path) -> None:
     bench.up()
-    os.kill(bench.world.node("web-0").pid or 0, signal.SIGKILL)
+    bench.kill("web-0")
     assert "1 deleted" in call(bench, pulumi, "refresh", "--yes", "--skip-preview")
     names = [each["urn"].rpartition("::")[2] for each in bench.state.resources()]
     assert "api-0" in names

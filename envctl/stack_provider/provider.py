@@ -1,40 +1,31 @@
-"""The Pulumi provider `envctl`: environments, nodes and provisions as resources.
-
-It runs in envctl's own process, where the engine attaches to it, and as the plug-in `pulumi-resource-envctl`, so that a plain
-`pulumi` can refresh and destroy.  Both believe the living environment, not the state: a difference is a digest that changed
-*or* a node that is not ready, so every update repairs what died without a refresh.
-"""
+"""Environments, nodes and provisions as resources of Pulumi."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NoReturn, Protocol, TypeVar, runtime_checkable
 
-import grpc
-import grpc.aio
-from google.protobuf import empty_pb2
 from pulumi.provider.experimental import provider as sdk
 from pulumi.provider.experimental.property_value import PropertyValue
-from pulumi.provider.experimental.server import ProviderServicer
-from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
-from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
 from envctl import __version__
 from envctl.errors import CancelledError, EnvctlError, NoEnvironmentError, ResourceError
-from envctl.model.environment import Mount, Node, NodeSpec
-from envctl.model.topology import Probe, Resources
-from envctl.substrates.base import Reach, Realiser, Substrate
+from envctl.model.topology import Probe
+from envctl.stack_provider.encoding import spec_from_json
+from envctl.stack_provider.ground import Substrates, Tally, begin, installed, is_up
+from envctl.substrates.base import Reach, Realiser
 
 ENVIRONMENT = "envctl:index:Environment"
 NODE = "envctl:index:Node"
 PROVISION = "envctl:index:Provision"
 INTAKE_HOST = "198.18.0.1"
+INTAKE_PORT = 4318
 
 Properties = Mapping[str, PropertyValue]
 T = TypeVar("T")
@@ -44,49 +35,15 @@ T = TypeVar("T")
 class Supervising(Protocol):
     """A `Reach` that keeps helpers running beside the nodes."""
 
-    def helper(self, name: str, argv: Sequence[str]) -> None:
+    def helper(self, name: str, argv: Sequence[str], *, ready: Probe | None = None) -> None:
         """Starts it, idempotent by name, and waits until it is ready."""
 
 
-def installed(name: str) -> Substrate:
-    """The substrate of that name.  Raises UsageError for an unknown one."""
-    from envctl.plugins import load
-
-    substrate: Substrate = load("envctl.substrates", name)
-    return substrate
-
-
-Substrates = Callable[[str], Substrate]
-
-
-def start_intake(reach: Reach, directory: Path) -> None:
-    """Has the environment keep an OTLP intake running, where it has room for helpers; nobody needs to wait for it."""
+def keep_intake(reach: Reach, directory: Path) -> None:
+    """Has the environment keep an OTLP intake running, where it has room for helpers; returns when it is ready."""
     if isinstance(reach, Supervising):
         module = ("-m", "envctl.telemetry.intake", "--directory", str(directory / "telemetry"), "--host", INTAKE_HOST)
-        reach.helper("telemetry", (sys.executable, *module))
-
-
-def spec_to_json(spec: NodeSpec) -> str:
-    """A NodeSpec as one line of JSON, the same for equal specs."""
-    return json.dumps(asdict(spec), default=str, sort_keys=True, separators=(",", ":"))
-
-
-def spec_from_json(text: str) -> NodeSpec:
-    """The inverse of `spec_to_json`."""
-    raw = json.loads(text)
-    raw["command"] = tuple(raw["command"])
-    raw["mounts"] = tuple(Mount(Path(m["source"]), m["target"], m["writable"]) for m in raw["mounts"])
-    raw["data"] = None if raw["data"] is None else Path(raw["data"])
-    raw["resources"] = Resources(**raw["resources"])
-    if raw["ready"] is not None:
-        raw["ready"] = Probe(**{**raw["ready"], "command": tuple(raw["ready"]["command"])})
-    known = {each.name for each in fields(NodeSpec)}
-    return NodeSpec(**{name: value for name, value in raw.items() if name in known})
-
-
-def is_up(node: Node) -> bool:
-    """Whether a node does its work: ready, or, for a job, done.  A held node was stopped on purpose and counts as not up."""
-    return node.state == "ready" or (node.state == "exited" and node.exit_status == 0)
+        reach.helper("telemetry", (sys.executable, *module), ready=Probe("tcp", port=INTAKE_PORT))
 
 
 def log_tail(paths: tuple[Path, ...], lines: int = 20) -> str:
@@ -98,16 +55,6 @@ def log_tail(paths: tuple[Path, ...], lines: int = 20) -> str:
     return ""
 
 
-@dataclass(slots=True)
-class Tally:
-    """What an update did, by name of resource, and what went wrong: the engine reports neither in a form worth parsing."""
-
-    started: list[str] = field(default_factory=list)
-    ended: list[str] = field(default_factory=list)
-    provisioned: list[str] = field(default_factory=list)
-    failures: list[EnvctlError] = field(default_factory=list)
-
-
 class EnvctlProvider(sdk.Provider):
     """Creates, reads, updates and deletes the three kinds of resource through a substrate."""
 
@@ -117,6 +64,12 @@ class EnvctlProvider(sdk.Provider):
         self.tally = Tally()
         self._progress = progress or (lambda _: None)
         self._cancelled: asyncio.Event | None = None
+        self._intake: Future[None] | None = None
+
+    def settle(self) -> None:
+        """Waits for what was begun and not waited for.  Raises what went wrong with it."""
+        if self._intake is not None:
+            self._intake.result()
 
     async def configure(self, request: sdk.ConfigureRequest) -> sdk.ConfigureResponse:  # noqa: ARG002
         """Takes no configuration; previews are computed by the engine alone."""
@@ -177,7 +130,7 @@ class EnvctlProvider(sdk.Provider):
     def _realise(self, type_: str, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
         if type_ == ENVIRONMENT:
             self._realiser(wanted).create_environment(wanted["environment"], ttl_s=wanted["ttl_s"], labels=json.loads(wanted["labels"]))
-            start_intake(self._reach(wanted), self._directory(wanted))
+            self._intake = begin(lambda: keep_intake(self._reach(wanted), self._directory(wanted)))  # nodes don't wait for it
             return wanted
         return self._start(wanted) if type_ == NODE else self._provision(wanted)
 
@@ -227,16 +180,12 @@ class EnvctlProvider(sdk.Provider):
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """The result of `work`, done in a thread of its own that never keeps the process from ending; ends early on cancel."""
-        loop = asyncio.get_running_loop()
         self._cancelled = self._cancelled or asyncio.Event()
-        done: asyncio.Future[T] = loop.create_future()
-        threading.Thread(target=_settle, args=(loop, done, work), daemon=True).start()
+        done = asyncio.wrap_future(begin(work))
         cancelled = asyncio.ensure_future(self._cancelled.wait())
         try:
             await asyncio.wait((done, cancelled), return_when=asyncio.FIRST_COMPLETED)
-            if not done.done():
-                done.set_exception(CancelledError("cancelled"))
-            return done.result()
+            return done.result() if done.done() else _give_up()
         except Exception as error:
             known = error if isinstance(error, EnvctlError) else EnvctlError(f"{type(error).__name__}: {error}")
             self.tally.failures.append(known)
@@ -245,15 +194,8 @@ class EnvctlProvider(sdk.Provider):
             cancelled.cancel()
 
 
-def _settle(loop: asyncio.AbstractEventLoop, done: asyncio.Future[T], work: Callable[[], T]) -> None:
-    def tell(setter: Callable[[Any], None], value: object) -> None:
-        if not loop.is_closed():  # nobody waits any more after a cancel
-            loop.call_soon_threadsafe(lambda: None if done.done() else setter(value))
-
-    try:
-        tell(done.set_result, work())
-    except Exception as error:  # noqa: BLE001 — handed over to whoever awaits
-        tell(done.set_exception, error)
+def _give_up() -> NoReturn:
+    raise CancelledError("cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,68 +234,3 @@ def _plain(properties: Properties) -> dict[str, Any]:
 
 def _properties(values: Mapping[str, Any]) -> dict[str, PropertyValue]:
     return {name: PropertyValue(value) for name, value in values.items()}
-
-
-class Servicer(ProviderServicer):
-    """The SDK's servicer with what an attached provider needs, and with errors that are messages instead of tracebacks."""
-
-    async def Handshake(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 — the protocol's name
-        """Agrees to be attached."""
-        return provider_pb2.ProviderHandshakeResponse()
-
-    async def Attach(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
-        """The engine tells its address; nothing of ours calls back."""
-        self._engine_address = request.address
-        return empty_pb2.Empty()
-
-    async def Create(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """As the SDK's."""
-        return await self._explained(super().Create, request, context)
-
-    async def Update(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """As the SDK's."""
-        return await self._explained(super().Update, request, context)
-
-    async def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """As the SDK's."""
-        return await self._explained(super().Delete, request, context)
-
-    async def Diff(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """As the SDK's."""
-        return await self._explained(super().Diff, request, context)
-
-    async def Read(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """As the SDK's."""
-        return await self._explained(super().Read, request, context)
-
-    @staticmethod
-    async def _explained(method: Callable[[Any, Any], Any], request: Any, context: Any) -> Any:
-        try:
-            return await method(request, context)
-        except EnvctlError as error:
-            await context.abort(grpc.StatusCode.UNKNOWN, error.message)
-
-
-async def serve(provider: sdk.Provider) -> tuple[grpc.aio.Server, int]:
-    """Starts the provider's server on loopback; returns it and its port."""
-    server = grpc.aio.server(options=_GRPC_CHANNEL_OPTIONS)
-    servicer = Servicer([], __version__, provider, engine_address="")
-    provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    return server, port
-
-
-def main(substrates: Substrates = installed) -> None:
-    """The plug-in `pulumi-resource-envctl`: prints its port and serves until the engine ends it."""
-
-    async def run() -> None:
-        server, port = await serve(EnvctlProvider(substrates))
-        sys.stdout.write(f"{port}\n")
-        sys.stdout.flush()
-        await server.wait_for_termination()
-
-    try:
-        asyncio.run(run())
-    except KeyboardInterrupt:
-        sys.exit(0)
