@@ -19,6 +19,7 @@ from envctl.telemetry import raw
 FILE = "telemetry.sqlite"
 KINDS = ("unset", "internal", "server", "client", "producer", "consumer")  # OTLP's numbers
 _BATCH = 2000
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: making one costs more than using it
 _SCHEMA = """
 create table spans (
   trace_id text, span_id text, parent_id text, name text, kind text, service text, node text,
@@ -106,7 +107,7 @@ def _span_rows(directory: Path, counter: _Counter) -> Iterator[tuple[Any, ...]]:
         yield (
             span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex(), span.name, KINDS[min(span.kind, 5)], service, node,
             span.start_time_unix_nano, span.end_time_unix_nano, int(span.status.code == 2), span.status.message,
-            json.dumps(_attributes(span.attributes), ensure_ascii=False, separators=(",", ":")),
+            _encode(_attributes(span.attributes)),
         )
 
 
@@ -137,7 +138,7 @@ def _point_rows(directory: Path, counter: _Counter) -> Iterator[tuple[Any, ...]]
                 for metric in scope.metrics:
                     shape = metric.WhichOneof("data")
                     for point in getattr(metric, shape).data_points if shape else ():
-                        attrs = json.dumps(_attributes(point.attributes), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+                        attrs = _encode(dict(sorted(_attributes(point.attributes).items())))
                         value, count = _measured(shape, point)
                         yield metric.name, service, node, point.start_time_unix_nano, point.time_unix_nano, value, count, attrs
 
@@ -157,7 +158,10 @@ def _who(resource: Any) -> tuple[str, str]:
 
 
 def _attributes(pairs: Iterable[Any]) -> dict[str, Any]:
-    return {pair.key: _value(pair.value) for pair in pairs}
+    return {pair.key: pair.value.string_value or _value(pair.value) for pair in pairs}  # most are texts: the short way
+
+
+_PLAIN = frozenset({"string_value", "int_value", "double_value", "bool_value"})
 
 
 def _value(value: Any) -> Any:
@@ -165,6 +169,8 @@ def _value(value: Any) -> Any:
     if kind is None:
         return None
     inner = getattr(value, kind)
+    if kind in _PLAIN:
+        return inner
     if kind == "array_value":
         return [_value(one) for one in inner.values]
     if kind == "kvlist_value":
