@@ -183,6 +183,14 @@ def test_a_scenario_brings_what_it_names() -> None:
     assert planned(topology, Changes(), scenarios=[scenario], full=True).stubbed == ()
 
 
+def test_a_component_that_a_scenario_both_names_and_stubs_runs_itself_with_a_note() -> None:
+    topology = load_topology(SYSTEM / "stacks/tiny/topology.yaml")
+    scenario = load_scenario(SYSTEM / "scenarios/rush.yaml", topology)
+    made = planned(topology, Changes(), scenarios=[replace(scenario, takes=("web", "pricing"))])
+    assert made.stubbed == ()
+    assert "pricing runs itself and no stub answers for it: scenario, rush (takes)" in made.notes
+
+
 @pytest.mark.parametrize(("options", "fragment"), [
     ({"asked": ["wbe"]}, "no component is called 'wbe'"),
     ({"stubs": ["db"]}, "no stub can answer for db"),

@@ -80,8 +80,18 @@ def as_text(plan: Plan) -> str:
 
 
 def _because(reasons: tuple[str, ...]) -> str:
-    more = f" and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
-    return ", ".join(reasons[:_SHOWN]) + more
+    """The reasons in a line; what they say of the same component or scenario is put together."""
+    said: dict[str, list[str]] = {}
+    for reason in reasons:
+        subject, _, how = reason.removesuffix(")").partition(" (")
+        said.setdefault(subject, []).append(how)
+    texts = [f"{subject} ({_few(hows)})" if any(hows) else subject for subject, hows in said.items()]
+    return _few(texts)
+
+
+def _few(texts: list[str]) -> str:
+    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + more
 
 
 def _stub(plan: Plan, name: str) -> str:

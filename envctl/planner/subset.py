@@ -40,6 +40,10 @@ class _Subset:
             if self.why.setdefault(name, why) == why:
                 self.because.setdefault(name, {})[because] = None
 
+    def reason(self, name: str) -> str:
+        """Why a component is in, in a few words."""
+        return f"{self.why[name]}, {next(iter(self.because[name]))}"
+
     def selections(self) -> tuple[Selection, ...]:
         """What is selected, in the order of the topology."""
         return tuple(Selection(name, self.why[name], tuple(self.because[name])) for name in self.topology.components if name in self.why)
@@ -71,15 +75,16 @@ def plan(
     changes, notes = _changes(project, topology, changed)
     subset.add("changed", changes)
     stubbable = {*stubs, *(name for each in scenarios if not full for name in each.stubs)}
-    notes += [f"{name} changed, so it runs itself and no stub answers for it" for name in sorted(stubbable & set(subset.why))]
-    stubbable -= set(subset.why)
     for scenario in scenarios:
         subset.add("scenario", scenario_names(topology, scenario))
     subset.add("asked", [(name, "asked for") for name in asked])
+    notes += [f"{name} runs itself and no stub answers for it: {subset.reason(name)}" for name in sorted(stubbable & set(subset.why))]
+    stubbable -= set(subset.why)
     subset.add("needed", [reason for reason in fed_by_changes(topology, changes) if reason[0] not in stubbable])
+    stubbed = _close(subset, stubbable)
     if full or changed.unknown:
         subset.add("full", [(name, "the full topology") for name in topology.components if name not in stubbable])
-    stubbed = _close(subset, stubbable - set(subset.why))
+        stubbed = _close(subset, stubbable)
     digests = {name: (source_digests or {}).get(name, "") for name in topology.components if name in subset.why or name in stubbed}
     chosen = {"substrate": substrate or project.substrate, "ttl_s": ttl_s or project.ttl_s, "env_id": env_id}
     return _made(project, subset, stubbed, {**chosen, "labels": dict(labels or {}), "source_digests": digests}, notes)
