@@ -46,8 +46,8 @@ def test_prepared_data_becomes_the_nodes_own_and_survives_a_restart_but_not_a_ne
     before = realiser.start_node(spec, ready_timeout_s=20)
     assert reach.run("web-0", ["sh", "-c", "cat /data/index.html; echo more >> /data/index.html"]).stdout == "prepared"
     reach.signal("web-0", signal.SIGKILL)
-    cells.until(lambda: reach.node("web-0").starts == 2, "the node is started again")
     reach.wait_ready("web-0", 20)
+    assert reach.node("web-0").starts == 2
     assert reach.run("web-0", ["cat", "/data/index.html"]).stdout == "preparedmore\n"
     assert reach.node("web-0").address == before.address
     after = realiser.start_node(cells.node("web-0", *WEB, ready=Probe("tcp", 8080), data=tmp_path, digest="2"), ready_timeout_s=20)

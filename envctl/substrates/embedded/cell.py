@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import shutil
-import signal
+import signal as signals
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -53,7 +53,7 @@ class Cell:
         self.children = spawn.Children()
         self.network = Network(self.children)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signals.SIGTERM, signals.SIGINT):
             loop.add_signal_handler(number, self.end)
         await names.serve(BRIDGE, self._lookup)
         for name in ("nodes", "logs"):
@@ -73,7 +73,7 @@ class Cell:
     def end(self) -> NoReturn:
         """Ends everything and leaves nothing."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
+            os.kill(-1, signals.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             while True:
                 os.waitpid(-1, 0)
@@ -207,8 +207,12 @@ class Cell:
         return {}
 
     async def do_signal(self, name: str, signal: int) -> Message:
-        """Signals the main process."""
-        self._unit(name).signal(signal)
+        """Signals the main process; after SIGKILL it answers when the death has been noticed."""
+        unit = self._unit(name)
+        if signal == signals.SIGKILL:
+            await unit.kill()
+        else:
+            unit.signal(signal)
         return {}
 
     async def do_hold(self, name: str) -> Message:
@@ -254,7 +258,7 @@ class Cell:
                 if asked is not None:
                     os.kill(pid, asked[0]["signal"])
                 elif tied:
-                    os.killpg(pid, signal.SIGKILL)
+                    os.killpg(pid, signals.SIGKILL)
             if asked is None:
                 return
 
@@ -293,7 +297,7 @@ class Cell:
                 return await asyncio.shield(ended)
             except asyncio.CancelledError:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)
+                    os.killpg(pid, signals.SIGKILL)
                 raise
 
         return run
@@ -327,7 +331,9 @@ class Cell:
         await unit.stop()
         if unit.spec.kind == "helper":
             return
-        shutil.rmtree(self.directory / "nodes" / unit.spec.name / "data", ignore_errors=True)
+        data = self.directory / "nodes" / unit.spec.name / "data"
+        _, removed = await self.children.fork(spawn.removal(data))  # it may be large, and names must go on being resolved
+        await removed
         if network:
             self.ports.withdraw(unit.spec.name)
             self.network.leave(unit.spec.name)

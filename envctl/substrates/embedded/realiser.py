@@ -71,6 +71,7 @@ class CellRealiser:
 
     def start_node(self, spec: NodeSpec, *, ready_timeout_s: float) -> Node:
         """Starts a node, or adopts or replaces the one of that name; waits until ready."""
+        _check_readable(spec)
         wanted = wire.spec_to(spec)
         if not self.reach.ask("start", spec=wanted)["started"]:
             prepared = self.directory / "nodes" / spec.name / f"data.{uuid.uuid4().hex[:8]}"
@@ -150,6 +151,17 @@ def _prepare(source: Path | None, target: Path) -> None:
     stranger = stranger_uid()
     if stranger is not None:
         _tool(["chown", "-R", f"{stranger}:{stranger}", str(target)])
+
+
+def _check_readable(spec: NodeSpec) -> None:
+    """Nodes of root are not root: they see of a mount only what everybody may read."""
+    for mount in spec.mounts if stranger_uid() is not None else ():
+        needed = 0o005 if mount.source.is_dir() else 0o004
+        if mount.source.exists() and mount.source.stat().st_mode & needed != needed:
+            raise ResourceError(
+                f"{spec.name} could not read {mount.source}: nodes run as an ordinary user, and only root may read it",
+                hint=f"chmod -R o+rX {mount.source}, or run envctl as an ordinary user",
+            )
 
 
 def _tool(argv: list[str]) -> None:

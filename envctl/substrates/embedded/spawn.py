@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -158,6 +159,16 @@ def inside(command: Command, init: int) -> Callable[[int], NoReturn]:
             _become_ordinary()
             execute(command)
         os.write(report, f"pid {pid}\n".encode())
+        os._exit(0)
+
+    return child
+
+
+def removal(path: Path) -> Callable[[int], NoReturn]:
+    """Removes a tree."""
+
+    def child(_report: int) -> NoReturn:
+        shutil.rmtree(path, ignore_errors=True)
         os._exit(0)
 
     return child

@@ -66,6 +66,16 @@ class Unit:
         else:
             os.kill(target, number)
 
+    async def kill(self) -> None:
+        """SIGKILL; returns once the death has been noticed, so that nobody takes the dead for ready."""
+        target, ended = self.pid, self._ended
+        self.signal(signal.SIGKILL)
+        if ended:
+            self.exit_status = await ended
+        if self.pid == target:
+            self.pid = None
+            self._enter("starting")
+
     def hold(self) -> None:
         """No restarts from now on."""
         self._held = True
