@@ -1,27 +1,27 @@
-"""An archive of Kafka's loaded classes (AppCDS), made once from a broker's start and stop; it halves a broker's start.
+"""An archive of Kafka's loaded classes (AppCDS), made once; it halves what a broker's start costs.
 
+The classes are those that a broker loads when it works: it replicates, elects, serves a producer and a consumer group.
 See JEP 350, "Dynamic CDS Archives".  A Java that cannot make one costs time at each start and nothing else.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
-import signal
-import subprocess
-import time
+import sys
 from pathlib import Path
 
 from envctl.engines.base import Site
-from envctl.engines.broker import format_directory, java_command, properties, write_properties
+from envctl.engines.broker import PORT, format_directory, java_command, properties, write_properties
 from envctl.engines.content import digest, made_once, shown
 from envctl.engines.nodes import PATH
-from envctl.engines.unprivileged import alone_in_network
-from envctl.errors import ResourceError
+from envctl.engines.unprivileged import alone_in_network, run
 from envctl.toolchain.tool import Tool
 
-_FORM = 1
-_WITHIN_S = 120.0
-_STARTED = "Kafka Server started"
+ARCHIVE = "kafka.jsa"
+QUIET = ("-Xlog:cds=off", "-Xlog:cds+dynamic=off")
+_FORM = 2
+_NAMES = ("127.0.0.1", "127.0.0.2")
 
 
 def class_archive(kafka: Tool, java: Tool, site: Site) -> Path | None:
@@ -30,44 +30,27 @@ def class_archive(kafka: Tool, java: Tool, site: Site) -> Path | None:
 
     def make(half: Path) -> None:
         site.progress(f"prepare Kafka {kafka.version}  class archive, once")
-        _start_and_stop(kafka, java, half)
+        _train(kafka, java, half)
+        shown(half)
 
     kept = made_once(site.cache / "prepared" / f"classes-{key}", make)
-    return kept if (kept / "kafka.jsa").is_file() else None
+    return kept if (kept / ARCHIVE).is_file() else None
 
 
-def _start_and_stop(kafka: Tool, java: Tool, target: Path) -> None:
-    """Starts a lone broker and stops it cleanly; the JVM writes the archive as it ends."""
-    config, log = target / "server.properties", target / "out.log"
-    write_properties(config, properties(("localhost",), 0, str(target / "log")))
-    format_directory(kafka, java, "AAAAAAAAAAAAAAAAAAAAAA", config)
-    command = java_command(kafka, java, f"-XX:ArchiveClassesAtExit={target / 'kafka.jsa'}", "-Xlog:cds=off", "-Xlog:cds+dynamic=off")
-    with log.open("wb") as output, subprocess.Popen(
-        alone_in_network((*command, "kafka.Kafka", str(config))), env={"PATH": f"{PATH}:/usr/sbin:/sbin", **java.env},
-        stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-    ) as broker:
-        try:
-            _await_start(broker, log)
-            broker.send_signal(signal.SIGTERM)
-            broker.wait(_WITHIN_S)
-        finally:
-            broker.kill()
-    _keep_only_archive(target)
-    shown(target)
-
-
-def _await_start(broker: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _WITHIN_S
-    while _STARTED not in log.read_text(errors="replace"):
-        if broker.poll() is not None or time.monotonic() > deadline:
-            last = "\n".join(f"  {line}" for line in log.read_text(errors="replace").splitlines()[-20:])
-            raise ResourceError(f"the broker that was to show Kafka's classes did not start\n{last}")
-        time.sleep(0.1)
-
-
-def _keep_only_archive(target: Path) -> None:
-    for path in target.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != "kafka.jsa":
-            path.unlink()
+def _train(kafka: Tool, java: Tool, target: Path) -> None:
+    """Lets two brokers work in a network of their own; the first writes the archive as it ends."""
+    commands = []
+    for index, name in enumerate(_NAMES):
+        directory = target / f"broker-{index}"
+        directory.mkdir()
+        config = directory / "server.properties"
+        listeners = f"PLAINTEXT://{name}:{PORT},CONTROLLER://{name}:{PORT + 1}"
+        write_properties(config, {**properties(_NAMES, index, str(directory / "log")), "listeners": listeners})
+        format_directory(kafka, java, "AAAAAAAAAAAAAAAAAAAAAA", config)
+        archive = () if index else (f"-XX:ArchiveClassesAtExit={target / ARCHIVE}",)
+        commands.append((*java_command(kafka, java, *archive, *QUIET), "kafka.Kafka", str(config)))
+    env = {"PATH": f"{PATH}:/usr/sbin:/sbin", **java.env, "ENVCTL_TRAINING": json.dumps([f"{_NAMES[0]}:{PORT}", commands])}
+    trainer = (sys.executable, "-m", "envctl.engines.class_training")
+    run(alone_in_network(trainer), what="showing Kafka's classes", env={**env, "PYTHONPATH": str(Path(__file__).parents[2])}, timeout_s=240)
+    for index in range(len(_NAMES)):
+        shutil.rmtree(target / f"broker-{index}")

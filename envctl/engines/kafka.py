@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from envctl.engines.base import Provision, Realisation, Site
 from envctl.engines.broker import PORT, format_directory, java_command, properties, write_properties
-from envctl.engines.class_archive import class_archive
+from envctl.engines.class_archive import ARCHIVE, QUIET, class_archive
 from envctl.engines.content import digest, made_once
 from envctl.engines.nodes import PATH, sealed, tool_mounts, tool_names
 from envctl.model.environment import Mount, NodeSpec
@@ -99,7 +99,7 @@ def _node(component: Kafka, site: Site, index: int, *, kafka: Tool, java: Tool, 
     if archive:
         mounts.append(Mount(archive, "/classes"))
         named[str(archive)] = "class archive"
-        flags = ("-XX:SharedArchiveFile=/classes/kafka.jsa", "-Xshare:auto", "-Xlog:cds=off", "-Xlog:cds+dynamic=off")
+        flags = (f"-XX:SharedArchiveFile=/classes/{ARCHIVE}", "-Xshare:auto", *QUIET)
     spec = NodeSpec(
         name=name, component=component.name, kind=component.kind, zone=site.zone(component, index), digest="",
         command=(*java_command(kafka, java, *flags), "kafka.Kafka", "/config/server.properties"),

@@ -17,6 +17,7 @@ from typing import ClassVar
 from envctl.engines.base import Provision, Realisation, Site
 from envctl.engines.content import digest, made_once
 from envctl.engines.nodes import PATH, sealed, tool_mounts, tool_names
+from envctl.engines.provision_postgres import statements
 from envctl.engines.sources import migration_directories, tree_copy
 from envctl.engines.unprivileged import not_root, run
 from envctl.model.environment import NodeSpec
@@ -83,15 +84,6 @@ class PostgresEngine:
 
 def _names(component: Postgres) -> tuple[str, ...]:
     return tuple(f"{component.name}-{index}" for index in range(1 + component.standbys))
-
-
-def statements(databases: tuple[str, ...]) -> tuple[str, ...]:
-    """SQL that makes each database and the role that owns it."""
-    made: list[str] = []
-    for name in databases:
-        quoted = '"' + name.replace('"', '""') + '"'
-        made += [f"create role {quoted} login", f"create database {quoted} owner {quoted} strategy file_copy"]
-    return tuple(made)
 
 
 def _prepared(component: Postgres, tool: Tool, site: Site) -> Path:

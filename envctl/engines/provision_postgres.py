@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from envctl.engines.postgres import statements
 from envctl.engines.provisioning import main
 from envctl.errors import DeadlineError, ResourceError
 
@@ -69,6 +68,15 @@ def migrate(database: str, directory: Path, connection: Any) -> tuple[str, ...]:
             raise ResourceError(f"{_where(database, file.name, text, error)}: {error}".rstrip()) from error
         applied.append(file.name)
     return tuple(applied)
+
+
+def statements(databases: tuple[str, ...]) -> tuple[str, ...]:
+    """SQL that makes each database and the role that owns it."""
+    made: list[str] = []
+    for name in databases:
+        quoted = '"' + name.replace('"', '""') + '"'
+        made += [f"create role {quoted} login", f"create database {quoted} owner {quoted} strategy file_copy"]
+    return tuple(made)
 
 
 def _unchanged(database: str, name: str, then: str, now: str) -> None:
