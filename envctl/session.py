@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from envctl import __version__, errors, plugins
-from envctl.errors import CancelledError, EnvctlError, NoEnvironmentError
+from envctl import __version__, plugins
+from envctl.errors import CancelledError, EnvctlError, Exit, NoEnvironmentError
 from envctl.model.environment import Environment
 from envctl.model.plan import Plan
 from envctl.model.project import Project
@@ -183,12 +183,10 @@ def new_run(project: Project, plan: Plan, scenario: Scenario, environment: Envir
 
 
 def copy_inputs(plan: Plan, scenario: Scenario, inputs: Path) -> None:
-    """Topology, scenario and traffic as they are now; the traffic file keeps its place beside the scenario."""
+    """Topology, scenario and traffic as they are now, under the names that reading a record expects."""
     shutil.copy(plan.topology.file, inputs / "topology.yaml")
     shutil.copy(scenario.file, inputs / "scenario.yaml")
-    traffic = inputs / os.path.relpath(scenario.traffic.file, scenario.file.parent)
-    traffic.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(scenario.traffic.file, traffic)
+    shutil.copy(scenario.traffic.file, inputs / "traffic.jsonl")
 
 
 def versions(plan: Plan) -> dict[str, str]:
@@ -208,11 +206,12 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def _why(directory: Path, status: int) -> EnvctlError:
-    """The runner's own error, as it was raised there."""
+    """The runner's own error, with its exit code."""
     left = directory / "error.json"
     if left.exists():
         said = json.loads(left.read_text(encoding="utf-8"))
-        error: EnvctlError = getattr(errors, said["kind"], EnvctlError)(said["message"], hint=said["hint"])
+        error = EnvctlError(said["message"], hint=said["hint"])
+        error.exit_code = Exit(said["exit_code"])
         return error
     tail = "\n".join((directory / "runner.log").read_text(errors="replace").splitlines()[-5:])
     return EnvctlError(f"the runner ended with status {status}\n{tail}", hint=f"its record is in {directory}")

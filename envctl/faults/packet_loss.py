@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from math import exp, lgamma, log, log1p
@@ -20,10 +21,11 @@ from envctl.errors import CapabilityError, ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.targets import nodes_named, ratio, slug
 from envctl.model.environment import Node
-from envctl.substrates.base import Process, Reach
+from envctl.substrates.base import Completed, Process, Reach
 from envctl.toolchain import find
 
-PROBES = 1000  # per verification and link end: the exact test needs at least a thousand packets
+PROBES = 1000  # per verification, over all links: the exact test needs at least a thousand packets
+FEWEST_PROBES = 400  # per link, so that a link whose rule is missing can't hide behind the others
 CANARY_PROBES = 200
 ALPHA = 1e-6
 PARTS = 10_000  # resolution of the rule's random draw: 0.01 %
@@ -126,7 +128,7 @@ class PacketLoss:
 
     def verify(self) -> Effect:
         """Sends probes over each link: the loss must be the one asked for (exact binomial test) and the canary unharmed."""
-        measured = [_measure(self._world.reach, link) for link in self._links]
+        measured = self._measure(max(FEWEST_PROBES, -(-PROBES // len(self._links))))
         counters = [self._counters(link.receiver) for link in self._links]
         seen = sum(counter[0] for counter in counters)
         dropped = sum(counter[1] for counter in counters)
@@ -158,11 +160,16 @@ class PacketLoss:
     def absent(self) -> Effect:
         """No rule is left, and probes over the same links all arrive."""
         left = [link.receiver.name for link in self._links if self._table in self._nft(link.receiver, "list tables").stdout]
-        lost = sum(_measure(self._world.reach, link, probes=CANARY_PROBES).lost for link in self._links)
+        lost = sum(measured.lost for measured in self._measure(CANARY_PROBES))
         summary = "gone" if not left and not lost else f"rules left in {left or 'no node'}, {lost} probes lost"
         return Effect(not left and not lost, summary, {"tables_left": left, "probes_lost": lost})
 
-    def _nft(self, node: Node, script: str) -> Any:
+    def _measure(self, probes: int) -> list[_Measured]:
+        """All links at once."""
+        with ThreadPoolExecutor(len(self._links)) as pool:
+            return list(pool.map(lambda link: _measure(self._world.reach, link, probes), self._links))
+
+    def _nft(self, node: Node, script: str) -> Completed:
         tool = find("nft")
         return self._world.reach.run(
             node.name, [str(tool.programs["nft"]), "-f", "-"] if "\n" in script else [str(tool.programs["nft"]), *script.split()],
@@ -214,7 +221,7 @@ class _Measured:
     canary_lost: int
 
 
-def _measure(reach: Reach, link: _Link, probes: int = PROBES) -> _Measured:
+def _measure(reach: Reach, link: _Link, probes: int) -> _Measured:
     """Sends probes from every sender and from untargeted canaries, and counts at the receiver what arrived."""
     canaries = _canaries(reach, link)
     with Receiver(reach, link.receiver) as receiver:

@@ -79,8 +79,9 @@ class Rebalance:
         if not self._world.bootstrap:
             raise UsageError("a rebalance needs a kafka component in the environment")
         group = describe(self._world.bootstrap, self._group_name)
-        if not group.members:
-            raise UsageError(f"consumer group {self._group_name!r} has no members", hint=f"its state is {group.state}")
+        if not group.members or group.state != "STABLE":
+            raise UsageError(f"consumer group {self._group_name!r} is not stable, so no rebalance could be told from its own",
+                             hint=f"its state is {group.state}, it has {len(group.members)} members")
         if self._mode == "churn" and not group.next_generation and group.assignor not in KNOWN_ASSIGNORS:
             raise CapabilityError(f"group {self._group_name!r} uses the assignor {group.assignor!r}, which can't be joined from outside",
                                   hint=f"use mode: evict, or one of {', '.join(KNOWN_ASSIGNORS)}")
@@ -135,7 +136,7 @@ class Rebalance:
 
     def _stable(self) -> bool:
         group = describe(self._world.bootstrap, self._group_name)
-        return group.state.upper() == "STABLE" and bool(group.members)
+        return group.state == "STABLE" and bool(group.members)
 
     def _consumers(self) -> tuple[Node, ...]:
         components = self._world.topology.components.values()

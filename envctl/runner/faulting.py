@@ -27,6 +27,8 @@ LEASE_S = 8.0  # how long a fault outlives an injector that was killed
 RENEW_S = 2.0
 STEADY_FOR_S = 1.0  # steady conditions must hold this long before a recovery is believed
 POLL_S = 0.1
+READY_TO_HURT_S = 15.0  # how long a fault's targets may take to be there
+PROBE_AGAIN_S = 0.5
 
 Stage = Literal["probe", "journal", "apply", "verify", "hold", "heal", "absent", "recover"]
 
@@ -54,6 +56,17 @@ def build(field: Field, spec: FaultSpec) -> Fault:
     world = World(field.reach, field.topology, rng, scratch, field.bootstrap)
     fault: Fault = plugins.load("envctl.faults", spec.fault).build(spec.params, world)
     return fault
+
+
+def probe(fault: Fault, stopping: threading.Event) -> Blast:
+    """The fault's blast, asked until its targets are there (a group that forms, a node that starts); the last refusal is raised."""
+    deadline = time.monotonic() + READY_TO_HURT_S
+    while True:
+        try:
+            return fault.probe()
+        except UsageError:
+            if time.monotonic() >= deadline or stopping.wait(PROBE_AGAIN_S):
+                raise
 
 
 def check_limits(scenario: Scenario, blast: Blast) -> None:
@@ -96,17 +109,18 @@ class FaultRun(threading.Thread):
         self._stage("probe", self._probe)
         self._stage("journal", self._journal)
         self._applied = True
+        begun = time.monotonic()
         self._stage("apply", lambda: self._fault.apply(LEASE_S))
         renewer = _Renewer(self._fault)
         try:
             self._measured("verify", self._fault.verify)
             if not self._fault.instantaneous:
-                self._hold()
+                self._hold(begun)
         finally:
             renewer.stop()
 
     def _probe(self) -> str:
-        self._blast = self._fault.probe()
+        self._blast = probe(self._fault, self._field.stopping)
         check_limits(self._field.scenario, self._blast)
         return self._blast.summary
 
@@ -118,9 +132,8 @@ class FaultRun(threading.Thread):
             file.flush()
             os.fsync(file.fileno())
 
-    def _hold(self) -> None:
+    def _hold(self, begun: float) -> None:
         """Keeps the fault acting for its time, then measures again: what acted at first may have ended on the way."""
-        begun = time.monotonic()
         while time.monotonic() < begun + (self.spec.for_s or 0.0) and not self._field.stopping.wait(POLL_S):
             pass
         if not self._field.stopping.is_set():

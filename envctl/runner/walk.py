@@ -13,12 +13,13 @@ from typing import Any
 
 from envctl import plugins
 from envctl.errors import EnvctlError, UsageError
+from envctl.faults.base import Blast
 from envctl.model.event import Log, Op, Sample, Step
 from envctl.model.scenario import Condition, FaultSpec, Scenario
 from envctl.model.topology import Topology
 from envctl.record import EVENTS, Record, RecordWriter, RunManifest
 from envctl.runner.collect import Collector, bootstrap_of
-from envctl.runner.faulting import FaultRun, Field, build, check_limits
+from envctl.runner.faulting import FaultRun, Field, build, check_limits, probe
 from envctl.runner.live import Held, Live
 from envctl.runner.traffic import Driver
 from envctl.substrates.base import Reach
@@ -27,7 +28,6 @@ from envctl.waiting import until
 
 POLL_S = 0.1
 STEADY_S = 15.0  # how long the first fault waits for the steady state before the run is given up
-READY_TO_HURT_S = 15.0  # how long a fault's targets may take to be there (a group that still forms)
 ROUNDS_S = (1.0, 1.0, 2.0, 2.0, 4.0)  # pauses between rounds of collecting; the last one repeats
 SPANS_QUIET_S = 3.0  # twice the longest export interval, and a little
 
@@ -102,7 +102,7 @@ class Run:
         """Every fault's targets, capabilities and reach, before anything starts; what is missing is refused here."""
         with self.step("preflight"):
             for spec in self.scenario.faults:
-                check_limits(self.scenario, _probe(ground, spec))
+                check_limits(self.scenario, _refusable(ground, spec))
 
     @contextmanager
     def _watched(self, bootstrap: str) -> Iterator[None]:
@@ -220,10 +220,10 @@ class Run:
             time.sleep(SPANS_QUIET_S)  # spans are exported in the background; nothing tells that none is to come
 
     def _satisfied(self) -> bool:
-        """Whether no check that may still come true fails on what was read so far."""
+        """Whether every check that may still come true has, on what was read so far."""
         record = Record(self.directory, self.scenario)
         return all(
-            plugins.load("envctl.checks", spec.check).judge(spec.id, spec.params, record).outcome != "fail"
+            plugins.load("envctl.checks", spec.check).judge(spec.id, spec.params, record).outcome == "pass"
             for spec in self.scenario.checks if _waits(spec.check, spec.params)
         )
 
@@ -257,16 +257,12 @@ def _pending(spec: FaultSpec, runs: Mapping[str, FaultRun]) -> bool:
     return spec.at_s is None and spec.after in runs
 
 
-def _probe(ground: Field, spec: FaultSpec) -> Any:
-    """The fault's blast, asked until its targets are there; the last refusal is the answer."""
-    deadline = time.monotonic() + READY_TO_HURT_S
-    while True:
-        try:
-            return build(ground, spec).probe()
-        except UsageError as error:
-            if time.monotonic() >= deadline:
-                raise UsageError(f"{ground.scenario.file.name}:{spec.line}: {spec.id}: {error.message}", hint=error.hint) from error
-            time.sleep(0.5)
+def _refusable(ground: Field, spec: FaultSpec) -> Blast:
+    """The fault's blast as of now.  Raises UsageError that says where in the scenario it stands."""
+    try:
+        return probe(build(ground, spec), ground.stopping)
+    except UsageError as error:
+        raise UsageError(f"{ground.scenario.file.name}:{spec.line}: {spec.id}: {error.message}", hint=error.hint) from error
 
 
 def load_inputs(directory: Path) -> tuple[RunManifest, Topology, Scenario]:
@@ -281,5 +277,5 @@ def load_inputs(directory: Path) -> tuple[RunManifest, Topology, Scenario]:
 
 def failed(run_directory: Path, error: EnvctlError) -> None:
     """Leaves the reason where `session` finds it, so that the same error is raised there."""
-    text = json.dumps({"kind": type(error).__name__, "message": error.message, "hint": error.hint})
+    text = json.dumps({"exit_code": int(error.exit_code), "message": error.message, "hint": error.hint})
     (run_directory / "error.json").write_text(text, encoding="utf-8")
