@@ -54,8 +54,17 @@ class RawWriter:
 def whole_size(path: Path) -> int:
     """Bytes up to the end of the last whole record; 0 for a file that isn't there."""
     end = 0
-    for _, body in read(path):
-        end += _HEADER.size + len(body)
+    try:
+        file = path.open("rb", buffering=0)
+    except FileNotFoundError:
+        return 0
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        while len(header := os.pread(file.fileno(), _HEADER.size, end)) == _HEADER.size:
+            behind = end + _HEADER.size + _HEADER.unpack(header)[0]
+            if behind > size:
+                break
+            end = behind
     return end
 
 
