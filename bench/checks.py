@@ -64,7 +64,7 @@ def order(n: int) -> str:
 
 def judge(directory: Path) -> None:
     """Runs the checks and prints time, memory and outcomes as JSON."""
-    begun = time.perf_counter()
+    begun, cpu = time.perf_counter(), time.process_time()
     scenario = Scenario("bench", Path("bench.yaml"), Traffic(Path("t.jsonl"), "gateway", None, None), streams=STREAMS)
     record = Record.load(directory, scenario)
     findings = [
@@ -73,34 +73,35 @@ def judge(directory: Path) -> None:
         PerKeyOrder.judge("per-key-order", {"in": "published", "as": "accepted"}, record),
         NoDuplicates.judge("no-duplicates", {"in": "settled"}, record),
     ]
-    print(json.dumps({"seconds": time.perf_counter() - begun, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    print(json.dumps({"seconds": time.perf_counter() - begun, "cpu_s": time.process_time() - cpu,
+                      "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
                       "outcomes": [finding.outcome for finding in findings]}))
 
 
-def plain_reading_s(path: Path) -> float:
-    """Seconds that parsing every line takes, keeping nothing."""
-    begun = time.perf_counter()
+def parsing_cpu_s(path: Path) -> float:
+    """CPU seconds that parsing every line takes, keeping nothing."""
+    begun = time.process_time()
     with path.open("rb") as file:
         for line in file:
             json.loads(line)
-    return time.perf_counter() - begun
+    return time.process_time() - begun
 
 
 def main() -> int:
-    """Prints one line of figures; 1 when a limit is missed."""
+    """Prints one line of figures; 1 when a limit is missed (time by CPU: one thread, and other work must not decide)."""
     if len(sys.argv) > 1:
         judge(Path(sys.argv[1]))
         return 0
     with tempfile.TemporaryDirectory() as name:
         events = write(Path(name))
         figures = json.loads(subprocess.run([sys.executable, __file__, name], check=True, capture_output=True).stdout)
-        reading = plain_reading_s(Path(name) / EVENTS)
+        parsing = parsing_cpu_s(Path(name) / EVENTS)
         size = (Path(name) / EVENTS).stat().st_size / 1e6
     seconds, peak = figures["seconds"], figures["peak_mb"]
     print(f"no-loss ×2 + per-key-order + no-duplicates over {events:,} events ({size:.0f} MB): {seconds:.1f} s "
-          f"({seconds / reading:.2f} × parsing the lines, limit {LIMIT_S:.0f} s), peak {peak:.0f} MB (limit {LIMIT_MB:.0f} MB), "
+          f"(limit {LIMIT_S:.0f} s), {figures['cpu_s']:.1f} CPU s ({figures['cpu_s'] / parsing:.2f} × parsing the lines), peak {peak:.0f} MB (limit {LIMIT_MB:.0f} MB), "
           f"{'/'.join(figures['outcomes'])}")
-    return int(seconds > LIMIT_S or peak > LIMIT_MB or set(figures["outcomes"]) != {"pass"})
+    return int(figures["cpu_s"] > LIMIT_S or peak > LIMIT_MB or set(figures["outcomes"]) != {"pass"})
 
 
 if __name__ == "__main__":
