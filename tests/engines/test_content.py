@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envctl.engines.content import copy_tree, digest, made_once, tree_digest
+from envctl.engines.content import copy_tree, digest, made_once, shown, tree_digest
 from envctl.model.topology import Redis, Topic
 
 PLAIN = st.recursive(
@@ -120,3 +120,13 @@ def test_what_a_killed_process_left_half_made_is_not_taken(tmp_path: Path) -> No
     assert any(tmp_path.rglob("left"))
     made = made_once(tmp_path / "key", lambda half: (half / "file").touch())
     assert [path.name for path in made.iterdir()] == ["file"]
+
+
+def test_what_a_node_is_shown_can_be_read_by_everyone(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir(mode=0o700)
+    (tmp_path / "sub" / "file").touch(mode=0o600)
+    (tmp_path / "sub" / "run").touch(mode=0o700)
+    (tmp_path / "sub" / "link").symlink_to("nowhere")
+    shown(tmp_path)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.exists()}
+    assert modes == {"sub": 0o755, "file": 0o644, "run": 0o755}

@@ -46,3 +46,12 @@ def test_nothing_is_prepared_before_all_references_are_right(site: MakeSite, sta
     with pytest.raises(SpecError, match="no component 'nobody'"):
         realise_all(one.topology, ("web",), (), one)
     assert not cache.exists()
+
+
+def test_a_node_starts_from_its_snapshot_of_the_seed_where_there_is_one(site: MakeSite, cache: Path) -> None:
+    snapshot = cache / "snapshots" / "key" / "db-0"
+    snapshot.mkdir(parents=True)
+    seeded, empty = site(seed_key="key"), site()
+    assert seeded.data("db-0", cache / "prepared") == snapshot
+    assert seeded.data("db-1", cache / "prepared") == cache / "prepared"
+    assert empty.data("db-0", cache / "prepared") == cache / "prepared"
