@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 from envctl.errors import Problem, SpecError, UsageError
-from envctl.model.project import Gate, Project, Suite
-from envctl.spec.document import did_you_mean, read
+from envctl.model.project import Gate, Project, Suite, Waiver
+from envctl.spec.document import Document, did_you_mean, read
 from envctl.spec.structure import open_document
 from envctl.spec.units import duration_s
 
@@ -37,6 +38,7 @@ def load_project(root: Path) -> Project:
     if stack and not (stack / "topology.yaml").is_file():
         known = [str(each.relative_to(root)) for each in _stacks(root)]
         document.problem(("stack",), f"there is no {data['stack']}/topology.yaml", did_you_mean(data["stack"], known))
+    waivers = _waivers(document)
     document.raise_problems()
     gate = data.get("gate", {})
     return Project(
@@ -46,9 +48,25 @@ def load_project(root: Path) -> Project:
         substrate=data.get("substrate", "embedded"),
         ttl_s=duration_s(data["ttl"]) if "ttl" in data else 7200.0,
         suites={name: _suite(raw or {}) for name, raw in data.get("suites", {}).items()},
-        gate=Gate(gate.get("slo", "all"), gate.get("stubs_unverified", "warn")),
+        gate=Gate(gate.get("slo", "all"), gate.get("stubs_unverified", "warn"), waivers),
         state_url=data.get("state", ""),
     )
+
+
+def _waivers(document: Document) -> tuple[Waiver, ...]:
+    """The waivers that hold today; one that has expired is a problem, so that nobody forgets what it hides."""
+    found = []
+    for index, raw in enumerate(document.data.get("gate", {}).get("waivers", ())):
+        at = ("gate", "waivers", index, "expires")
+        try:
+            waiver = Waiver(raw["finding"], raw["owner"], raw["reason"], date.fromisoformat(raw["expires"]))
+        except ValueError:
+            document.problem(at, f"found {raw['expires']!r}", "allowed: a day such as 2027-01-31")
+            continue
+        if waiver.expires < datetime.now(UTC).date():
+            document.problem(at, f"the waiver of {waiver.finding} by {waiver.owner} has expired", "mend what it hides, or renew it")
+        found.append(waiver)
+    return tuple(found)
 
 
 def _suite(raw: dict[str, Any]) -> Suite:
