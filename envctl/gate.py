@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 from envctl import plugins
 from envctl.checks.slo import objectives
-from envctl.errors import UsageError
 from envctl.model.event import FaultEdge
 from envctl.model.project import Gate, Waiver
 from envctl.model.scenario import CheckSpec, FaultSpec, Scenario
 from envctl.model.verdict import Evidence, Finding, Outcome, Verdict, worst
-from envctl.record import FaultWindow, Record, publish
+from envctl.record import FaultWindow, Record
+from envctl.record.verdict import load_verdict, save_verdict
 
-FORMAT = "verdict/v1"
-VERDICT = "verdict.json"
+__all__ = ["explain", "judge", "load_verdict", "reproduce", "save_verdict"]
+
 EVERYTHING = Gate()
 SHOWN = 3  # pieces of evidence a terminal shows of one finding
 ORDER: dict[Outcome, int] = {"fail": 0, "inconclusive": 1, "pass": 2}
@@ -185,37 +182,7 @@ def _waive(finding: Finding, waivers: Iterable[Waiver]) -> Finding:
     return replace(finding, waived=f"{waiver.owner} until {waiver.expires}: {waiver.reason}")
 
 
-# --- files and words -------------------------------------------------------------------------------------------------
-
-
-def save_verdict(run_dir: Path, verdict: Verdict) -> Path:
-    """Writes `verdict.json` atomically and returns its path."""
-    publish(run_dir / VERDICT, {"format": FORMAT, **asdict(verdict)})
-    return run_dir / VERDICT
-
-
-def load_verdict(run_dir: Path) -> Verdict:
-    """Reads `verdict.json`.  Raises UsageError when it is missing, broken or of another version."""
-    path = run_dir / VERDICT
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data.pop("format") != FORMAT:
-            raise UsageError(f"{path} is not of format {FORMAT}", hint="judge the run again: envctl judge")
-        findings = tuple(_finding(raw) for raw in data.pop("findings"))
-        return Verdict(findings=findings, **_frozen(data))
-    except FileNotFoundError as error:
-        raise UsageError(f"{run_dir} has not been judged", hint="envctl judge RUN") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path} can't be read: {error!r}") from error
-
-
-def _finding(raw: dict[str, Any]) -> Finding:
-    evidence = tuple(Evidence(**_frozen(each)) for each in raw.pop("evidence"))
-    return Finding(evidence=evidence, **raw)
-
-
-def _frozen(raw: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
+# --- words -------------------------------------------------------------------------------------------------
 
 
 def explain(verdict: Verdict) -> list[str]:
