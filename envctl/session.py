@@ -95,12 +95,14 @@ def make_plan(project: Project, scenario_file: Path | None, asked: Asked) -> tup
     """Which components are in, and why."""
     from envctl.engines.sources import source_digests
     from envctl.planner import plan_project
+    from envctl.replay.traffic import load
     from envctl.spec import load_scenario, load_topology
 
     topology = load_topology(project.topology_file)
     scenario = load_scenario(scenario_file, topology, seeds=project.seeds) if scenario_file else None
-    if scenario is not None and asked.rng_seed is not None:
-        scenario = replace(scenario, rng_seed=asked.rng_seed)
+    if scenario is not None:
+        load(scenario.traffic.file)  # its templates are refused here, before anything is started
+        scenario = scenario if asked.rng_seed is None else replace(scenario, rng_seed=asked.rng_seed)
     plan = plan_project(project, topology, scenario, asked=asked.only, stubs=asked.stubs, full=asked.full, base=asked.base,
                         substrate=asked.substrate, ttl_s=asked.ttl_s, digests=source_digests(topology))
     return plan, scenario
