@@ -83,7 +83,7 @@ def test_names_resolve_to_nodes_and_components_and_nothing_else(cells) -> None:
 def test_a_killed_node_stays_down_while_held_and_comes_back_when_released(cells) -> None:
     reach, realiser = cells.make()
     realiser.start_node(cells.node("a-0", "sh", "-c", "sleep 100 & exec sleep 100"), ready_timeout_s=10)
-    reach.hold("a-0")
+    reach.hold("a-0", 60)
     reach.signal("a-0", signal.SIGKILL)
     cells.until(lambda: reach.node("a-0").state == "held", "it is held")
     held = reach.node("a-0")
@@ -94,6 +94,16 @@ def test_a_killed_node_stays_down_while_held_and_comes_back_when_released(cells)
     reach.release("a-0")
     reach.wait_ready("a-0", 10)
     assert reach.node("a-0").starts == 2
+
+
+def test_a_hold_ends_with_its_lease_when_nobody_renews_it(cells) -> None:
+    reach, realiser = cells.make()
+    realiser.start_node(cells.node("a-0", "sleep", "100"), ready_timeout_s=10)
+    reach.hold("a-0", 0.3)
+    reach.hold("a-0", 1.5)
+    reach.signal("a-0", signal.SIGKILL)
+    cells.until(lambda: reach.node("a-0").state == "held", "it is held")
+    cells.until(lambda: reach.node("a-0").starts == 2, "the lease has ended")
 
 
 def test_signals_reach_the_main_process_with_ordinary_dispositions(cells) -> None:

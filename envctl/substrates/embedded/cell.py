@@ -215,9 +215,9 @@ class Cell:
             unit.signal(signal)
         return {}
 
-    async def do_hold(self, name: str) -> Message:
-        """No restarts."""
-        self._unit(name).hold()
+    async def do_hold(self, name: str, lease_s: float) -> Message:
+        """No restarts for a while."""
+        self._unit(name).hold(lease_s)
         return {}
 
     async def do_release(self, name: str) -> Message:

@@ -184,9 +184,9 @@ class CellReach:
         """Sends a signal to the node's main process; SIGKILL ends everything in the node."""
         self.ask("signal", name=node, signal=int(signal))
 
-    def hold(self, node: str) -> None:
-        """No restarts from now on (until `release`)."""
-        self.ask("hold", name=node)
+    def hold(self, node: str, lease_s: float) -> None:
+        """No restarts from now on, until `release`, and for `lease_s` seconds at most.  Called again it renews the lease."""
+        self.ask("hold", name=node, lease_s=lease_s)
 
     def release(self, node: str) -> None:
         """Restarts again; a node that is down starts at once.  Idempotent."""

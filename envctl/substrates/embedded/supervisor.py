@@ -34,6 +34,7 @@ class Unit:
         self._launch, self._run = launch, run
         self._launching: asyncio.Task[tuple[int, asyncio.Future[int]]] | None = None
         self._held = False
+        self._lease: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._ended: asyncio.Future[int] | None = None
@@ -76,14 +77,20 @@ class Unit:
             self.pid = None
             self._enter("starting")
 
-    def hold(self) -> None:
-        """No restarts from now on."""
+    def hold(self, lease_s: float) -> None:
+        """No restarts from now on, for `lease_s` at most: who holds may die.  Another hold renews the lease."""
+        if self._lease:
+            self._lease.cancel()
+        self._lease = asyncio.get_running_loop().call_later(lease_s, self.release)
         self._held = True
         if self.state == "backoff":
             self._wake.set()
 
     def release(self) -> None:
         """Restarts are allowed again; one that is due happens at once."""
+        if self._lease:
+            self._lease.cancel()
+            self._lease = None
         self._held = False
         self._wake.set()
 
