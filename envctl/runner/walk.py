@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from envctl import plugins
+from envctl.checks.settling import settled
 from envctl.errors import EnvctlError, UsageError
 from envctl.faults.base import Blast
 from envctl.model.event import Log, Op, Sample, Step
@@ -212,20 +213,12 @@ class Run:
             while True:
                 collector.round()
                 rounds += 1
-                if time.monotonic() >= deadline or self._satisfied():
+                if time.monotonic() >= deadline or settled(Record(self.directory, self.scenario)):
                     break
                 time.sleep(min(ROUNDS_S[min(rounds, len(ROUNDS_S)) - 1], max(0.0, deadline - time.monotonic())))
             said["rounds"] = rounds
         with self.step("drain"):
             time.sleep(SPANS_QUIET_S)  # spans are exported in the background; nothing tells that none is to come
-
-    def _satisfied(self) -> bool:
-        """Whether every check that may still come true has, on what was read so far."""
-        record = Record(self.directory, self.scenario)
-        return all(
-            plugins.load("envctl.checks", spec.check).judge(spec.id, spec.params, record).outcome == "pass"
-            for spec in self.scenario.checks if _waits(spec.check, spec.params)
-        )
 
 
 class _Once:
