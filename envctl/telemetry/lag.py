@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from envctl.telemetry.reading import Reading
 LAG = "kafka.consumer_group.lag"
 GENERATION = "kafka.group.generation"
 _TIMEOUT_S = 3.0
+_GROUP_TIMEOUT_S = 1.0
 _OFFSETS = "__consumer_offsets"
 
 
@@ -42,9 +43,13 @@ class LagSampler:
 
     def __init__(self, bootstrap: str, subscriptions: Sequence[tuple[str, str]]) -> None:
         """`subscriptions` are (group, topic) pairs."""
-        from confluent_kafka.admin import AdminClient
+        from confluent_kafka import Consumer
 
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "socket.timeout.ms": 5000, "log_level": 0})
+        # Consumers that never join their group.  Not an AdminClient: its list_consumer_group_offsets and list_offsets end the
+        # process by a segmentation fault when a coordinator moves or no broker answers (confluent-kafka 2.16).
+        settings: dict[str, Any] = {"bootstrap.servers": bootstrap, "socket.timeout.ms": 5000, "log_level": 0, "enable.auto.commit": False}
+        self._consumers = {group: Consumer({**settings, "group.id": group}) for group, _ in subscriptions}
+        self._asker = next(iter(self._consumers.values()))
         self._subscriptions = subscriptions
         self._partitions: dict[str, int] = {}
 
@@ -52,7 +57,7 @@ class LagSampler:
         """One request a group, and two for the ends and starts of all partitions."""
         self._count_partitions()
         committed = self._committed()
-        end, start = self._offsets("latest"), self._offsets("earliest")
+        end, start = self._offsets(-1), self._offsets(-2)
         active = {group for (group, *_), offset in committed.items() if offset is not None}
         for group, topic, partition in self._places():
             place = (topic, partition)
@@ -67,7 +72,9 @@ class LagSampler:
             yield Reading(LAG, None, {"group": group, "topic": topic, "partition": partition})
 
     def close(self) -> None:
-        """The client ends when it is forgotten."""
+        """Closes the consumers."""
+        for consumer in self._consumers.values():
+            consumer.close()
 
     def _places(self) -> Iterator[tuple[str, str, int]]:
         for group, topic in self._subscriptions:
@@ -77,44 +84,31 @@ class LagSampler:
     def _count_partitions(self) -> None:
         missing = {topic for _, topic in self._subscriptions} - set(self._partitions)
         if missing:
-            topics = self._admin.list_topics(timeout=_TIMEOUT_S).topics
+            topics = self._asker.list_topics(timeout=_TIMEOUT_S).topics
             self._partitions |= {name: len(topics[name].partitions) for name in missing if name in topics}
             if unmade := missing - set(self._partitions):
                 raise LookupError(f"no topic {', '.join(sorted(unmade))}")
 
     def _committed(self) -> dict[tuple[str, str, int], int | None]:
-        from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+        from confluent_kafka import KafkaException, TopicPartition
 
         asked: dict[str, list[TopicPartition]] = {}
         for group, topic, partition in self._places():
             asked.setdefault(group, []).append(TopicPartition(topic, partition))
-        futures = {
-            group: next(iter(self._ask(ConsumerGroupTopicPartitions(group, places)).values()))
-            for group, places in asked.items()
-        }
         found: dict[tuple[str, str, int], int | None] = dict.fromkeys(self._places())
-        for group, future in futures.items():
+        for group, places in asked.items():
             with suppress(KafkaException):  # its coordinator is moving: this group is unknown, others are not
-                for one in future.result(_TIMEOUT_S).topic_partitions:
+                for one in self._consumers[group].committed(places, timeout=_GROUP_TIMEOUT_S):
                     found[group, one.topic, one.partition] = one.offset if one.offset >= 0 and not one.error else None
         return found
 
-    def _ask(self, places: Any) -> Mapping[str, Any]:
-        return self._admin.list_consumer_group_offsets([places], request_timeout=_TIMEOUT_S)
+    def _offsets(self, which: int) -> dict[tuple[str, int], int | None]:
+        """Ends (-1) or starts (-2) of all partitions: the special times of Kafka's ListOffsets request."""
+        from confluent_kafka import TopicPartition
 
-    def _offsets(self, which: str) -> dict[tuple[str, int], int | None]:
-        from confluent_kafka import KafkaException, TopicPartition
-        from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
-
-        spec = getattr(OffsetSpec, which)()
-        asked = {TopicPartition(topic, partition): spec for topic, count in self._partitions.items() for partition in range(count)}
-        found: dict[tuple[str, int], int | None] = {}
-        for place, future in self._admin.list_offsets(asked, request_timeout=_TIMEOUT_S).items():
-            try:
-                found[place.topic, place.partition] = future.result(_TIMEOUT_S).offset
-            except KafkaException:  # a partition without a leader: unknown, while the others are known
-                found[place.topic, place.partition] = None
-        return found
+        asked = [TopicPartition(topic, partition, which) for topic, count in self._partitions.items() for partition in range(count)]
+        answered = self._asker.offsets_for_times(asked, timeout=_TIMEOUT_S)
+        return {(one.topic, one.partition): one.offset if one.offset >= 0 and not one.error else None for one in answered}
 
 
 class GenerationSampler:
