@@ -236,8 +236,8 @@ def _states(env_id: str, known: Memo | None, project: Path | None) -> tuple[Stat
 
 def states_of(env_id: str, roots: Iterable[Path]) -> tuple[State, ...]:
     """The Pulumi states of an environment (`*`: of all) below some backends' directories."""
-    found = (path for root in roots for path in sorted(root.glob(f".pulumi/stacks/*/{env_id}.json")))
-    return tuple(State(path.parents[3], path.parent.name, path.stem) for path in found)
+    files = (path for root in roots for path in sorted(root.glob(f".pulumi/stacks/*/{env_id}.json*")))  # one of them may be missing
+    return tuple(dict.fromkeys(State(path.parents[3], path.parent.name, path.name.partition(".json")[0]) for path in files))
 
 
 def _is_alive(substrate: Substrate, found: Found) -> bool:

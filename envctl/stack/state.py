@@ -46,21 +46,32 @@ class State:
         return self.root / ".pulumi" / "locks" / "organization" / self.project / self.stack
 
     def ensure(self) -> None:
-        """Makes the empty stack when there is none, as `pulumi stack init` does (which costs half a second)."""
+        """Makes the empty stack when there is none, as `pulumi stack init` does (which costs half a second).
+
+        Pulumi does not write these files whole; what a killed engine left half-written is replaced by the one before, or, since
+        everything of ours is adopted, by an empty one.
+        """
         self.config.parent.mkdir(parents=True, exist_ok=True)
         meta = self.root / ".pulumi" / "meta.yaml"
         if not meta.exists():
             _publish(meta, "version: 1\n")
-        if not self.checkpoint.exists():
+        _drop_unless_json(self._attributes)
+        if _read_json(self.checkpoint) is None:
             empty = {"version": 3, "checkpoint": {"stack": f"organization/{self.project}/{self.stack}", "latest": None}}
-            _publish(self.checkpoint, json.dumps(empty))
+            _publish(self.checkpoint, json.dumps(_read_json(self._backup) or empty))
+
+    @property
+    def _backup(self) -> Path:
+        return self.checkpoint.with_name(f"{self.stack}.json.bak")
+
+    @property
+    def _attributes(self) -> Path:
+        return self.checkpoint.with_name(f"{self.stack}.json.attrs")
 
     def resources(self) -> list[dict[str, Any]]:
         """The resources that the checkpoint lists; empty when there is no state or it can't be read."""
-        try:
-            latest = json.loads(self.checkpoint.read_text())["checkpoint"].get("latest") or {}
-        except (OSError, ValueError, KeyError):
-            return []
+        raw = _read_json(self.checkpoint) or _read_json(self._backup) or {}
+        latest = (raw.get("checkpoint") or {}).get("latest") or {}
         return list(latest.get("resources") or [])
 
     def foreign(self) -> list[str]:
@@ -69,11 +80,8 @@ class State:
 
     def forget_pending(self) -> None:
         """Drops what a killed engine noted as under way with resources of ours: they are adopted, whatever became of it."""
-        try:
-            raw = json.loads(self.checkpoint.read_text())
-            latest = raw["checkpoint"]["latest"] or {}
-        except (OSError, ValueError, KeyError):
-            return
+        raw = _read_json(self.checkpoint) or {}
+        latest = (raw.get("checkpoint") or {}).get("latest") or {}
         pending = latest.get("pending_operations") or []
         others = [each for each in pending if not str(each["resource"]["type"]).startswith(OURS)]
         if len(others) < len(pending):
@@ -117,6 +125,20 @@ class State:
                 continue
             except ValueError:  # cut off while it was written: its writer is gone or will write it again
                 yield path, {}
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file; None when there is none, or only half of one."""
+    try:
+        raw = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return raw if isinstance(raw, dict) else None
+
+
+def _drop_unless_json(path: Path) -> None:
+    if _read_json(path) is None:
+        path.unlink(missing_ok=True)
 
 
 def _publish(path: Path, text: str) -> None:

@@ -44,13 +44,17 @@ def assert_nothing_was_made_twice(bench: Bench) -> None:
 
 
 def assert_usable(bench: Bench) -> None:
+    assert_usable_after(bench, "plan-1")
+
+
+def assert_usable_after(bench: Bench, digest: str) -> None:
     """A later `up` ends well, the state lists what is there and nothing is under way."""
-    up = bench.up(system(READY_AFTER="0"))
+    up = bench.up(system(READY_AFTER="0"), digest=digest)
     assert {each.name for each in up.environment.nodes} == {"api-0", "db-0", "db-1", "web-0"}
     latest = json.loads(bench.state.checkpoint.read_text())["checkpoint"]["latest"]
     assert not latest.get("pending_operations")
     assert Counter(each["type"] for each in latest["resources"])["envctl:index:Node"] == 4
-    assert bench.up(system(READY_AFTER="0")).unchanged
+    assert bench.up(system(READY_AFTER="0"), digest=digest).unchanged
 
 
 @pytest.mark.parametrize("after", ["environment", "start db-0", "provision", "start web-0"])
@@ -137,3 +141,21 @@ def test_two_commands_never_work_on_one_environment_at_the_same_time(bench: Benc
             pass
     assert said == [f"waits for envctl up (process {os.getpid()})"]
     assert not lock.is_held(bench.ground.cache, "e")
+
+
+@pytest.mark.parametrize("broken", ["{0}.json", "{0}.json.attrs"])
+def test_a_state_that_was_half_written_when_its_engine_was_killed_is_mended(bench: Bench, broken: str) -> None:
+    bench.up()
+    stacks = bench.state.checkpoint.parent
+    file = stacks / broken.format(bench.plan.env_id)
+    file.write_bytes(file.read_bytes()[:20])
+    assert_usable_after(bench, "plan-2")
+    assert_nothing_was_made_twice(bench)
+
+
+def test_a_state_that_was_missing_when_its_engine_was_killed_is_found_and_removed(bench: Bench) -> None:
+    bench.up()
+    bench.state.checkpoint.unlink()
+    assert bench.state.resources(), "the one before it still says what there is"
+    tear_down(bench.plan.env_id, substrates=bench.ground)
+    assert not bench.state.leftovers()
