@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+HALF_WRITTEN_S = 3.0  # a lock that stays half-written for so long has no living writer
 OURS = ("envctl:", "pulumi:pulumi:Stack", "pulumi:providers:envctl")
 
 
@@ -111,7 +113,8 @@ class State:
         living = []
         for path, lock in self._read_locks():
             pid = int(lock.get("pid", 0))
-            if lock.get("hostname") == os.uname().nodename and not _holds(pid, str(lock.get("timestamp", ""))):
+            ours = lock.get("hostname") == os.uname().nodename
+            if (ours and not _holds(pid, str(lock.get("timestamp", "")))) or (not lock and _age_s(path) > HALF_WRITTEN_S):
                 path.unlink(missing_ok=True)
             else:
                 living.append(pid)
@@ -123,8 +126,15 @@ class State:
                 yield path, json.loads(path.read_text())
             except FileNotFoundError:
                 continue
-            except ValueError:  # cut off while it was written: its writer is gone or will write it again
+            except ValueError:  # half-written: its writer was killed or is about to finish
                 yield path, {}
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -122,6 +122,15 @@ def test_a_lock_older_than_the_process_that_now_has_its_number_is_broken(bench: 
     assert not path.exists()
 
 
+def test_a_lock_that_stays_half_written_is_broken(bench: Bench) -> None:
+    path = write_lock(bench, os.getpid(), datetime.now(UTC))
+    path.write_text('{"pid": 1')
+    assert bench.state.break_stale_locks() == [0], "its writer may be about to finish"
+    os.utime(path, (1, 1))
+    assert bench.state.break_stale_locks() == []
+    assert not path.exists()
+
+
 def test_a_lock_of_a_living_process_is_respected(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("envctl.stack.operations.ORPHAN_WAIT_S", 0.1)
     path = write_lock(bench, os.getpid(), datetime.now(UTC))
