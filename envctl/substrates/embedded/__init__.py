@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from envctl.substrates.base import Found
@@ -20,7 +20,7 @@ def _envs() -> Path:
 class Embedded:
     """The plug-in `embedded` of the entry-point group `envctl.substrates`."""
 
-    name = "embedded"
+    name: ClassVar[str] = "embedded"
 
     @staticmethod
     def directory(env_id: str) -> Path:
