@@ -12,9 +12,9 @@ from shop_common import retry, telemetry
 class Client:
     """Calls another service.  What is safe to repeat is repeated inside the budget: GET, or with an Idempotency-Key."""
 
-    def __init__(self, base_url: str, timeout_s: float = 1.0, budget_s: float = 3.0) -> None:
+    def __init__(self, base_url: str, timeout_s: float = 2.0, budget_s: float = 3.0) -> None:
         self._pool = urllib3.connection_from_url(base_url, maxsize=40, retries=False, timeout=timeout_s)
-        self._budget_s = budget_s
+        self._budget_s, self._allowance = budget_s, retry.Allowance()
 
     def call(self, method: str, path: str, route: str, body: Any = None, headers: dict[str, str] | None = None) -> BaseHTTPResponse:
         """The answer.  Raises ConnectionError when there is none, or when it says that the service can't work now."""
@@ -37,4 +37,6 @@ class Client:
                     telemetry.failed(span, str(answer.status))
                 return answer
 
-        return retry.call(attempt, lambda error: repeatable and isinstance(error, ConnectionError), self._budget_s)
+        return retry.call(
+            attempt, lambda error: repeatable and isinstance(error, ConnectionError), self._budget_s, allowance=self._allowance
+        )

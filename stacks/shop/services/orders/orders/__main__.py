@@ -10,7 +10,7 @@ from shop_common.client import Client
 from shop_common.http import Call, Problem, route, serve
 
 pool = db.pool()
-catalog = Client(os.environ["CATALOG_URL"])
+catalog = Client(os.environ["CATALOG_URL"], timeout_s=0.7, budget_s=1.2)  # less than whoever asks us waits
 settlements = kafka.Subscriber("orders", "payments.settled")
 
 
