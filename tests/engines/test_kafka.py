@@ -74,7 +74,7 @@ def test_a_cluster_bears_the_loss_of_a_broker_and_adopts_what_its_topics_were(ce
     minimum = "{3} {'min.insync.replicas': '2', 'retention.ms': "
     assert cell.python(DESCRIBE).splitlines() == [f"one 1 {minimum}'60000'}}", f"orders 6 {minimum}'604800000'}}"]
 
-    cell.reach.hold("bus-1")
+    cell.reach.hold("bus-1", 60)
     cell.reach.signal("bus-1", signal.SIGKILL)
     assert cell.python(PRODUCE) == "0 []"
     assert cell.python(CONSUME) == "True"

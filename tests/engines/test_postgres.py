@@ -68,7 +68,7 @@ def test_what_is_committed_is_on_the_standby_too_and_outlives_the_primary(cell: 
     assert sql(cell, "select sync_state, state from pg_stat_replication", PostgresEngine().endpoints(DB)["url"]) == "[('quorum', 'streaming')]"
 
     assert sql(cell, "insert into orders select generate_series(1, 100)") == "100"
-    cell.reach.hold("db-0")
+    cell.reach.hold("db-0", 60)
     cell.reach.signal("db-0", signal.SIGKILL)
     assert sql(cell, "select count(*) from orders", "postgresql://orders@db-1/orders") == "[(100,)]"
     cell.reach.release("db-0")
