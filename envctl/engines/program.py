@@ -129,6 +129,7 @@ def _given_env(component: str, node: str, zone: str, site: Site) -> dict[str, st
             "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
             "OTEL_BSP_SCHEDULE_DELAY": "500",
             "OTEL_METRIC_EXPORT_INTERVAL": "2000",
+            "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED": "true",  # the SDK counts what it sends, so that lost spans are noticed
         }
     return env
 

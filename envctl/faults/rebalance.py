@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from envctl.errors import CapabilityError, UsageError
+from envctl.errors import CapabilityError, ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, World
 from envctl.model.environment import Node
 from envctl.substrates.base import Process
@@ -25,6 +25,7 @@ from envctl.waiting import until
 OFFSETS_TOPIC = "__consumer_offsets"
 CLASSIC_KEY, CONSUMER_KEY = 2, 3  # key versions of group metadata records: classic protocol, KIP-848
 SETTLE_S = 20.0  # how long a group may take to be stable again
+STABLE = "Stable"
 KNOWN_ASSIGNORS = ("range", "roundrobin", "cooperative-sticky")
 
 
@@ -36,11 +37,10 @@ class Group:
     assignor: str
     members: tuple[str, ...]  # member ids
     topics: tuple[str, ...]
-    next_generation: bool  # True: the KIP-848 protocol
 
 
 class Rebalance:
-    """`{fault: rebalance, group: payments, mode: churn|evict, members: 1}`; with `for:` a churning member stays that long."""
+    """`{fault: rebalance, group: payments, mode: churn|evict, members: 1}`."""
 
     name: ClassVar[str] = "rebalance"
     schema: ClassVar[Mapping[str, Any]] = {
@@ -79,10 +79,10 @@ class Rebalance:
         if not self._world.bootstrap:
             raise UsageError("a rebalance needs a kafka component in the environment")
         group = describe(self._world.bootstrap, self._group_name)
-        if not group.members or group.state != "STABLE":
+        if not group.members or group.state != STABLE:
             raise UsageError(f"consumer group {self._group_name!r} is not stable, so no rebalance could be told from its own",
                              hint=f"its state is {group.state}, it has {len(group.members)} members")
-        if self._mode == "churn" and not group.next_generation and group.assignor not in KNOWN_ASSIGNORS:
+        if self._mode == "churn" and group.assignor not in KNOWN_ASSIGNORS:
             raise CapabilityError(f"group {self._group_name!r} uses the assignor {group.assignor!r}, which can't be joined from outside",
                                   hint=f"use mode: evict, or one of {', '.join(KNOWN_ASSIGNORS)}")
         if self._count is not None and self._count > len(group.members):
@@ -106,7 +106,7 @@ class Rebalance:
         else:
             self._member = self._world.reach.popen(None, [
                 sys.executable, "-m", "envctl.faults.transient_member", self._world.bootstrap, self._group_name,
-                "consumer" if group.next_generation else group.assignor, str(lease_s), *group.topics])
+                group.assignor, str(lease_s), *group.topics])
 
     def verify(self) -> Effect:
         """The generation rose, and the group is stable again; evicted members are gone from it."""
@@ -136,7 +136,7 @@ class Rebalance:
 
     def _stable(self) -> bool:
         group = describe(self._world.bootstrap, self._group_name)
-        return group.state == "STABLE" and bool(group.members)
+        return group.state == STABLE and bool(group.members)
 
     def _consumers(self) -> tuple[Node, ...]:
         components = self._world.topology.components.values()
@@ -145,25 +145,39 @@ class Rebalance:
 
 
 def describe(bootstrap: str, group: str) -> Group:
-    """The group as its coordinator sees it now."""
-    from confluent_kafka import ConsumerGroupType
-    from confluent_kafka.admin import AdminClient
+    """The group as its coordinator sees it now.
 
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    found = admin.describe_consumer_groups([group], request_timeout=10)[group].result()
-    topics = {part.topic for member in found.members if member.assignment for part in member.assignment.topic_partitions}
-    return Group(found.state.name, found.partition_assignor, tuple(member.member_id for member in found.members),
-                 tuple(sorted(topics)), found.type == ConsumerGroupType.CONSUMER)
+    Through kafka-python: librdkafka's admin client has been seen to crash while a coordinator is away, and this is asked
+    just then.  It speaks of classic groups only; a group of the newer protocol is `Dead` to it.
+    """
+    with _admin(bootstrap) as admin:
+        found = admin.describe_groups([group])[group]
+    topics = {topic for member in found["members"] for topic in (member["member_metadata"] or {}).get("topics", ())}
+    members = tuple(member["member_id"] for member in found["members"])
+    return Group(found["group_state"], found["protocol_data"], members, tuple(sorted(topics)))
 
 
 def evict(bootstrap: str, group: str, members: Sequence[str]) -> None:
     """Removes members by id through the admin API; a dynamic member that is alive joins again under a new id."""
-    from kafka import KafkaAdminClient
     from kafka.admin import MemberToRemove
 
-    admin = KafkaAdminClient(bootstrap_servers=bootstrap.split(","))
-    try:
+    with _admin(bootstrap) as admin:
         admin.remove_group_members(group, [MemberToRemove(member_id=member, reason="envctl rebalance") for member in members])
+
+
+@contextmanager
+def _admin(bootstrap: str) -> Iterator[Any]:
+    from kafka import KafkaAdminClient
+    from kafka.errors import KafkaError
+
+    try:
+        admin = KafkaAdminClient(bootstrap_servers=bootstrap.split(","))
+    except KafkaError as error:
+        raise ResourceError(f"Kafka's admin API at {bootstrap} can't be reached: {error}") from error
+    try:
+        yield admin
+    except KafkaError as error:
+        raise ResourceError(f"Kafka refused: {error}") from error
     finally:
         admin.close()
 

@@ -20,10 +20,9 @@ def main(argv: list[str]) -> None:
 
     bootstrap, group, assignor, lease_s, *topics = argv
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    protocol = {"group.protocol": "consumer"} if assignor == "consumer" else {
-        "partition.assignment.strategy": assignor, "session.timeout.ms": 6000}
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False,
-                         "client.id": "envctl-transient-member", "auto.offset.reset": "earliest", **protocol})
+                         "client.id": "envctl-transient-member", "auto.offset.reset": "earliest",
+                         "partition.assignment.strategy": assignor, "session.timeout.ms": 6000})
     leave_at = time.monotonic() + float(lease_s)
 
     def assigned(_consumer: Any, _partitions: Any) -> None:
