@@ -1,0 +1,78 @@
+"""What was done to the system, and how long it took to show and to pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import chain
+
+from envctl.model.scenario import FaultSpec
+from envctl.model.verdict import Finding
+from envctl.record import FaultWindow, Operation
+from envctl.report import words
+from envctl.report.model import Fault
+from envctl.report.subject import Subject
+from envctl.report.timeline import latency_limit_s
+
+
+def faults(subject: Subject, findings: Mapping[str, Finding]) -> tuple[Fault, ...]:
+    """The faults of the scenario, then those that only the record knows."""
+    windows = {window.id: window for window in subject.windows}
+    specs = {spec.id: spec for spec in subject.scenario.faults}
+    return tuple(_fault(subject, id, specs.get(id), windows.get(id), findings.get(f"fault:{id}"))
+                 for id in dict.fromkeys(chain(specs, windows)))
+
+
+def asked(spec: FaultSpec) -> str:
+    """What the scenario asks for: parameters, and when."""
+    when = f"at {words.duration(spec.at_s)}" if spec.at_s is not None else f"after {spec.after} has healed"
+    held = f", for {words.duration(spec.for_s)}" if spec.for_s is not None else ""
+    return f"{words.pairs(spec.params)}; {when}{held}" if spec.params else f"{when}{held}"
+
+
+def _fault(subject: Subject, id: str, spec: FaultSpec | None, window: FaultWindow | None, finding: Finding | None) -> Fault:
+    edges = window.edges if window else ()
+    start, end = (window.start_ns, window.end_ns) if window else (None, None)
+    symptom = _first_symptom(subject, window)
+    detect = None if symptom is None or start is None else (symptom[0] - start) / 1e9
+    measured = [edge.summary for edge in edges if edge.edge in ("verify", "hold") and edge.summary]
+    return Fault(
+        id=id, fault=spec.fault if spec else window.fault if window else "", outcome=finding.outcome if finding else None,
+        asked=asked(spec) if spec else words.NONE, measured=measured[0] if measured else words.NONE,
+        title=finding.title if finding else "not judged", start_s=_s(start), end_s=_s(end), detect_s=detect,
+        symptom=symptom[1] if symptom else "", recover_s=_recovery_s(window),
+        stages=tuple((str(edge.edge), edge.ok, edge.at_ns / 1e9, edge.summary) for edge in edges),
+    )
+
+
+def _s(ns: int | None) -> float | None:
+    return None if ns is None else ns / 1e9
+
+
+def _recovery_s(window: FaultWindow | None) -> float | None:
+    recover, heal = (window.edge("recover"), window.edge("heal")) if window else (None, None)
+    if recover is None or not recover.ok:
+        return None
+    told = recover.detail.get("seconds")
+    if isinstance(told, int | float):
+        return float(told)
+    return (recover.at_ns - heal.at_ns) / 1e9 if heal else None
+
+
+def _first_symptom(subject: Subject, window: FaultWindow | None) -> tuple[int, str] | None:
+    """When the first operation that a fault's window overlaps was known to be bad (ns), and what was."""
+    if window is None or window.start_ns is None:
+        return None
+    recover = window.edge("recover")
+    until = recover.at_ns if recover else subject.end_ns
+    limit = latency_limit_s(subject)
+    bad = (_bad(op, limit) for op in subject.operations if not op.unsent and op.start_ns <= until)
+    return min((found for found in bad if found and window.start_ns <= found[0] <= until), default=None)
+
+
+def _bad(op: Operation, limit_s: float | None) -> tuple[int, str] | None:
+    """When it was known that an operation went badly: at its answer, or as soon as it was slower than the limit."""
+    if op.type != "ok" and op.end_ns is not None:
+        return op.end_ns, f"{op.f} #{op.op} {'failed' if op.type == 'fail' else 'got no answer'}"
+    if limit_s is not None and op.latency_ns is not None and op.latency_ns > limit_s * 1e9:
+        return op.due_ns + int(limit_s * 1e9), f"{op.f} #{op.op} took {words.duration(op.latency_ns / 1e9)}"
+    return None

@@ -1,0 +1,55 @@
+"""The findings as JUnit test cases, for what shows test results."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from envctl.model.verdict import Finding
+from envctl.report.model import Report
+
+_UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")  # what XML 1.0 can't hold
+MOST = 20_000  # characters of one test case's evidence
+
+
+def junit(report: Report) -> bytes:
+    """One suite, one case a finding: a failed one is a failure, an inconclusive one an error, a waived one is skipped."""
+    from junitparser import JUnitXml, TestCase, TestSuite
+    from junitparser.junitparser import Error
+
+    suite = TestSuite(_clean(report.run.scenario))
+    suite.timestamp = report.run.started_at
+    properties = {"run": report.run.id, "commit": report.run.commit, "branch": report.run.branch, "rng_seed": report.run.rng_seed,
+                  "verdict": report.outcome or "none", "reproduce": report.reproduce}
+    for name, value in properties.items():
+        suite.add_property(name, _clean(str(value)))
+    for finding in report.findings:
+        case = TestCase(_clean(finding.id), classname=_clean(f"{report.run.scenario}.{finding.group}"), time=0.0)
+        case.result = _results(finding)
+        suite.add_testcase(case)
+    if report.outcome is None:
+        case = TestCase("verdict", classname=_clean(report.run.scenario), time=0.0)
+        case.result = [Error("the run has not been judged", "inconclusive")]
+        suite.add_testcase(case)
+    suite.time = report.run.duration_s or 0.0
+    document = JUnitXml("envctl")
+    document.add_testsuite(suite)
+    document.time = suite.time
+    text: bytes = document.tostring()  # type: ignore[no-untyped-call]
+    return text
+
+
+def _results(finding: Finding) -> list[Any]:
+    from junitparser import Error, Failure, Skipped
+
+    if finding.waived:
+        return [Skipped(_clean(f"waived: {finding.waived}: {finding.title}"))]
+    if finding.outcome == "pass":
+        return []
+    result = (Failure if finding.outcome == "fail" else Error)(_clean(finding.title), finding.outcome)
+    result.text = _clean("\n".join([finding.title, *(evidence.summary for evidence in finding.evidence)]))[:MOST]
+    return [result]
+
+
+def _clean(text: str) -> str:
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -1,0 +1,74 @@
+"""Numbers and times for people; the same in every form of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+GAP = "\N{NO-BREAK SPACE}"  # between a number and its unit
+NONE = "–"
+
+
+def duration(seconds: float | None) -> str:
+    """`264 ms`, `1.24 s`, `2 min 05 s`; a dash for None."""
+    if seconds is None:
+        return NONE
+    if abs(seconds) < 0.9995:
+        return f"{seconds * 1000:.0f}{GAP}ms" if abs(seconds) >= 0.01 else f"{seconds * 1000:.1f}{GAP}ms"
+    if seconds < 120:
+        return f"{seconds:.2f}{GAP}s" if seconds < 10 else f"{seconds:.1f}{GAP}s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}{GAP}min {rest:02}{GAP}s" if minutes < 120 else f"{minutes // 60}{GAP}h {minutes % 60:02}{GAP}min"
+
+
+def instant(seconds: float | None) -> str:
+    """A time of the run: `14.21 s`; a dash for None."""
+    return NONE if seconds is None else f"{seconds:.2f}{GAP}s"
+
+
+def count(value: float | None) -> str:
+    """`1,500`; a dash for None."""
+    return NONE if value is None else f"{value:,.0f}"
+
+
+def percent(ratio: float | None) -> str:
+    """`99.73 %`: never rounded up to a whole that it isn't; a dash for None."""
+    if ratio is None:
+        return NONE
+    shown = min(round(ratio * 100, 2), 99.99) if ratio < 1 else ratio * 100
+    return f"{shown:.2f}".rstrip("0").rstrip(".") + f"{GAP}%"
+
+
+def size(bytes: float | None) -> str:
+    """`46.4 MB`; a dash for None."""
+    if bytes is None:
+        return NONE
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if bytes >= factor:
+            return f"{bytes / factor:.1f}{GAP}{unit}"
+    return f"{bytes:.0f}{GAP}B"
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """A value of a track in its unit."""
+    if unit == "s":
+        return duration(value)
+    return NONE if value is None else f"{value:,.4g}" + (f"{GAP}{unit}" if unit else "")
+
+
+def pairs(values: Mapping[str, Any]) -> str:
+    """`from orders, to bus, loss 20 %`."""
+    return ", ".join(f"{name} {_flat(value)}" for name, value in values.items())
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " + ".join(_flat(one) for one in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def clip(text: str, most: int) -> str:
+    """The text, cut to at most `most` characters with an ellipsis."""
+    return text if len(text) <= most else text[: most - 1] + "…"
