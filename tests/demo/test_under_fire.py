@@ -1,0 +1,125 @@
+"""The reference shop under fire, through the command line: correct it passes, broken on purpose it fails, unproved it is neither.
+
+Every case is the same, unmodified scenario.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from envctl.substrates.embedded import Embedded
+from envctl.toolchain import find
+from envctl.waiting import until
+
+ROOT = Path(__file__).parents[2]
+SCENARIO = "checkout-under-fire"
+LIMIT_S = 280
+
+pytestmark = [pytest.mark.cell, pytest.mark.engines, pytest.mark.slow]
+
+
+@dataclass
+class Shop:
+    """A copy of the shop as a user's repository."""
+
+    root: Path
+
+    def start(self) -> subprocess.Popen[str]:
+        argv = [sys.executable, "-m", "envctl", "ci", "--full", "--scenario", SCENARIO, "--inconclusive", "fail"]
+        return subprocess.Popen(argv, cwd=self.root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def ci(self) -> tuple[int, str]:
+        process = self.start()
+        out, err = process.communicate(timeout=LIMIT_S)
+        return process.returncode, out + err
+
+    def run_directory(self) -> Path:
+        return max((self.root / ".envctl" / "runs").iterdir())
+
+    def verdict(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.run_directory() / "verdict.json").read_text())
+        return found
+
+    def failed(self) -> dict[str, dict[str, Any]]:
+        return {each["id"]: each for each in self.verdict()["findings"] if each["outcome"] == "fail"}
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    root = tmp_path / "shop"
+    listed = subprocess.run(["git", "ls-files", "stacks", "seeds", "scenarios", "envctl.yaml"], cwd=ROOT, check=True, text=True,
+                            capture_output=True).stdout.split()
+    for name in listed:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    subprocess.run(["git", "init", "-q", "-b", "main"], cwd=root, check=True)
+    return Shop(root)
+
+
+def break_it(shop: Shop, defect: str) -> None:
+    subprocess.run(["git", "apply", str(ROOT / "tests/shop/defects" / f"{defect}.patch")], cwd=shop.root, check=True)
+
+
+def test_the_correct_shop_passes_and_leaves_nothing_behind(shop: Shop) -> None:
+    code, said = shop.ci()
+    assert code == 0, said
+    assert "PASS" in said
+    assert "nothing left" in said
+    assert all((shop.run_directory() / f"report.{kind}").stat().st_size for kind in ("html", "md", "json"))
+    assert not [found for found in Embedded.environments() if found.id.startswith("shop-main")]
+
+
+@pytest.mark.parametrize(("defect", "check"), [
+    ("payments-commits-before-it-processes", "no-loss"),
+    ("orders-writes-the-event-outside-the-transaction", "no-loss"),
+    ("inventory-drops-the-trace-context", "traces-complete"),
+])
+def test_a_shop_broken_on_purpose_fails_and_the_evidence_names_it(shop: Shop, defect: str, check: str) -> None:
+    break_it(shop, defect)
+    code, said = shop.ci()
+    assert code == 5, said
+    findings = [each for each in shop.failed().values() if each["check"] == check]
+    assert findings, shop.failed().keys()
+    evidence = [piece for each in findings for piece in each["evidence"]]
+    assert any(piece["ids"] or piece["traces"] for piece in evidence), evidence
+    assert any(piece["traces"] for piece in evidence), evidence
+
+
+def test_a_packet_loss_whose_rule_is_deleted_behind_its_back_is_inconclusive(shop: Shop) -> None:
+    process = shop.start()
+    saboteur = threading.Thread(target=delete_the_rule, args=(shop,))
+    saboteur.start()
+    out, err = process.communicate(timeout=LIMIT_S)
+    saboteur.join()
+    assert process.returncode == 7, out + err
+    found = {each["id"]: each for each in shop.verdict()["findings"]}
+    assert found["fault:packet-loss"]["outcome"] == "inconclusive", found["fault:packet-loss"]
+
+
+def delete_the_rule(shop: Shop) -> None:
+    """Waits until the loss acts, then removes its tables from every broker."""
+    assert until(lambda: '"fault":"packet-loss","edge":"verify"' in record_of(shop), LIMIT_S, poll_s=0.1)
+    nft = find("nft")
+    manifest = json.loads((shop.run_directory() / "run.json").read_text())
+    reach = Embedded.attach(Embedded.directory(manifest["env_id"]))
+    for node in reach.environment().nodes_of("bus"):
+        tables = reach.run(node.name, [str(nft.programs["nft"]), "list", "tables"], where="netns", env=dict(nft.env)).stdout
+        for table in tables.splitlines():
+            argv = [str(nft.programs["nft"]), "delete", *table.split()]
+            assert reach.run(node.name, argv, where="netns", env=dict(nft.env)).status == 0
+
+
+def record_of(shop: Shop) -> str:
+    try:
+        return (shop.run_directory() / "events.jsonl").read_text()
+    except (FileNotFoundError, ValueError):
+        return ""
