@@ -15,7 +15,7 @@ from typing import Literal
 from envctl.errors import NoEnvironmentError, UsageError
 from envctl.model.environment import Environment
 from envctl.plugins import names
-from envctl.stack import lock
+from envctl.stack import lock, memo
 from envctl.stack.operations import Down, state_root, states_of, tear_down
 from envctl.stack_provider.ground import Substrates, installed
 from envctl.substrates.base import Found, Reach
@@ -53,6 +53,20 @@ def env_id_here(project_root: Path) -> str:
 
     checkout = repository(project_root)
     return environment_id(project_root, checkout.name, checkout.ref)
+
+
+def ids_of(project_root: Path) -> tuple[str, ...]:
+    """What this checkout has made: its environment, and those that only live while one of its snapshots is made."""
+    from envctl.seeding.snapshots import MAKING
+
+    mine = env_id_here(project_root)
+    return (mine, *(seen.id for seen in survey() if seen.id.startswith(MAKING) and _made_by(project_root, seen)))
+
+
+def _made_by(project_root: Path, seen: Seen) -> bool:
+    root = state_root(project_root)
+    known = memo.read(seen.directory)
+    return bool(states_of(seen.id, [root])) or (known is not None and known.state_root == str(root))
 
 
 def locate(env_id: str, *, substrates: Substrates = installed, known: Sequence[str] | None = None) -> tuple[Reach, Environment]:
@@ -122,7 +136,9 @@ def collect(
             f"{len(found)} environments would be removed, more than {cap} at once",
             hint="look with `envctl gc --dry-run`; then allow it with `--max`",
         )
-    return found, tuple(_remove(each, project, progress, substrates) for each in found)
+    removed = tuple(_remove(each, project, progress, substrates) for each in found)
+    lock.sweep(cache_dir())
+    return found, removed
 
 
 def _remove(item: Garbage, project: Path | None, progress: Callable[[str], None], substrates: Substrates) -> Down:

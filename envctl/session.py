@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -10,9 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -27,7 +28,9 @@ from envctl.model.seed import Seed
 from envctl.model.verdict import Verdict
 from envctl.record import RunManifest
 from envctl.runner.follow import Follower
-from envctl.substrates.base import Reach
+from envctl.stack import lock
+from envctl.substrates.base import Process, Reach
+from envctl.toolchain import cache_dir
 
 if TYPE_CHECKING:
     from envctl.seeding import Snapshot
@@ -75,7 +78,7 @@ class Interrupts:
     """Counts Ctrl-C: the first one cancels the run (it heals and is judged), the second one goes straight to teardown."""
 
     count: int = 0
-    on_first: list[Callable[[], None]] = field(default_factory=list)
+    _borne: float = 0  # how many are only counted; the next one raises CancelledError wherever we are
 
     def install(self) -> None:
         """Takes over SIGINT and SIGTERM."""
@@ -84,25 +87,31 @@ class Interrupts:
 
     def _hit(self, *_: object) -> None:
         self.count += 1
-        if self.count == 1 and self.on_first:
-            for call in self.on_first:
-                call()
-            return
-        raise CancelledError("cancelled")
+        if self.count > self._borne:
+            raise CancelledError("cancelled")
+
+    @contextmanager
+    def bearing(self, count: float) -> Iterator[None]:
+        """Meanwhile so many since the start are only counted, and whoever is at work looks at `count`."""
+        before, self._borne = self._borne, count
+        try:
+            yield
+        finally:
+            self._borne = before
 
 
 def make_plan(project: Project, scenario_file: Path | None, asked: Asked) -> tuple[Plan, Scenario | None]:
     """Which components are in, and why."""
     from envctl.engines.sources import source_digests
     from envctl.planner import plan_project
-    from envctl.replay.traffic import load
-    from envctl.spec import load_scenario, load_topology
+    from envctl.spec import load_scenario, load_seed, load_topology, seed_file
 
     topology = load_topology(project.topology_file)
     scenario = load_scenario(scenario_file, topology, seeds=project.seeds) if scenario_file else None
     if scenario is not None:
-        load(scenario.traffic.file)  # its templates are refused here, before anything is started
         scenario = scenario if asked.rng_seed is None else replace(scenario, rng_seed=asked.rng_seed)
+        if scenario.seed:
+            load_seed(seed_file(project, scenario.seed), topology)  # refused now, not when everything is up
     plan = plan_project(project, topology, scenario, asked=asked.only, stubs=asked.stubs, full=asked.full, base=asked.base,
                         substrate=asked.substrate, ttl_s=asked.ttl_s, digests=source_digests(topology))
     return plan, scenario
@@ -149,18 +158,28 @@ def run_scenario(project: Project, plan: Plan, scenario: Scenario, environment: 
     """Runs the scenario inside the environment; returns the run's directory with its record."""
     directory = new_run(project, plan, scenario, environment)
     reach = plugins.load("envctl.substrates", environment.substrate).attach(environment.directory)
-    with (directory / "runner.log").open("wb") as log:
-        argv = [sys.executable, "-m", "envctl.runner", str(directory), environment.substrate, str(environment.directory)]
-        process = reach.popen(None, argv, stdout=log, stderr=log)
-    interrupts.on_first.append(lambda: process.signal(signal.SIGTERM))
+    argv = [sys.executable, "-P", "-m", "envctl.runner", str(directory), environment.substrate, str(environment.directory)]
+    lifeline, ours = os.pipe()  # nothing is ever written: it closes when we die, however we die, and the runner stops
     try:
-        status = Follower(directory, line).until_ended(process.poll)
+        with (directory / "runner.log").open("wb") as log:
+            process = reach.popen(None, argv, stdin=lifeline, stdout=log, stderr=log)
+        status = Follower(directory, line).until_ended(lambda: _polled(process, interrupts))
     finally:
-        interrupts.on_first.clear()
+        os.close(lifeline)
+        os.close(ours)
         keep_logs(reach, environment, directory)
+    if status and interrupts.count:
+        raise CancelledError("cancelled before there was anything to judge")
     if status:
         raise _why(directory, status)
     return directory
+
+
+def _polled(process: Process, interrupts: Interrupts) -> int | None:
+    """The runner's exit status; passes a cancellation on.  The signal is repeated: the runner may still be starting."""
+    if interrupts.count:
+        process.signal(signal.SIGTERM)
+    return process.poll()
 
 
 def new_run(project: Project, plan: Plan, scenario: Scenario, environment: Environment) -> Path:
@@ -260,15 +279,33 @@ class Outcome:
 
     verdict: Verdict
     directory: Path
+    cancelled: bool = False  # the verdict is on what there was
+
+    @property
+    def exit_code(self) -> Exit:
+        """What a process says that ran this scenario: a proven failure stays one when the rest was cancelled."""
+        if self.cancelled and self.verdict.outcome != "fail":
+            return Exit.CANCELLED
+        return {"pass": Exit.PASS, "fail": Exit.FAIL, "inconclusive": Exit.INCONCLUSIVE}[self.verdict.outcome]
 
 
 def ci(project: Project, scenario_file: Path, asked: Asked, steps: Steps, interrupts: Interrupts, attempt: int = 1) -> Outcome:
-    """Plan, up, seed, run, judge, report, down; the last one whatever happened before.  Raises EnvctlError."""
+    """Plan, up, seed, run, judge, report, down; the last one whatever happened before.  Raises EnvctlError.
+
+    A further attempt gets a fresh environment, also where the one before was kept.
+    """
     with steps.step("plan") as line:
         plan, scenario = make_plan(project, scenario_file, asked)
         assert scenario is not None
-        plan = plan if attempt == 1 else replace(plan, env_id=f"{plan.env_id[:37]}-r{attempt}")
         line.done(told(plan))
+    with lock.hold(cache_dir(), f"{plan.env_id}.run", "run"):
+        if attempt > 1 and asked.keep:
+            with steps.step("down") as line:
+                down(project, plan, line)
+        return _ci(project, plan, scenario, asked, steps, interrupts)
+
+
+def _ci(project: Project, plan: Plan, scenario: Scenario, asked: Asked, steps: Steps, interrupts: Interrupts) -> Outcome:
     try:
         with steps.step("up") as line:
             kept = snapshot(project, plan, scenario, line)
@@ -276,17 +313,18 @@ def ci(project: Project, scenario_file: Path, asked: Asked, steps: Steps, interr
         if scenario.seed:
             with steps.step("seed") as line:
                 seed(project, plan, scenario.seed, environment, kept, line)
-        with steps.step("run") as line:
-            directory = run_scenario(project, plan, scenario, environment, line, interrupts)
-        with steps.step("judge") as line:
-            verdict = finish(directory, project, line)
-        with steps.step("report") as line:
-            line.done(str(report(directory)))
+        with interrupts.bearing(1):
+            with steps.step("run") as line:
+                directory = run_scenario(project, plan, scenario, environment, line, interrupts)
+            with steps.step("judge") as line:
+                verdict = finish(directory, project, line)
+            with steps.step("report") as line:
+                line.done(str(report(directory)))
     finally:
         if not asked.keep:
-            with steps.step("down") as line:
+            with interrupts.bearing(math.inf), steps.step("down") as line:
                 down(project, plan, line)
-    return Outcome(verdict, directory)
+    return Outcome(verdict, directory, cancelled=interrupts.count > 0)
 
 
 def told(plan: Plan) -> str:

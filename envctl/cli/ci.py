@@ -15,10 +15,9 @@ from envctl.errors import Exit, UsageError
 
 if TYPE_CHECKING:
     from envctl.model.project import Project
-    from envctl.session import Asked, Outcome
+    from envctl.session import Asked, Interrupts, Outcome
 
-CODES = {"pass": Exit.PASS, "fail": Exit.FAIL, "inconclusive": Exit.INCONCLUSIVE}
-WORST = {"fail": 2, "inconclusive": 1, "pass": 0}
+WORST = (Exit.FAIL, Exit.CANCELLED, Exit.INCONCLUSIVE, Exit.PASS)
 
 
 @click.command()
@@ -30,7 +29,8 @@ WORST = {"fail": 2, "inconclusive": 1, "pass": 0}
 def ci(*, names: tuple[str, ...], suite: str, inconclusive: str | None, keep: bool, **options: object) -> int:
     """Plan, bring up, seed, run, judge, report and tear down, for each scenario.
 
-    The environment is removed whatever happens. Exits 0 for pass, 5 for fail, 7 for inconclusive; the worst of all counts.
+    The environment is removed whatever happens. Exits 0 for pass, 5 for fail, 7 for inconclusive, 8 when it was cancelled; the
+    worst of all counts.  Ctrl-C heals, judges what there is and removes the environment; a second one only removes it.
     """
     from envctl.cli.options import asked_for
     from envctl.spec import find_root, load_project
@@ -38,11 +38,25 @@ def ci(*, names: tuple[str, ...], suite: str, inconclusive: str | None, keep: bo
     project = load_project(find_root(Path.cwd()))
     asked = asked_for(options, keep=keep)
     policy = inconclusive or (project.suites[suite].inconclusive if suite in project.suites else "retry")
-    outcomes = [_one(project, file, asked, policy) for file in _files(project, names, suite)]
+    outcomes = _all(project, _files(project, names, suite), asked, policy)
     for outcome in outcomes:
         _publish(outcome)
-    worst = max(outcomes, key=lambda outcome: WORST[outcome.verdict.outcome]).verdict.outcome
-    return int(Exit.PASS if worst == "inconclusive" and policy == "warn" else CODES[worst])
+    worst = min((outcome.exit_code for outcome in outcomes), key=WORST.index)
+    return int(Exit.PASS if worst is Exit.INCONCLUSIVE and policy == "warn" else worst)
+
+
+def _all(project: Project, files: list[Path], asked: Asked, policy: str) -> list[Outcome]:
+    """One scenario after the other; none after one that was cancelled."""
+    from envctl.session import Interrupts
+
+    interrupts = Interrupts()
+    interrupts.install()
+    outcomes: list[Outcome] = []
+    for file in files:
+        outcomes.append(_one(project, file, asked, policy, interrupts))
+        if interrupts.count:
+            break
+    return outcomes
 
 
 def _files(project: Project, names: tuple[str, ...], suite: str) -> list[Path]:
@@ -62,13 +76,12 @@ def _files(project: Project, names: tuple[str, ...], suite: str) -> list[Path]:
     return found
 
 
-def _one(project: Project, file: Path, asked: Asked, policy: str) -> Outcome:
+def _one(project: Project, file: Path, asked: Asked, policy: str, interrupts: Interrupts) -> Outcome:
     """One scenario; an inconclusive run is tried once more on a fresh environment where the policy says so."""
     from envctl import session
     from envctl.cli.console import Console
 
-    console, interrupts = Console(), session.Interrupts()
-    interrupts.install()
+    console = Console()
     for attempt in (1, 2):
         begun = time.monotonic()
         console.above(_headline(project, file, attempt))

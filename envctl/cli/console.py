@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -115,5 +115,6 @@ class Console:
 
             self._live.console.print(Text.from_ansi(text), soft_wrap=True)
         else:
-            self._stream.write(text + "\n")
-            self._stream.flush()
+            with suppress(OSError):  # nobody reads any more; what is under way must still be finished, and taken down
+                self._stream.write(text + "\n")
+                self._stream.flush()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from envctl.cli.environments import answer, environment_argument, meant, output_option
-from envctl.errors import EnvctlError, UsageError
+from envctl.cli.environments import answer, environment_argument, output_option
+from envctl.errors import EnvctlError, NoEnvironmentError, UsageError
 
 
 @click.command()
@@ -21,17 +21,19 @@ def down(*, environment: str | None, every: bool, output: str) -> None:
     """
     if every and environment:
         raise UsageError("--all and the name of an environment exclude each other")
-    from envctl.lease import survey
+    from envctl.lease import ids_of, survey
     from envctl.spec import find_root
 
     root = find_root(Path.cwd())
-    ids = sorted(seen.id for seen in survey()) if every else [meant(environment)]
+    ids = sorted(seen.id for seen in survey()) if every else [environment] if environment else list(ids_of(root))
     removed, failures = [], []
     for env_id in ids:
         try:
             removed.append(_one(env_id, root))
         except EnvctlError as error:  # the others are removed all the same
             failures.append(error)
+    if removed:  # of this checkout, any one will do
+        failures = [error for error in failures if not isinstance(error, NoEnvironmentError)]
     text = "\n".join(f"{each['id']}: nothing left" for each in removed) or ("nothing was there" if every else "")
     if removed or not failures:
         answer("down/v1", {"removed": removed}, text, output)

@@ -19,7 +19,7 @@ def run(*, scenario: str, **options: object) -> int:
     Exits 0 for pass, 5 for fail, 7 for inconclusive.
     """
     from envctl import session
-    from envctl.cli.ci import CODES, explain
+    from envctl.cli.ci import explain
     from envctl.cli.console import Console
     from envctl.spec import find_root, load_project, scenario_file
 
@@ -30,7 +30,7 @@ def run(*, scenario: str, **options: object) -> int:
     asked = asked_for(options, keep=True)
     outcome = session.ci(project, scenario_file(project, scenario), asked, Console(), interrupts)
     explain(outcome, time.monotonic() - begun)
-    return int(CODES[outcome.verdict.outcome])
+    return int(outcome.exit_code)
 
 
 @click.command()

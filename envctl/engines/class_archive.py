@@ -48,9 +48,10 @@ def _train(kafka: Tool, java: Tool, target: Path) -> None:
         write_properties(config, {**properties(_NAMES, index, str(directory / "log")), "listeners": listeners})
         format_directory(kafka, java, "AAAAAAAAAAAAAAAAAAAAAA", config)
         archive = () if index else (f"-XX:ArchiveClassesAtExit={target / ARCHIVE}",)
-        commands.append((*java_command(kafka, java, *archive, *QUIET), "kafka.Kafka", str(config)))
+        own = f"-Djava.io.tmpdir={directory}"  # the second is killed and leaves its unpacked libraries
+        commands.append((*java_command(kafka, java, *archive, *QUIET, own), "kafka.Kafka", str(config)))
     env = {"PATH": f"{PATH}:/usr/sbin:/sbin", **java.env, "ENVCTL_TRAINING": json.dumps([f"{_NAMES[0]}:{PORT}", commands])}
-    trainer = (sys.executable, "-m", "envctl.engines.class_training")
+    trainer = (sys.executable, "-P", "-m", "envctl.engines.class_training")
     run(alone_in_network(trainer), what="showing Kafka's classes", env={**env, "PYTHONPATH": str(Path(__file__).parents[2])}, timeout_s=240)
     for index in range(len(_NAMES)):
         shutil.rmtree(target / f"broker-{index}")

@@ -126,7 +126,7 @@ def _provision(component: Kafka) -> Provision:
     work = {"bootstrap": KafkaEngine().endpoints(component)["bootstrap"], "brokers": component.brokers, "topics": topics}
     return Provision(
         component.name,
-        (sys.executable, "-m", "envctl.engines.provision_kafka"),
+        (sys.executable, "-P", "-m", "envctl.engines.provision_kafka"),
         digest("kafka", _FORM, work),
         {"ENVCTL_PROVISION": json.dumps(work)},
     )

@@ -161,7 +161,7 @@ def _provision(component: Postgres, site: Site) -> Provision:
     contents = {name: content for name, (_, content) in kept.items()}
     return Provision(
         component.name,
-        (sys.executable, "-m", "envctl.engines.provision_postgres"),
+        (sys.executable, "-P", "-m", "envctl.engines.provision_postgres"),
         digest("postgres", _FORM, component.databases, component.standbys, contents, site.seed_key),
         {"ENVCTL_PROVISION": json.dumps(work)},
     )

@@ -30,7 +30,7 @@ CANARY_PROBES = 200
 ALPHA = 1e-6
 PARTS = 10_000  # resolution of the rule's random draw: 0.01 %
 GATEWAY = "198.18.0.1"  # the environment's own address: telemetry and control come from there
-PROBE = (sys.executable, "-m", "envctl.faults.udp_probe")
+PROBE = (sys.executable, "-P", "-m", "envctl.faults.udp_probe")
 
 
 def binomial_p_value(hits: int, trials: int, probability: float) -> float:

@@ -105,7 +105,7 @@ class Rebalance:
             evict(self._world.bootstrap, self._group_name, self._evicted)
         else:
             self._member = self._world.reach.popen(None, [
-                sys.executable, "-m", "envctl.faults.transient_member", self._world.bootstrap, self._group_name,
+                sys.executable, "-P", "-m", "envctl.faults.transient_member", self._world.bootstrap, self._group_name,
                 group.assignor, str(lease_s), *group.topics])
 
     def verify(self) -> Effect:

@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from envctl.errors import EnvctlError
-from envctl.replay import outcomes, templates
+from envctl.replay import outcomes
 from envctl.replay.config import DriverConfig
 from envctl.replay.emitter import Emitter
 from envctl.replay.outcomes import Outcome
+from envctl.replay.schedule import Due, keyed, schedule
 from envctl.replay.senders import HttpSender, Request, Sender, make_senders
-from envctl.replay.traffic import Due, Line, keyed, load, schedule
+from envctl.spec import templates
+from envctl.spec.traffic import Line, load_traffic
 
 LEAD_NS = 20_000_000  # between being ready and the first operation, where the runner sets no begin
 SWEEP_S = 0.2  # garbage is collected in small pieces instead of whenever the interpreter likes
@@ -264,7 +266,7 @@ def _described(line: Line, request: Request) -> dict[str, Any]:
 
 async def replay(config: DriverConfig, events_fd: int) -> None:
     """Loads, warms up, replays.  Raises SpecError for the traffic file and UsageError for targets."""
-    lines = load(Path(config.traffic))
+    lines = load_traffic(Path(config.traffic))
     senders = make_senders(
         lines, config.to, config.targets, kafka=config.kafka, protos=config.protos, timeout_s=config.timeout_s
     )

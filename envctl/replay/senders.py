@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 from envctl.errors import UsageError
 from envctl.replay.grpcjson import Method, compile_protos
 from envctl.replay.outcomes import MAX_BODY, Outcome, of_grpc_code, of_http_status, of_lost_connection
-from envctl.replay.traffic import Line
+from envctl.spec.traffic import Line
 
 
 @dataclass(frozen=True, slots=True)

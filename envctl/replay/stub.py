@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from envctl.errors import EnvctlError, UsageError
-from envctl.replay.examples import Examples, answer, covers, load, path_values
 from envctl.replay.grpcjson import Method, compile_protos
+from envctl.replay.matching import answer, covers, path_values
+from envctl.spec.examples import Examples, load_examples
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -160,7 +161,7 @@ def main() -> int:
     parser.add_argument("--grpc", type=int)
     options = parser.parse_args()
     try:
-        asyncio.run(serve(Stub(load(options.examples)), options.http, options.grpc))
+        asyncio.run(serve(Stub(load_examples(options.examples)), options.http, options.grpc))
     except EnvctlError as error:
         sys.stderr.write(f"{error}\n")
         return int(error.exit_code)

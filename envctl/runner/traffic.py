@@ -18,7 +18,8 @@ from envctl.model.event import Event, Log, Op, Sample
 from envctl.model.scenario import Scenario
 from envctl.record import RunManifest
 from envctl.replay.config import DriverConfig
-from envctl.replay.traffic import load, schedule
+from envctl.replay.schedule import schedule
+from envctl.spec.traffic import load_traffic
 
 BEGIN_S = 10.0  # how long the driver may take to start
 END_S = 60.0  # how long it may take to wait for its last answers and to end
@@ -32,13 +33,13 @@ class Driver:
         config = _config(scenario, environment, manifest, bootstrap)
         file = directory / "replay.json"
         config.save(file)
-        lines = load(scenario.traffic.file)
+        lines = load_traffic(scenario.traffic.file)
         self.planned = sum(1 for _ in schedule(lines, config.rate_per_s, config.duration_s))
         self._operated, self._said = operated, said
         self._begun = threading.Event()
         self._ended = threading.Event()
         reading, writing = os.pipe()
-        argv = [sys.executable, "-m", "envctl.replay.driver", str(file), "--events-fd", str(writing)]
+        argv = [sys.executable, "-P", "-m", "envctl.replay.driver", str(file), "--events-fd", str(writing)]
         self._process = subprocess.Popen(argv, pass_fds=(writing,), start_new_session=True)
         os.close(writing)
         self._reader = threading.Thread(target=self._read, args=(reading,), name="driver", daemon=True)

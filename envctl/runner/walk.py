@@ -30,6 +30,7 @@ from envctl.waiting import until
 POLL_S = 0.1
 STEADY_S = 15.0  # how long the first fault waits for the steady state before the run is given up
 ROUNDS_S = (1.0, 1.0, 2.0, 2.0, 4.0)  # pauses between rounds of collecting; the last one repeats
+CANCELLED, ABANDONED = "cancelled", "nobody follows it any more"  # reasons to end without waiting for what may still come true
 SPANS_QUIET_S = 3.0  # twice the longest export interval, and a little
 
 
@@ -208,7 +209,7 @@ class Run:
         """Reads the streams, again and again until every check that may still come true has, or its time is over."""
         patience = max((_waits(check.check, check.params) for check in self.scenario.checks), default=0.0)
         with self.step("settle", patience_s=patience) as said:
-            deadline = time.monotonic() + (0.0 if self.reason == "cancelled" else patience)
+            deadline = time.monotonic() + (0.0 if self.reason in (CANCELLED, ABANDONED) else patience)
             rounds = 0
             while True:
                 collector.round()

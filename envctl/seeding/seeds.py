@@ -92,7 +92,7 @@ def _run(reach: Reach, topology: Topology, wanted: list[TableLoad | TopicLoad], 
     with tempfile.TemporaryDirectory(prefix="seed-", dir=reach.environment().directory) as scratch:
         job, errors = Path(scratch) / "job.json", Path(scratch) / "errors"
         job.write_text(json.dumps(_job(topology, wanted, files)), encoding="utf-8")
-        argv = [sys.executable, "-m", "envctl.seeding.load", str(job), *(["--verify"] if only_verify else [])]
+        argv = [sys.executable, "-P", "-m", "envctl.seeding.load", str(job), *(["--verify"] if only_verify else [])]
         said, writer = os.pipe()
         with errors.open("wb") as stderr, os.fdopen(said) as lines:
             try:

@@ -13,12 +13,13 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from envctl import plugins
-from envctl.errors import ResourceError
+from envctl.errors import NoEnvironmentError, ResourceError
 from envctl.model.environment import Environment
 from envctl.model.plan import Plan
 from envctl.model.seed import Seed
@@ -33,7 +34,8 @@ from envctl.waiting import until
 
 CONTENT = "content.json"  # written last: a snapshot with it is whole
 STOP_S = 30.0
-MAKING_TTL_S = 1800.0
+MAKING = "snapshot-"  # what the names of environments begin with that only live while a snapshot is made
+MAKING_TTL_S = 300.0  # from the last use: what was killed while it made a snapshot is soon gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +64,14 @@ def prepare(plan: Plan, seed: Seed, progress: Callable[[str], None]) -> Snapshot
 
 
 def _making_plan(plan: Plan, stateful: tuple[Any, ...], key: str) -> Plan:
-    env_id = f"snapshot-{key[:16]}"
+    env_id = f"{MAKING}{key[:16]}"
     labels = {**plan.labels, "envctl.dev/env": env_id}
     return replace(plan, env_id=env_id, selected=stateful, stubbed=(), ttl_s=MAKING_TTL_S, labels=labels, digest=key)
 
 
 def _make(plan: Plan, seed: Seed, home: Path, progress: Callable[[str], None]) -> None:
     partial = home.with_name(f".{home.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    _forget(plan, partial)  # whoever was killed while it made this snapshot may have left a half-loaded one
     try:
         environment = bring_up(plan, progress=progress).environment
         reach: Reach = plugins.load("envctl.substrates", plan.substrate).attach(environment.directory)
@@ -82,8 +84,13 @@ def _make(plan: Plan, seed: Seed, home: Path, progress: Callable[[str], None]) -
         publish(partial / CONTENT, {"seed": seed.name, "found": found})
         partial.replace(home)
     finally:
+        _forget(plan, partial)
+
+
+def _forget(plan: Plan, partial: Path) -> None:
+    with suppress(NoEnvironmentError):
         tear_down(plan.env_id, project=plan.project, substrate=plan.substrate)
-        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def _stop_all(reach: Reach, environment: Environment) -> None:

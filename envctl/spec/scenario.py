@@ -33,9 +33,9 @@ def load_scenario(file: Path, topology: Topology | None = None, *, seeds: Path |
         document.problem(("stack",), message, "say which stack is meant in envctl.yaml")
         document.raise_problems()
     scenario = _scenario(document, topology)
-    found = check_scenario(document, scenario, topology, None if recorded(file) else seeds or file.resolve().parent.parent / "seeds")
+    lines = check_scenario(document, scenario, topology, None if recorded(file) else seeds or file.resolve().parent.parent / "seeds")
     document.raise_problems()
-    receivers = tuple(name for name, _ in found.targets) if found else ()
+    receivers = tuple(dict.fromkeys(line.to for line in lines if line.to))
     return replace(scenario, traffic=replace(scenario.traffic, receivers=receivers))
 
 

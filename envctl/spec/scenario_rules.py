@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from envctl.errors import Problem
 from envctl.model.scenario import Condition, Scenario, Stream
 from envctl.model.topology import Postgres, Service, Topology
 from envctl.spec.conditions import MEASURES
@@ -12,30 +11,33 @@ from envctl.spec.document import Document, Location, did_you_mean
 from envctl.spec.names import groups_of, known, topics_of
 from envctl.spec.plugin_rules import check_checks, check_faults
 from envctl.spec.timeline_rules import check_timeline
-from envctl.spec.traffic_file import TrafficSummary, scan_traffic
+from envctl.spec.traffic import Line, read_traffic
+from envctl.spec.traffic_rules import check_lines
 
 
-def check_scenario(
-    document: Document, scenario: Scenario, topology: Topology | None, seeds: Path | None
-) -> TrafficSummary | None:
-    """Notes every broken rule in the document; without `seeds`, neither the file's name nor the seed's is looked at."""
+def check_scenario(document: Document, scenario: Scenario, topology: Topology | None, seeds: Path | None) -> tuple[Line, ...]:
+    """Notes every broken rule in the document; returns the lines of the traffic file that are right.
+
+    Without `seeds`, neither the file's name nor the seed's is looked at.
+    """
     if seeds and scenario.file.stem != scenario.name:
         document.problem(("name",), f"found {scenario.name!r}, allowed: the file's name {scenario.file.stem!r}")
     if seeds and scenario.seed:
         known(document, ("seed",), f"seed (in {seeds})", scenario.seed, (file.parent.name for file in seeds.glob("*/seed.yaml")))
     if topology is not None:
         _check_components(document, scenario, topology)
-    traffic = _check_traffic(document, scenario, topology)
+    lines = _check_traffic(document, scenario, topology)
+    operations = tuple(dict.fromkeys(line.op for line in lines))
     for stream in scenario.streams.values():
-        _check_stream(document, stream, traffic, topology)
+        _check_stream(document, stream, operations, topology)
     for field, conditions in (("steady", scenario.steady), ("stop", scenario.stop)):
         texts = document.data.get(field, [])
         for condition in conditions:
-            _check_condition(document, (field, _index(texts, condition.text)), condition, traffic, topology)
+            _check_condition(document, (field, _index(texts, condition.text)), condition, operations, topology)
     check_faults(document, scenario, topology)
     check_checks(document, scenario, topology)
-    check_timeline(document, scenario, traffic)
-    return traffic
+    check_timeline(document, scenario, lines)
+    return lines
 
 
 def _check_components(document: Document, scenario: Scenario, topology: Topology) -> None:
@@ -54,7 +56,7 @@ def _check_components(document: Document, scenario: Scenario, topology: Topology
             document.problem(at, f"{name} declares no examples to answer from", f"add `stub: FILE` to {name} in {topology.file.name}")
 
 
-def _check_traffic(document: Document, scenario: Scenario, topology: Topology | None) -> TrafficSummary | None:
+def _check_traffic(document: Document, scenario: Scenario, topology: Topology | None) -> tuple[Line, ...]:
     traffic = scenario.traffic
     if topology is not None:
         at = ("traffic", "to")
@@ -65,21 +67,18 @@ def _check_traffic(document: Document, scenario: Scenario, topology: Topology | 
             if not isinstance(target, Service) or not target.ports:
                 document.problem(at, f"{traffic.to} can't receive traffic", "allowed: a service that has a port")
     try:
-        found, problems = scan_traffic(traffic.file)
+        lines, problems = read_traffic(traffic.file)
     except OSError as error:
         near = [file.name for file in traffic.file.parent.glob("*.jsonl")]
         hint = did_you_mean(traffic.file.name, near) if near else ""
         document.problem(("traffic", "file"), f"{traffic.file} can't be read: {error.strerror}", hint)
-        return None
+        return ()
     document.problems += problems
-    for name, line in found.targets:
-        if topology is not None and name not in topology.components:
-            hint = did_you_mean(name, topology.components)
-            document.problems.append(Problem(traffic.file, line, "to", f"no component is called {name!r}", hint))
-    return found
+    document.problems += check_lines(traffic, lines, topology) if topology is not None else ()
+    return lines
 
 
-def _check_stream(document: Document, stream: Stream, traffic: TrafficSummary | None, topology: Topology | None) -> None:
+def _check_stream(document: Document, stream: Stream, operations: tuple[str, ...], topology: Topology | None) -> None:
     at: Location = ("observe", stream.name)
     sources = [name for name in ("operation", "topic", "sql", "http") if getattr(stream, name)]
     if len(sources) != 1:
@@ -87,8 +86,8 @@ def _check_stream(document: Document, stream: Stream, traffic: TrafficSummary | 
         return
     if "id" not in stream.fields:
         document.problem(at, "'id' is missing", "say what identifies an observation, such as `id: value.order_id`")
-    if stream.operation and traffic:
-        known(document, (*at, "operation"), "operation of the traffic", stream.operation, traffic.operations)
+    if stream.operation and operations:
+        known(document, (*at, "operation"), "operation of the traffic", stream.operation, operations)
     if stream.sql or stream.http:
         if not stream.component:
             document.problem(at, "'on' is missing", "component/database for sql, component for http")
@@ -124,10 +123,10 @@ def _index(texts: list[str | None], text: str) -> int:
 
 
 def _check_condition(
-    document: Document, at: Location, condition: Condition, traffic: TrafficSummary | None, topology: Topology | None
+    document: Document, at: Location, condition: Condition, operations: tuple[str, ...], topology: Topology | None
 ) -> None:
     if MEASURES[condition.measure][1] == "group":
         if topology is not None:
             known(document, at, "consumer group", condition.subject, groups_of(topology))
-    elif condition.subject != "traffic" and traffic is not None:
-        known(document, at, "operation of the traffic", condition.subject, ("traffic", *traffic.operations))
+    elif condition.subject != "traffic" and operations:
+        known(document, at, "operation of the traffic", condition.subject, ("traffic", *operations))

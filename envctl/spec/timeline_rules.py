@@ -6,15 +6,15 @@ from envctl.model.scenario import FaultSpec, Scenario
 from envctl.spec.document import Document, Location, did_you_mean
 from envctl.spec.plugin_rules import located
 from envctl.spec.topology_rules import find_cycle
-from envctl.spec.traffic_file import TrafficSummary
+from envctl.spec.traffic import Line
 
 
-def check_timeline(document: Document, scenario: Scenario, traffic: TrafficSummary | None) -> None:
+def check_timeline(document: Document, scenario: Scenario, lines: tuple[Line, ...]) -> None:
     """Notes every broken rule of the timeline."""
     faults = located(document, "faults", scenario.faults)
     _check_starts(document, faults)
     starts = earliest_starts(scenario.faults)
-    _check_ends(document, scenario, faults, starts, _length_s(scenario, traffic))
+    _check_ends(document, scenario, faults, starts, _length_s(scenario, lines))
     _check_overlaps(document, faults, starts)
 
 
@@ -52,13 +52,13 @@ def earliest_starts(faults: tuple[FaultSpec, ...]) -> dict[str, float]:
     return starts
 
 
-def _length_s(scenario: Scenario, traffic: TrafficSummary | None) -> float | None:
+def _length_s(scenario: Scenario, lines: tuple[Line, ...]) -> float | None:
     given = scenario.traffic
     if given.duration_s is not None:
         return given.duration_s
-    if traffic is None:
+    if not lines:
         return None
-    return traffic.count / given.rate_per_s if given.rate_per_s else traffic.length_s
+    return len(lines) / given.rate_per_s if given.rate_per_s else lines[-1].at_s
 
 
 def _check_ends(

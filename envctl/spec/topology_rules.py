@@ -6,12 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from envctl import plugins
+from envctl.errors import SpecError
 from envctl.model.topology import AnyComponent, Job, Kafka, Postgres, Service, Topology
 from envctl.spec.document import Document, Location, did_you_mean
-from envctl.spec.examples import example_problems
+from envctl.spec.examples import load_examples
 
 
 class Engine(Protocol):
@@ -188,8 +190,15 @@ def _check_files(document: Document, topology: Topology, at: Location, component
         _check_path(document, topology, (*at, "build", "inputs", index), path)
     if isinstance(component, Service) and component.stub:
         _check_path(document, topology, (*at, "stub"), component.stub)
-        file = topology.directory / component.stub
-        document.problems += example_problems(file) if file.is_file() else ()
+        if (file := topology.directory / component.stub).is_file():
+            _check_examples(document, file)
+
+
+def _check_examples(document: Document, file: Path) -> None:
+    try:
+        load_examples(file)
+    except SpecError as error:
+        document.problems += error.problems
 
 
 def _check_path(document: Document, topology: Topology, at: Location, path: str, *, directory: bool = False) -> None:

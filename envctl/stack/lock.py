@@ -88,3 +88,12 @@ def is_held(cache: Path, env_id: str) -> bool:
     if descriptor is not None:
         os.close(descriptor)
     return descriptor is None and path.exists()
+
+
+def sweep(cache: Path) -> None:
+    """Removes the lock files that killed commands left behind."""
+    for path in environments_directory(cache).glob("*.lock"):
+        descriptor = _try(path)
+        if descriptor is not None:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)

@@ -29,8 +29,7 @@ class Memo:
     variant: str = ""  # what besides the plan decides the nodes: the seed's snapshot
 
     def write(self, directory: Path) -> None:
-        """Publishes the memo whole."""
-        directory.mkdir(parents=True, exist_ok=True)
+        """Publishes the memo whole, in the directory of an environment that is there."""
         temporary = directory / f".memo.{os.getpid()}"
         temporary.write_text(json.dumps(asdict(self)))
         temporary.replace(directory / "memo.json")

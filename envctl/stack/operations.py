@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from envctl.waiting import until
 Progress = Callable[[str], None]
 Realise = Callable[[], Sequence[Realisation]]
 ORPHAN_WAIT_S = 15.0
+CREATION_S = 60.0
 DEFAULT_SUBSTRATE = "embedded"
 
 
@@ -118,6 +120,12 @@ class _Update:
         """Calls the engine.  The cell is made and nodes are prepared while the engine starts."""
         prepared = begin(self._realise)
         cell = begin(self._create)
+        try:
+            return self._by_the_engine(cell, prepared)
+        finally:
+            wait([cell], CREATION_S)  # whoever cancels must find what was made, or nothing would ever remove it
+
+    def _by_the_engine(self, cell: Future[None], prepared: Future[Sequence[Realisation]]) -> Tally:
         from envctl.stack import engine, program
         from envctl.stack_provider.provider import EnvctlProvider
         from envctl.toolchain import lookup

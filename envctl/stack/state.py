@@ -6,11 +6,13 @@ file for each process at work, `.pulumi/{history,backups}/PROJECT/STACK` the pas
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -53,14 +55,15 @@ class State:
         Pulumi does not write these files whole; what a killed engine left half-written is replaced by the one before, or, since
         everything of ours is adopted, by an empty one.
         """
-        self.config.parent.mkdir(parents=True, exist_ok=True)
-        meta = self.root / ".pulumi" / "meta.yaml"
-        if not meta.exists():
-            _publish(meta, "version: 1\n")
-        _drop_unless_json(self._attributes)
-        if _read_json(self.checkpoint) is None:
-            empty = {"version": 3, "checkpoint": {"stack": f"organization/{self.project}/{self.stack}", "latest": None}}
-            _publish(self.checkpoint, json.dumps(_read_json(self._backup) or empty))
+        with self._alone():
+            self.config.parent.mkdir(parents=True, exist_ok=True)
+            meta = self.root / ".pulumi" / "meta.yaml"
+            if not meta.exists():
+                _publish(meta, "version: 1\n")
+            _drop_unless_json(self._attributes)
+            if _read_json(self.checkpoint) is None:
+                empty = {"version": 3, "checkpoint": {"stack": f"organization/{self.project}/{self.stack}", "latest": None}}
+                _publish(self.checkpoint, json.dumps(_read_json(self._backup) or empty))
 
     @property
     def _backup(self) -> Path:
@@ -95,13 +98,33 @@ class State:
         return self.checkpoint.exists()
 
     def drop(self) -> None:
-        """Forgets the stack, as `pulumi stack rm --force`: for when everything in it is known to be gone."""
+        """Forgets the stack, as `pulumi stack rm --force`: for when everything in it is known to be gone.
+
+        The last stack takes the whole backend with it.
+        """
         for path in self.leftovers():
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        with self._alone():
+            if not any(self.root.glob(".pulumi/stacks/*/*.json*")):
+                shutil.rmtree(self.root / ".pulumi", ignore_errors=True)
+                for empty in (self.config.parent, self.root):
+                    with suppress(OSError):
+                        empty.rmdir()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Meanwhile nobody else makes the first stack of the backend, or removes the last one."""
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.root.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def leftovers(self) -> list[Path]:
         """Every file and directory of this stack."""
-        beside = self.checkpoint.parent.glob(f"{self.stack}.json*") if self.checkpoint.parent.exists() else ()
+        beside = [path for form in ("", ".") for path in self.checkpoint.parent.glob(f"{form}{self.stack}.json*")]
         past = (self.root / ".pulumi" / kind / self.project / self.stack for kind in ("history", "backups"))
         return [path for path in (*beside, *past, self._locks, self.config) if path.exists()]
 

@@ -42,7 +42,7 @@ class Supervising(Protocol):
 def keep_intake(reach: Reach, directory: Path) -> None:
     """Has the environment keep an OTLP intake running, where it has room for helpers; returns when it is ready."""
     if isinstance(reach, Supervising):
-        module = ("-m", "envctl.telemetry.intake", "--directory", str(directory / "telemetry"), "--host", INTAKE_HOST)
+        module = ("-P", "-m", "envctl.telemetry.intake", "--directory", str(directory / "telemetry"), "--host", INTAKE_HOST)
         reach.helper("telemetry", (sys.executable, *module), ready=Probe("tcp", port=INTAKE_PORT))
 
 
@@ -145,7 +145,7 @@ class EnvctlProvider(sdk.Provider):
     def _provision(self, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
         reach, directory = self._reach(wanted), self._directory(wanted)
         log = directory / "logs" / f"{wanted['component']}.provision.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
+        log.parent.mkdir(exist_ok=True)  # not what is above: the environment may have ended
         with log.open("wb") as output:
             process = reach.popen(
                 None, json.loads(wanted["command"]), env=json.loads(wanted["env"]), stdout=output, stderr=output
@@ -208,7 +208,7 @@ class _Mark:
         return self.path.exists() and self.path.read_text() == digest
 
     def write(self, digest: str) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(exist_ok=True)
         self.path.write_text(digest)
 
     def clear(self) -> None:

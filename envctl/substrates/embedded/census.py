@@ -62,7 +62,7 @@ def environments(envs: Path) -> tuple[Found, ...]:
         for process in _processes() if (marked := _marked(process)) and _is_cell(process)
     }
     if envs.is_dir():
-        for directory in envs.iterdir():
+        for directory in (path for path in envs.iterdir() if path.is_dir()):
             gone = _GONE.match(directory.name)  # killed while it removed them
             env_id = gone[1] if gone else directory.name
             found.setdefault(env_id, Found(env_id, envs / env_id, None))

@@ -88,4 +88,4 @@ def _log(log: Path, start: int, pattern: str) -> bool:
 
 def _grpc(address: str, probe: Probe) -> tuple[str, ...]:
     module = "envctl.substrates.embedded.grpc_probe"
-    return (sys.executable, "-m", module, f"{address}:{probe.port}", probe.target)
+    return (sys.executable, "-P", "-m", module, f"{address}:{probe.port}", probe.target)

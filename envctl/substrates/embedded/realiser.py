@@ -143,7 +143,7 @@ def _remove_tree(path: Path) -> None:
 
 def _prepare(source: Path | None, target: Path) -> None:
     """Copies prepared data, by reflink where the file system can, and gives it to the user that nodes run as."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(exist_ok=True)  # never what is above: an environment that has just ended must not come back as a directory
     if source is None:
         target.mkdir(mode=0o750)
     else:
