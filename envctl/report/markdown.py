@@ -13,7 +13,7 @@ MOST = 900 * 1024  # bytes; a job summary ends at 1 MiB
 COMMENT = 60_000  # characters after which evidence is left to the page; a comment ends at 65,536
 _LINE, _EVIDENCE, _SHOWN, _ROWS = 400, 2000, 3, 60
 _MARK = {"pass": "✅ pass", "fail": "❌ **fail**", "inconclusive": "⚠️ **inconclusive**", None: "– not judged"}
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#!|~&$]|^[-+=]|^\d+[.)])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#!|~&$]|^[-+=])")
 _LIVE = re.compile(r"(@|#|:(?=//)|www(?=\.))", re.IGNORECASE)  # what makes mentions, references and links of plain text
 _JOINER = "\N{WORD JOINER}"
 
