@@ -2,13 +2,10 @@
 
 The driver (a process of its own, pinned to one core) replays a POST and a GET against a small asyncio server in another
 process on another core; every operation's intended start, real start and outcome come from the driver's own events.
-
-    python bench/replay.py [--rate 500] [--seconds 20] [--json]
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -17,11 +14,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+from bench import Figure, show
 from envctl.replay.config import DriverConfig
 
+TITLE = "Replay"
+RATE, SECONDS = 500.0, 20.0
 ANSWER = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 42\r\n\r\n{"items":[{"sku":"A-1"}],"order_id":12345}'
-SERVER = "import sys; sys.path.insert(0, sys.argv[1]); import asyncio, replay; asyncio.run(replay.serve())"
+SERVER = "import asyncio; from bench import replay; asyncio.run(replay.serve())"
 
 
 class Echo(asyncio.Protocol):
@@ -60,13 +61,13 @@ def traffic(file: Path) -> None:
             out.write(json.dumps({"at": 0, "op": "place_order", "http": "POST /orders", "key": key, "headers": headers, "body": body}) + "\n")
 
 
-def measure(rate: float, seconds: float) -> dict[str, object]:
+def measure(rate: float, seconds: float) -> dict[str, Any]:
     """One replay; the summary is the driver's, the check of it is made from its events."""
     cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
         server = subprocess.Popen(
-            [sys.executable, "-c", SERVER, str(Path(__file__).parent)], stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
             preexec_fn=lambda: os.sched_setaffinity(0, {cores[0]}),  # noqa: PLW1509  (no threads here)
         )
         try:
@@ -95,17 +96,17 @@ def measure(rate: float, seconds: float) -> dict[str, object]:
     }
 
 
-def main() -> int:
-    """Prints one line; fails when fewer than 99 % start within 10 ms or an operation does not succeed."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rate", type=float, default=500.0)
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    row = measure(options.rate, options.seconds)
-    print(json.dumps(row) if options.json else "  ".join(f"{key} {value}" for key, value in row.items()))
-    return 0 if row["within_10_ms"] >= 0.99 and row["ok"] == row["operations"] else 1
+def figures() -> list[Figure]:
+    """One replay of `SECONDS` at `RATE` operations a second."""
+    row = measure(RATE, SECONDS)
+    good = row["within_10_ms"] >= 0.99 and row["ok"] == row["operations"]
+    return [
+        Figure(f"started within 10 ms of the intended time, of {row['operations']:,} at {RATE:.0f}/s on one core",
+               f"{100 * row['within_10_ms']:.2f} %", "≥ 99 %", good),
+        Figure("lateness of a start: median, 99 %, 99.9 %", " / ".join(f"{row[f'late_{name}_ms']:.2f} ms" for name in ("p50", "p99", "p999"))),
+        Figure("cores used by the driver", f"{row['cpu_cores']:.2f}"),
+    ]
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    show(figures())
