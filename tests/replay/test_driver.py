@@ -236,7 +236,7 @@ def test_after_sigterm_nothing_starts_and_what_is_under_way_ends(tmp_path, shop)
 @pytest.mark.parametrize(("line", "message"), [
     ({"op": "a", "http": "GET nowhere/x"}, "'nowhere' has no http port"),
     ({"op": "a", "kafka": "topic"}, "the environment has none"),
-    ({"op": "a", "http": "GET"}, "`http` must be"),
+    ({"op": "a", "http": "GET"}, "traffic.jsonl:1: http: found 'GET'"),
 ])
 def test_traffic_that_has_nowhere_to_go_is_refused_before_anything_is_sent(tmp_path, line, message):
     process = start(tmp_path, [line], "127.0.0.1:1")

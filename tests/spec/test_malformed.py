@@ -25,6 +25,10 @@ TRAFFIC = {  # JSON lines have no comments
     "traffic-no-method": (2, "METHOD /path"),
     "traffic-back-in-time": (2, "is before the operation above it"),
     "traffic-no-operation": (2, "allowed: the operation's name"),
+    "traffic-no-key-for-a-template": (2, "the line has no `key`"),
+    "traffic-unknown-reference": (2, "no earlier line of key 'c1' is called 'brows'"),
+    "traffic-unknown-topic": (2, "did you mean 'jobs'?"),
+    "traffic-no-port": (2, "worker has no port called 'http'"),
 }
 FILES = sorted((HERE / "malformed").iterdir())
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envctl.replay import templates
+from envctl.spec import templates
 
 names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).filter(lambda name: name not in templates.OWN)
 steps = st.lists(st.one_of(names, st.integers(0, 3)), max_size=4)
