@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as users run it: compiled once
 MARKS = {True: "met", False: "MISSED", None: ""}
 
 
