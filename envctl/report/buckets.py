@@ -67,6 +67,15 @@ class Buckets:
                 values[at] = values[at - 1]
         return tuple(values)
 
+    def peaks(self, samples: Iterable[Sample]) -> Values:
+        """The highest known value in each bucket, carried on while it is fresh; None for unknown."""
+        highest: dict[int, Sample] = {}
+        for sample in samples:
+            at = self.of(sample.at_ns)
+            if at not in highest or (sample.value is not None and sample.value >= (highest[at].value or 0)):
+                highest[at] = sample
+        return self.last(highest.values())
+
     def mean(self, samples: Iterable[Sample]) -> Values:
         """The mean of the known values in each bucket, carried on over gaps shorter than a sample stays fresh."""
         sums, counts = [0.0] * self.count, [0] * self.count
@@ -86,8 +95,3 @@ class Buckets:
             at = self.of(at_ns)
             values[at] = max(values[at], value)
         return tuple(values)
-
-
-def total(parts: Sequence[Values]) -> Values:
-    """The sum of the parts; unknown where one of them is."""
-    return tuple(None if None in column else sum(value for value in column if value is not None) for column in zip(*parts, strict=True))

@@ -23,13 +23,12 @@ def _report(subject: Subject) -> Report:
     findings = verdict.findings if verdict else ()
     by_id = {finding.id: finding for finding in findings}
     over_time = timeline(subject, {id.removeprefix("fault:"): finding.outcome for id, finding in by_id.items() if id.startswith("fault:")})
-    lag = next(track for track in over_time.tracks if track.name == "lag")
     what = parts.run(subject)
     gaps = subject.gaps if what.whole else (*subject.gaps, "the run did not reach its end: what follows is what there is")
     return Report(
         run=what, outcome=verdict.outcome if verdict else None, findings=findings, unverified=verdict.unverified if verdict else subject.manifest.stubbed,
         notes=verdict.notes if verdict else (), reproduce=(verdict.reproduce if verdict else "") or _reproduce(subject), gaps=gaps,
-        figures=parts.figures(subject, lag), timeline=over_time, faults=faults(subject, by_id), objectives=parts.objectives(findings),
+        figures=parts.figures(subject), timeline=over_time, faults=faults(subject, by_id), objectives=parts.objectives(findings),
         nodes=parts.nodes(subject), components=parts.components(subject), links=parts.links(subject), traces=traces(subject, findings),
         cost=parts.cost(subject), files=parts.files(subject.directory),
         post_mortem=parts.post_mortem(subject, findings, [f"{spec.fault}: {asked(spec)}" for spec in subject.scenario.faults]),

@@ -54,7 +54,7 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A fault's window in percent of the width: `acting` until it was gone, `after` until the system had recovered."""
+    """A fault's window in percent of the width: `acting` until it was healed, `after` until the system had recovered."""
 
     window: Window
     start: float
@@ -108,7 +108,7 @@ def nice(peak: float) -> float:
 def _plot(track: Track) -> Plot:
     peak = max((value for one in track.series for value in one.values if value is not None), default=0.0)
     top = nice(max(peak, (track.limit or 0) if peak * 4 > (track.limit or 0) else 0))  # a far limit would flatten the lines
-    ticks = tuple(Tick(part * 100, words.quantity(top * part, track.unit if track.unit == "s" else "")) for part in (0, 0.5, 1))
+    ticks = tuple(Tick(part * 100, words.quantity(top * part, track.unit if track.unit == "s" else "") if part else "0") for part in (0, 0.5, 1))
     limit = track.limit / top * 100 if track.limit is not None and track.limit <= top else None
     return Plot(track, tuple(_line(track, one, at, top) for at, one in enumerate(track.series)), ticks if peak else ticks[:1], limit)
 
@@ -141,12 +141,13 @@ def _bars(values: Sequence[float | None], top: float) -> str:
 
 
 def _band(window: Window, end_s: float, share: float) -> Band:
-    gone = window.end_s if window.end_s is not None else window.heal_s if window.heal_s is not None else end_s
-    after = max(gone, window.recover_s) if window.recover_s is not None else gone
-    heal = f"healed {words.instant(window.heal_s)}" if window.heal_s is not None else "never healed"
-    recovered = f", recovered {words.instant(window.recover_s)}" if window.recover_s is not None else ", no recovery seen"
-    times = f"{words.instant(window.start_s)} → {heal}{recovered}"
-    return Band(window, window.start_s * share, (gone - window.start_s) * share, (after - gone) * share, times)
+    """It acts until it is healed, and counts as passing until the system had recovered, or it was at least gone."""
+    healed = window.heal_s if window.heal_s is not None else window.end_s if window.end_s is not None else end_s
+    over = max(one for one in (healed, window.end_s, window.recover_s) if one is not None)
+    steps = (("healed", window.heal_s, "never healed"), ("gone", window.end_s, "not shown to be gone"), ("recovered", window.recover_s, "no recovery seen"))
+    told = (missing if at is None else f"{word} {words.instant(at)}" for word, at, missing in steps)
+    times = f"from {words.instant(window.start_s)}, {', '.join(told)}"
+    return Band(window, window.start_s * share, (healed - window.start_s) * share, (over - healed) * share, times)
 
 
 def _time_ticks(end_s: float) -> list[Tick]:

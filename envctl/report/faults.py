@@ -65,14 +65,14 @@ def _first_symptom(subject: Subject, window: FaultWindow | None) -> tuple[int, s
     recover = window.edge("recover")
     until = recover.at_ns if recover else subject.end_ns
     limit = latency_limit_s(subject)
-    bad = (_bad(op, limit) for op in subject.operations if not op.unsent and op.start_ns <= until)
+    bad = (_bad(op, limit, window.start_ns) for op in subject.operations if not op.unsent and op.start_ns <= until)
     return min((found for found in bad if found and window.start_ns <= found[0] <= until), default=None)
 
 
-def _bad(op: Operation, limit_s: float | None) -> tuple[int, str] | None:
-    """When it was known that an operation went badly: at its answer, or as soon as it was slower than the limit."""
+def _bad(op: Operation, limit_s: float | None, since_ns: int) -> tuple[int, str] | None:
+    """When it was known that an operation went badly: at its answer, or, if it was due since then, once it was slower than the limit."""
     if op.type != "ok" and op.end_ns is not None:
         return op.end_ns, f"{op.f} #{op.op} {'failed' if op.type == 'fail' else 'got no answer'}"
-    if limit_s is not None and op.latency_ns is not None and op.latency_ns > limit_s * 1e9:
+    if limit_s is not None and op.due_ns >= since_ns and op.latency_ns is not None and op.latency_ns > limit_s * 1e9:
         return op.due_ns + int(limit_s * 1e9), f"{op.f} #{op.op} took {words.duration(op.latency_ns / 1e9)}"
     return None

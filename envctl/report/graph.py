@@ -124,15 +124,17 @@ def _untangled(layers: Sequence[Sequence[ComponentRow]], links: Sequence[Link]) 
     place: dict[str, float] = {}
     ordered = []
     for layer in layers:
-        def above(one: ComponentRow, index: int) -> float:
-            found = [place[end] for link in links for end in _other(link, one.name) if end in place]
-            return sum(found) / len(found) if found else index / 100
-
-        keys = {one.name: above(one, index) for index, one in enumerate(layer)}
-        row = sorted(layer, key=lambda one: keys[one.name])
+        above = {one: _above(one.name, links, place) for one in layer}
+        row = sorted(layer, key=above.__getitem__)
         place |= {one.name: (at + 0.5) / len(row) for at, one in enumerate(row)}
         ordered.append(row)
     return ordered
+
+
+def _above(name: str, links: Sequence[Link], place: Mapping[str, float]) -> float:
+    """Where a component's neighbours above stand on average, 0 … 1; in the middle without any."""
+    found = [place[end] for link in links for end in _other(link, name) if end in place]
+    return sum(found) / len(found) if found else 0.5
 
 
 def _other(link: Link, name: str) -> Iterable[str]:

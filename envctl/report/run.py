@@ -13,7 +13,8 @@ from envctl.model.event import Sample
 from envctl.model.verdict import Finding
 from envctl.record import Operation
 from envctl.report import words
-from envctl.report.model import ComponentRow, Figures, FileRow, Link, NodeRow, Objective, PostMortem, Run, Track
+from envctl.report.lag import LAG, peak_lag
+from envctl.report.model import ComponentRow, Figures, FileRow, Link, NodeRow, Objective, PostMortem, Run
 from envctl.report.subject import Subject
 from envctl.telemetry.measures import peaks
 
@@ -39,8 +40,8 @@ def run(subject: Subject) -> Run:
     )
 
 
-def figures(subject: Subject, lag: Track) -> Figures:
-    """The numbers at a glance; `lag` is the timeline's track."""
+def figures(subject: Subject) -> Figures:
+    """The numbers at a glance."""
     sent = [op for op in subject.operations if not op.unsent]
     ok = sum(op.type == "ok" for op in sent)
     latencies = sorted(_latency_s(op) for op in sent if op.type != "fail")
@@ -50,7 +51,7 @@ def figures(subject: Subject, lag: Track) -> Figures:
         operations=len(subject.operations), ok=ok, failed=sum(op.type == "fail" for op in sent),
         unknown=sum(op.type == "info" for op in sent), unsent=len(subject.operations) - len(sent),
         success=ok / len(sent) if sent else None, p50_s=p50, p95_s=p95, p99_s=p99, rate_per_s=_rate(sent),
-        peak_lag=_peak_lag(lag), spans=spans, traces=traces, late_p99_s=_late(subject),
+        peak_lag=peak_lag(subject.samples(LAG)), spans=spans, traces=traces, late_p99_s=_late(subject),
     )
 
 
@@ -68,10 +69,6 @@ def _rate(sent: Sequence[Operation]) -> float | None:
         return None
     span_s = (max(op.due_ns for op in sent) - min(op.due_ns for op in sent)) / 1e9
     return (len(sent) - 1) / span_s if span_s else None
-
-
-def _peak_lag(lag: Track) -> Mapping[str, int]:
-    return {one.name: int(max(known)) for one in lag.series if (known := [value for value in one.values if value is not None])}
 
 
 def _spans(subject: Subject) -> tuple[int, int]:

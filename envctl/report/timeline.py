@@ -9,12 +9,12 @@ from itertools import pairwise
 from envctl.model.event import Sample
 from envctl.model.verdict import Outcome
 from envctl.report import words
-from envctl.report.buckets import Buckets, Values, total
+from envctl.report.buckets import Buckets, Values
+from envctl.report.lag import LAG, totals
 from envctl.report.model import Marker, Series, Timeline, Track, Window
 from envctl.report.subject import Subject
 from envctl.telemetry.store import Spans
 
-LAG = "kafka.consumer_group.lag"
 GENERATION = "kafka.group.generation"
 BUSIEST = 4  # nodes whose CPU is drawn; all are in the table of nodes
 MARKERS = 200  # most that are drawn
@@ -75,11 +75,7 @@ def _errors(subject: Subject, buckets: Buckets) -> Track:
 
 
 def _lag(subject: Subject, buckets: Buckets) -> Track:
-    groups: dict[str, dict[tuple[str, str], list[Sample]]] = {}
-    for sample in subject.samples(LAG):
-        place = (str(sample.attrs.get("topic")), str(sample.attrs.get("partition")))
-        groups.setdefault(str(sample.attrs.get("group")), {}).setdefault(place, []).append(sample)
-    series = [Series(group, total([buckets.last(samples) for samples in places.values()])) for group, places in groups.items()]
+    series = [Series(group, buckets.peaks(whole)) for group, whole in totals(subject.samples(LAG)).items()]
     series.sort(key=lambda one: -_peak(one.values))
     return Track("lag", "Lag", "", tuple(series), "messages behind, by consumer group" if series else "was not sampled")
 

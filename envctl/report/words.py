@@ -53,7 +53,10 @@ def quantity(value: float | None, unit: str) -> str:
     """A value of a track in its unit."""
     if unit == "s":
         return duration(value)
-    return NONE if value is None else f"{value:,.4g}" + (f"{GAP}{unit}" if unit else "")
+    if value is None:
+        return NONE
+    number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return number + (f"{GAP}{unit}" if unit else "")
 
 
 def pairs(values: Mapping[str, Any]) -> str:
