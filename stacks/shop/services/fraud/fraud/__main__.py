@@ -13,7 +13,7 @@ from shop_common import telemetry
 from shop_common.fraud_pb2 import CheckReply, CheckRequest
 
 SERVICE, METHOD = "shop.fraud.v1.Fraud", "shop.fraud.v1.Fraud/Check"
-SCORING_S = float(os.environ.get("SCORING_S", "0.3"))  # a model of this quality is not faster
+SCORING_S = float(os.environ.get("SCORING_S", "0.5"))  # a model of this quality is not faster
 LIMIT_CENTS = 500_000
 
 

@@ -9,7 +9,7 @@ from shop_common.http import serve
 from payments import fraud
 
 pool = db.pool()
-placed = kafka.Subscriber("payments", "orders.placed", workers=8)
+placed = kafka.Subscriber("payments", "orders.placed", workers=12)
 
 
 def charge(message: kafka.Message) -> None:
