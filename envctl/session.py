@@ -26,7 +26,7 @@ from envctl.model.project import Project
 from envctl.model.scenario import Scenario
 from envctl.model.seed import Seed
 from envctl.model.verdict import Verdict
-from envctl.record import RunManifest
+from envctl.record import EVENTS, RunManifest
 from envctl.runner.follow import Follower
 from envctl.stack import lock
 from envctl.substrates.base import Process, Reach
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from envctl.seeding import Snapshot
 
 RUNS = Path(".envctl") / "runs"
+KILLED = 128  # exit statuses above say which signal ended a process
 
 
 class StepLine(Protocol):
@@ -133,14 +134,22 @@ def seed_named(project: Project, plan: Plan, name: str) -> Seed:
     return load_seed(seed_file(project, name), plan.topology)
 
 
-def bring_up(plan: Plan, asked: Asked, seed_key: str, line: StepLine) -> Environment:
-    """The environment of the plan, ready."""
+def bring_up(plan: Plan, asked: Asked, seed_key: str, line: StepLine) -> Up:
+    """The environment of the plan, ready, and what that took."""
     from envctl.stack import bring_up as up
 
     made = up(plan, seed_key=seed_key, ready_timeout_s=asked.ready_timeout_s, progress=line.update)
     count = len(made.environment.nodes)
     line.done(f"{count} nodes ready" + (", unchanged" if made.unchanged else ""))
-    return made.environment
+    return made
+
+
+def _brought(made: Up) -> str:
+    if made.unchanged:
+        return "unchanged"
+    count = len(made.environment.nodes)
+    parts = ((made.started, "started"), (made.ended, "removed"))
+    return ", ".join(f"{len(names)} {what}" for names, what in parts if names and len(names) < count)
 
 
 def seed(project: Project, plan: Plan, name: str, environment: Environment, kept: Snapshot | None, line: StepLine) -> None:
@@ -170,7 +179,9 @@ def run_scenario(project: Project, plan: Plan, scenario: Scenario, environment: 
         keep_logs(reach, environment, directory)
     if status and interrupts.count:
         raise CancelledError("cancelled before there was anything to judge")
-    if status:
+    if status > KILLED and (directory / EVENTS).exists():
+        line.note(f"the runner was killed (status {status}); what it had recorded is judged")
+    elif status:
         raise _why(directory, status)
     return directory
 
@@ -253,8 +264,9 @@ def finish(directory: Path, project: Project, line: StepLine) -> Verdict:
     from envctl.record import Record
     from envctl.telemetry.store import flatten
 
-    line.update("flattening telemetry")
-    flatten(directory / "telemetry")
+    if (directory / "telemetry").is_dir():  # a run that was cut short kept none, which is not the same as none being there
+        line.update("flattening telemetry")
+        flatten(directory / "telemetry")
     line.update("judging")
     verdict = gate.judge(Record.load(directory), gate=project.gate)
     gate.save_verdict(directory, verdict)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
@@ -45,9 +45,12 @@ def built(
     say = lambda text: progress(f"build {program.name}  {text}")  # noqa: E731
 
     def make(half: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix="envctl-build-") as work:
-            directory = _lay_out(topology, program, build, copy, Path(work))
-            _run(build, directory, half, log, say)
+        work = half.with_name(f".{key}.work")  # in the cache, so that the next build removes it after one that was killed
+        shutil.rmtree(work, ignore_errors=True)
+        try:
+            _run(build, _lay_out(topology, program, build, copy, work), half, log, say)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
         if not any(half.iterdir()):
             raise ResourceError(f"the build of {program.name} left nothing", hint="a build leaves its result in the directory $OUT")
         _move_shebangs(half)

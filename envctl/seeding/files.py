@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,7 +86,9 @@ def _generator_digest(generator: Generator) -> str:
 
 
 def _generate(seed: Seed, generator: Generator, home: Path) -> None:
-    out = Path(tempfile.mkdtemp(prefix=".generating-", dir=home.parent))
+    out = home.with_name(f".{home.name}.half")
+    shutil.rmtree(out, ignore_errors=True)  # of one that was killed
+    out.mkdir()
     try:
         done = subprocess.run(generator.command, cwd=seed.file.parent, env={**os.environ, "OUT": str(out)}, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
