@@ -34,6 +34,7 @@ from envctl.toolchain import cache_dir
 
 if TYPE_CHECKING:
     from envctl.seeding import Snapshot
+    from envctl.stack.operations import Up
 
 RUNS = Path(".envctl") / "runs"
 KILLED = 128  # exit statuses above say which signal ended a process
@@ -139,17 +140,15 @@ def bring_up(plan: Plan, asked: Asked, seed_key: str, line: StepLine) -> Up:
     from envctl.stack import bring_up as up
 
     made = up(plan, seed_key=seed_key, ready_timeout_s=asked.ready_timeout_s, progress=line.update)
-    count = len(made.environment.nodes)
-    line.done(f"{count} nodes ready" + (", unchanged" if made.unchanged else ""))
+    line.done(", ".join((f"{len(made.environment.nodes)} nodes ready", *_differences(made))))
     return made
 
 
-def _brought(made: Up) -> str:
+def _differences(made: Up) -> Iterator[str]:
     if made.unchanged:
-        return "unchanged"
-    count = len(made.environment.nodes)
-    parts = ((made.started, "started"), (made.ended, "removed"))
-    return ", ".join(f"{len(names)} {what}" for names, what in parts if names and len(names) < count)
+        yield "nothing to do"
+    elif len(made.started) < len(made.environment.nodes):
+        yield from (f"{len(names)} {what}" for names, what in ((made.started, "started"), (made.ended, "removed")) if names)
 
 
 def seed(project: Project, plan: Plan, name: str, environment: Environment, kept: Snapshot | None, line: StepLine) -> None:
@@ -321,7 +320,7 @@ def _ci(project: Project, plan: Plan, scenario: Scenario, asked: Asked, steps: S
     try:
         with steps.step("up") as line:
             kept = snapshot(project, plan, scenario, line)
-            environment = bring_up(plan, asked, kept.key if kept else "", line)
+            environment = bring_up(plan, asked, kept.key if kept else "", line).environment
         if scenario.seed:
             with steps.step("seed") as line:
                 seed(project, plan, scenario.seed, environment, kept, line)

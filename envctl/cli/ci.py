@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from envctl.cli.options import planning
+from envctl.cli.options import planning, ready_timeout, rng_seed
 from envctl.errors import Exit, UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ WORST = (Exit.FAIL, Exit.CANCELLED, Exit.INCONCLUSIVE, Exit.PASS)
 @click.option("--inconclusive", type=click.Choice(["fail", "retry", "warn"]), help="What an inconclusive run means.")
 @click.option("--keep", is_flag=True, help="Leave the environment up (until its lease is over).")
 @planning
+@ready_timeout
+@rng_seed
 def ci(*, names: tuple[str, ...], suite: str, inconclusive: str | None, keep: bool, **options: object) -> int:
     """Plan, bring up, seed, run, judge, report and tear down, for each scenario.
 

@@ -28,7 +28,7 @@ def doctor(output: str) -> None:
             _print(fact.topic, fact.state, fact.found, fact.step)
     able = can_run(tuple(facts))
     if output == "json":
-        click.echo(json.dumps({"can_run": able, "facts": [asdict(fact) for fact in facts]}, indent=2))
+        click.echo(json.dumps({"format": "doctor/v1", "can_run": able, "facts": [asdict(fact) for fact in facts]}, indent=2))
     else:
         missing = [fact.topic for fact in facts if fact.state == "missing"]
         click.echo(f"environments can run here: {'yes' if able else 'not yet, see ' + ', '.join(missing)}")

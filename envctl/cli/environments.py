@@ -37,7 +37,7 @@ def meant(environment: str | None) -> str:
 
 def answer(format: str, fields: Mapping[str, object], text: str, output: str) -> None:
     """Prints the one answer of a verb: `text`, or `fields` as JSON with the name and version of their format."""
-    click.echo(json.dumps({"envctl": format, **fields}, indent=2, default=str) if output == "json" else text)
+    click.echo(json.dumps({"format": format, **fields}, indent=2, default=str) if output == "json" else text)
 
 
 def as_json(environment: Environment) -> dict[str, object]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from envctl.cli import options
 
 if TYPE_CHECKING:
     from envctl.model.plan import Plan
@@ -16,29 +17,16 @@ _SHOWN = 4  # reasons named in a line of the table
 
 
 @click.command()
-@click.option("--scenario", metavar="NAME", help="Include what this scenario needs (a name, or a file).")
-@click.option("--full", is_flag=True, help="The full topology, stubs of the scenario included.")
-@click.option("--only", multiple=True, metavar="COMPONENT", help="This component in the place of what changed; may be given again.")
-@click.option("--stub", "stubs", multiple=True, metavar="COMPONENT", help="Let a stub answer for this service; may be given again.")
-@click.option("--base", default="", metavar="BRANCH", help="Compare with this branch or commit instead of the project's base.")
+@options.scenario
+@options.planning
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How the plan is printed.")
-def plan(*, scenario: str | None, full: bool, only: tuple[str, ...], stubs: tuple[str, ...], base: str, output: str) -> None:
+def plan(*, scenario: str | None, output: str, **asked: object) -> None:
     """Show which components a run needs, each with the reason why it is in; nothing is started.
 
     What changed is found by comparing the working tree, uncommitted and untracked files too, with the merge base with the
     base branch.
     """
-    from envctl.engines.sources import source_digests
-    from envctl.planner import plan_project
-    from envctl.spec import find_root, load_project, load_scenario, load_seed, load_topology, scenario_file, seed_file
-
-    project = load_project(find_root(Path.cwd()))
-    topology = load_topology(project.topology_file)
-    wanted = load_scenario(scenario_file(project, scenario), topology, seeds=project.seeds) if scenario else None
-    if wanted and wanted.seed:
-        load_seed(seed_file(project, wanted.seed), topology)
-    digests = source_digests(topology)
-    made = plan_project(project, topology, wanted, asked=only, stubs=stubs, full=full, base=base, digests=digests)
+    made = options.plan_here(scenario, options.asked_for(asked))
     click.echo(json.dumps(as_json(made), indent=2) if output == "json" else as_text(made))
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import click
 
-from envctl.cli.options import asked_for, planning
+from envctl.cli.options import asked_for, planning, ready_timeout, rng_seed
 
 
 @click.command()
 @click.argument("scenario")
 @planning
+@ready_timeout
+@rng_seed
 def run(*, scenario: str, **options: object) -> int:
     """Run SCENARIO (a name or a file) on this checkout's environment, which is brought up or up to date first and stays up.
 
@@ -36,6 +38,7 @@ def run(*, scenario: str, **options: object) -> int:
 @click.command()
 @click.argument("name")
 @planning
+@ready_timeout
 def seed(*, name: str, **options: object) -> None:
     """Bring this checkout's environment up (or up to date) with the seed NAME in it."""
     from envctl import session
@@ -47,6 +50,6 @@ def seed(*, name: str, **options: object) -> None:
     asked = asked_for(options, keep=True)
     plan, _ = session.make_plan(project, None, asked)
     with console.step("up") as line:
-        environment = session.bring_up(plan, asked, "", line)
+        environment = session.bring_up(plan, asked, "", line).environment
     with console.step("seed") as line:
         session.seed(project, plan, name, environment, None, line)

@@ -95,7 +95,7 @@ def test_status_answers_on_standard_output_and_nothing_else(user: User) -> None:
     assert (status, progress) == (0, "")
     assert "front-0" in said
     known = user.json("status")
-    assert known["envctl"] == "status/v1"
+    assert known["format"] == "status/v1"
     assert [each["state"] for each in known["nodes"]] == ["ready", "ready"]  # type: ignore[attr-defined]
 
 
