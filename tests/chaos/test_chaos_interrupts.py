@@ -1,0 +1,77 @@
+"""Ctrl-C: what was begun is healed, judged and removed, and the exit code says that it was cancelled."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+from chaos_boundaries import BOUNDARIES, forget_runs
+from chaos_site import Running, Site, until
+
+pytestmark = [pytest.mark.cell, pytest.mark.engines, pytest.mark.slow]
+
+
+def begin(site: Site, boundary: str) -> Running:
+    forget_runs(site)
+    command = site.ci()
+    (wanted,) = (each for each in BOUNDARIES if each.name == boundary)
+    assert until(lambda: wanted.reached(site) or command.process.poll() is not None, 120), command.text()
+    assert command.process.poll() is None, command.text()
+    return command
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("boundary", ["the run is prepared", "the fault is held", "its absence is shown"])
+def test_the_first_interrupt_of_a_run_heals_judges_and_removes(site: Site, boundary: str, number: signal.Signals) -> None:
+    before = site.take()
+    command = begin(site, boundary)
+    command.process.send_signal(number)
+    assert command.wait() == 8, command.text()
+    assert "nothing left" in command.text()
+    if boundary != "the run is prepared":  # the runner may not have begun
+        verdict = json.loads((site.run_directory() / "verdict.json").read_text())  # type: ignore[operator]
+        assert verdict["outcome"] == "inconclusive"
+        assert b'"edge":"absent"' in site.events()
+    assert site.left(before) == []
+
+
+def test_a_second_interrupt_goes_straight_to_the_teardown(site: Site) -> None:
+    before = site.take()
+    command = begin(site, "the fault is applied")
+    command.process.send_signal(signal.SIGINT)
+    assert until(lambda: b"traffic" in site.events(), 20)
+    command.process.send_signal(signal.SIGINT)
+    assert command.wait() == 8, command.text()
+    assert "nothing left" in command.text()
+    assert site.left(before) == []
+
+
+def test_an_interrupt_of_the_teardown_does_not_stop_it(site: Site) -> None:
+    before = site.take()
+    command = begin(site, "the report is written")
+    for _ in range(3):
+        command.process.send_signal(signal.SIGINT)
+    assert command.wait() in (0, 8), command.text()
+    assert site.left(before) == []
+
+
+@pytest.mark.parametrize("boundary", ["the cell is made", "the database starts", "the snapshot is verified"])
+def test_an_interrupt_before_the_run_removes_what_was_made(site: Site, boundary: str) -> None:
+    before = site.take()
+    command = begin(site, boundary)
+    command.process.send_signal(signal.SIGINT)
+    assert command.wait() == 8, command.text()
+    assert site.left(before) == []
+
+
+@pytest.mark.parametrize("after_s", [0.1, 0.3, 0.5, 0.7, 0.9, 1.2])
+def test_an_interrupt_of_up_at_any_instant_leaves_what_down_finds(site: Site, after_s: float) -> None:
+    before = site.take()
+    command = site.start("up", "--full")
+    assert not until(lambda: command.process.poll() is not None, after_s)
+    command.process.send_signal(signal.SIGINT)
+    status = command.wait()
+    assert status in (8, -2, 130), command.text()  # before there is a handler, the kernel's
+    assert site.envctl("down")[0] in (0, 6)
+    assert site.left(before, 3.0) == []
