@@ -8,7 +8,7 @@ one template and nothing else takes the value's type; inside a longer string the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 _HOLE = re.compile(r"\{\{\s*((?:(?!\}\}).)*?)\s*\}\}")
@@ -24,17 +24,15 @@ class UnresolvedError(LookupError):
     """A template names a value that isn't there; the message says which and why."""
 
 
-def expressions(value: Any) -> Iterator[str]:
+def expressions(value: Any) -> list[str]:
     """Every expression inside a JSON value, in order."""
     if isinstance(value, str):
-        yield from (match[1] for match in _HOLE.finditer(value))
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from expressions(key)
-            yield from expressions(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from expressions(inner)
+        return [match[1] for match in _HOLE.finditer(value)] if "{{" in value else []
+    if isinstance(value, dict):
+        return [found for pair in value.items() for each in pair for found in expressions(each)]
+    if isinstance(value, list):
+        return [found for each in value for found in expressions(each)]
+    return []
 
 
 def operation_of(expression: str) -> str | None:

@@ -25,6 +25,7 @@ from envctl.spec.document import did_you_mean
 Protocol = Literal["http", "grpc", "kafka"]
 PROTOCOLS: tuple[Protocol, ...] = ("http", "grpc", "kafka")
 FIELDS = ("at", "op", "to", *PROTOCOLS, "key", "headers", "body")
+TEMPLATED = (*PROTOCOLS, "headers", "body")
 FORMS: Mapping[Protocol, tuple[re.Pattern[str], str]] = {
     "http": (re.compile(r"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) ([a-z0-9-]*)(/[!-~]*)"), "METHOD /path, such as GET /products?page=1"),
     "grpc": (re.compile(r"[A-Za-z_][\w.]*/[A-Za-z_]\w*"), "package.Service/Method"),
@@ -174,10 +175,9 @@ def _unknown(obj: Mapping[str, Any], seen: set[tuple[Any, Any]]) -> Iterator[Wro
             yield place, f"{{{{{expression}}}}}: no earlier line of key {key!r} is called {name!r}", hint
 
 
-def _expressions(obj: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _expressions(obj: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(field, expression) of every template in a line."""
-    for name in (*PROTOCOLS, "headers", "body"):
-        yield from ((name, expression) for expression in templates.expressions(obj.get(name)))
+    return [(name, found) for name in TEMPLATED if name in obj for found in templates.expressions(obj[name])]
 
 
 def parse(obj: Mapping[str, Any], number: int, last_s: float = 0.0) -> Line:
