@@ -225,6 +225,7 @@ def tear_down(
         for state in states:
             state.drop()
         left = [*place.census(env_id), *(f"state {path}" for state in states for path in state.leftovers())]
+        lock.sweep(cache_dir())
         if left:
             raise LeakError(f"{env_id} left {len(left)} behind\n" + "\n".join(f"  {line}" for line in left))
         return Down(env_id, _notes(alive=found is not None and found.pid is not None, states=states))

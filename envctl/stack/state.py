@@ -187,12 +187,15 @@ def _publish(path: Path, text: str) -> None:
 def _holds(pid: int, since: str) -> bool:
     """Whether process `pid` exists and is not younger than the lock."""
     try:
-        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks = int(fields[18])
         uptime = float(Path("/proc/uptime").read_text().split()[0])
         written = datetime.fromisoformat(since).timestamp()
     except FileNotFoundError:
         return False
     except ValueError:
         return True  # unreadable time: believe the process
+    if state in "ZX":  # dead, and its new parent has not noticed: some machines' first process is slow to
+        return False
     began = datetime.now().astimezone().timestamp() - uptime + ticks / os.sysconf("SC_CLK_TCK")
     return began <= written + 1.0

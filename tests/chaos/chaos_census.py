@@ -18,7 +18,7 @@ from pathlib import Path
 
 ALONE = bool(os.environ.get("ENVCTL_CHAOS_ALONE"))
 SPACES = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time")
-WORDS = ("envctl", "pulumi", "pgsql", "postgres", "redis")  # what a file in /tmp would be called by the programs we start
+WORDS = ("envctl", "pulumi")  # what a file in /tmp would be called by programs that only we start
 _SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 Key = tuple[int, int]  # process id and start time in ticks: together they are never used again
@@ -53,6 +53,7 @@ class Census:
     held: frozenset[str]  # numbers of the sockets that our processes hold
     cgroups: frozenset[str]
     files: dict[str, int]
+    memory: frozenset[str]  # shared memory, semaphores and queues of System V
     mark: str
 
 
@@ -128,7 +129,7 @@ def take(mark: Path, roots: Iterable[Path], *, ignored: Iterable[Path] = ()) -> 
         everybody, ours, frozenset(read(Path("/proc/self/mountinfo")).decode(errors="replace").splitlines()),
         frozenset(path.name for path in Path("/sys/class/net").iterdir()), dict(_listening()),
         frozenset(number for key in ours for number in _sockets_of(key[0])), frozenset(_cgroups()),
-        dict(_files(roots, tuple(ignored))) | dict(_spare_files()), str(mark),
+        dict(_files(roots, tuple(ignored))) | dict(_spare_files()), frozenset(_shared()), str(mark),
     )
 
 
@@ -175,6 +176,13 @@ def _spare_files() -> Iterator[tuple[str, int]]:
                 yield str(path), -1
 
 
+def _shared() -> Iterator[str]:
+    for kind in ("shm", "sem", "msg"):
+        for line in read(Path(f"/proc/sysvipc/{kind}")).decode().splitlines()[1:]:
+            key, number = line.split()[:2]
+            yield f"{kind} {number} (key {key})"
+
+
 def leftovers(before: Census, after: Census) -> list[str]:
     """What came and stayed, one line each; empty when nothing did."""
     new = {key: each for key, each in after.processes.items() if key not in before.processes and (ALONE or key in after.ours)}
@@ -188,6 +196,7 @@ def leftovers(before: Census, after: Census) -> list[str]:
     lines += [f"socket {place}" for place, number in after.sockets.items()
               if place not in before.sockets and (ALONE or number in after.held or after.mark in place)]
     lines += [f"cgroup {path}" for path in sorted(after.cgroups - before.cgroups) if ALONE or "envctl" in path]
+    lines += [f"shared memory: {line}" for line in sorted(after.memory - before.memory) if ALONE]
     lines += [f"file {path} ({size} bytes)" for path, size in sorted(after.files.items()) if path not in before.files]
     lines += [f"file {path} is gone" for path in sorted(before.files) if path not in after.files and not _spare(path)]
     lines += [f"file {path} has changed" for path, size in sorted(after.files.items()) if before.files.get(path, size) != size]
