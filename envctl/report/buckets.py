@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
+from math import ceil, isfinite
 
 from envctl.checks.slo import percentile
 from envctl.model.event import Sample
@@ -58,7 +58,7 @@ class Buckets:
         seen = [False] * self.count
         for sample in samples:
             at = self.of(sample.at_ns)
-            values[at], seen[at] = sample.value, True
+            values[at], seen[at] = sample.value if sample.value is not None and isfinite(sample.value) else None, True
         fresh = max(1, int(STALE_S / self.width_s))
         age = fresh + 1
         for at in range(1, self.count):

@@ -99,7 +99,7 @@ def chart(timeline: Timeline) -> Chart:
 
 def nice(peak: float) -> float:
     """The smallest of 1, 2, 2.5, 5 × a power of ten that is no less than `peak`."""
-    if peak <= 0:
+    if peak < 1e-9:
         return 1.0
     power: float = 10.0 ** floor(log10(peak))
     return next(step * power for step in _STEPS if step * power >= peak * 0.999999)

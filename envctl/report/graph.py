@@ -68,7 +68,7 @@ def outline(kind: str) -> str:
     """A path by kind: drums for databases, a pipe for brokers, a hexagon for caches, a cut corner for jobs."""
     w, h = BOX_W, BOX_H
     shapes = {
-        "postgres": f"M0 7C0 -2 {w} -2 {w} 7V{h - 7}C{w} {h + 2} 0 {h + 2} 0 {h - 7}ZM0 7C0 16 {w} 16 {w} 7",
+        "postgres": f"M0 7C0 -2 {w} -2 {w} 7V{h - 7}C{w} {h + 2} 0 {h + 2} 0 {h - 7}ZM0 7C0 13 {w} 13 {w} 7",
         "kafka": f"M8 0H{w - 8}C{w + 2} 0 {w + 2} {h} {w - 8} {h}H8C-2 {h} -2 0 8 0ZM{w - 8} 0C{w - 18} 0 {w - 18} {h} {w - 8} {h}",
         "redis": f"M12 0H{w - 12}L{w} {h / 2}L{w - 12} {h}H12L0 {h / 2}Z",
         "job": f"M0 0H{w - 12}L{w} 12V{h}H0Z",

@@ -16,6 +16,7 @@ from envctl.report.model import Objective, Report, TraceView
 
 FINDINGS = 400  # that a page shows
 EVIDENCE = 4000  # characters of one piece of evidence
+VOLUME = 1_000_000  # characters of all evidence, beyond which each piece is cut shorter
 _WORDS = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive", None: "Not judged"}
 
 
@@ -27,7 +28,7 @@ def page(report: Report) -> str:
     environment = Environment(
         loader=PackageLoader("envctl.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )
-    environment.globals |= {"w": words, "outcome_word": _WORDS.__getitem__, "clip": words.clip, "evidence_limit": EVIDENCE, "href": _href,
+    environment.globals |= {"w": words, "outcome_word": _WORDS.__getitem__, "clip": words.clip, "evidence_limit": _limit(report), "href": _href,
                             "budget": _budget}
     style, script = _own("style.css"), _own("page.js")
     findings = report.findings[:FINDINGS]
@@ -38,6 +39,12 @@ def page(report: Report) -> str:
         style=Markup(style), script=Markup(script),  # noqa: S704 (files of this package)
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),
     )
+
+
+def _limit(report: Report) -> int:
+    """How much of a piece of evidence is shown, so that the page stays one that a browser opens."""
+    volume = sum(len(finding.title) + sum(len(piece.summary) for piece in finding.evidence) for finding in report.findings[:FINDINGS])
+    return EVIDENCE if volume < VOLUME else EVIDENCE // 10
 
 
 def _own(name: str) -> str:

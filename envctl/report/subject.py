@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def load(run_dir: Path) -> closing[Subject]:
     scenario = _try(lambda: bare.scenario, "the scenario", gaps)
     record = Record(run_dir, scenario or _unknown_scenario(manifest, run_dir))
     events = _try(lambda: record.count, "the events", gaps)
-    spans = _try(lambda: Spans(run_dir / "telemetry"), "spans", gaps)
+    spans = _try(lambda: _spans(run_dir), "spans", gaps)
     topology = _try(lambda: bare.topology, "the topology", gaps)
     verdict = _try(lambda: load_verdict(run_dir), "a verdict", gaps)
     return closing(Subject(run_dir, manifest, record.scenario, topology, verdict, None if events is None else record, spans,
@@ -95,9 +96,15 @@ def _try(read: Callable[[], T], what: str, gaps: list[str]) -> T | None:
         return read()
     except FileNotFoundError:
         gaps.append(f"there are no {what} in the record" if what == "spans" else f"{what} can't be read: the file is missing")
-    except (EnvctlError, OSError, ValueError, KeyError, TypeError) as error:
+    except (EnvctlError, OSError, ValueError, KeyError, TypeError, sqlite3.Error) as error:
         gaps.append(f"{what} can't be read: {error}" if what != "a verdict" else f"there is no verdict: {error}")
     return None
+
+
+def _spans(run_dir: Path) -> Spans:
+    spans = Spans(run_dir / "telemetry")
+    spans.query("select 1 from spans, links, points limit 1")  # a broken file shows now, not in the middle
+    return spans
 
 
 def _broke_off(run_dir: Path) -> list[str]:

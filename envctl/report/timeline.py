@@ -27,7 +27,7 @@ group by coalesce(json_extract(s.attrs, '$."messaging.consumer.group.name"'), s.
   json_extract(s.attrs, '$."messaging.kafka.offset"') having count(*) > 1
 """
 _RESENDS = """
-select s.start_ns, json_extract(s.attrs, '$."http.request.resend_count"') as resends from spans s where cast(resends as integer) > 0
+select s.start_ns, cast(json_extract(s.attrs, '$."http.request.resend_count"') as integer) as resends from spans s where resends > 0
 """
 _HOPS = """
 select max(s.start_ns), count(*) from spans s
