@@ -9,21 +9,19 @@ The proof is the group's generation (classic groups) or epoch (KIP-848 groups), 
 from __future__ import annotations
 
 import signal
-import struct
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from envctl.engines.group_records import generation
 from envctl.errors import CapabilityError, ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, World
 from envctl.model.environment import Node
 from envctl.substrates.base import Process
 from envctl.waiting import until
 
-OFFSETS_TOPIC = "__consumer_offsets"
-CLASSIC_KEY, CONSUMER_KEY = 2, 3  # key versions of group metadata records: classic protocol, KIP-848
 SETTLE_S = 20.0  # how long a group may take to be stable again
 STABLE = "Stable"
 KNOWN_ASSIGNORS = ("range", "roundrobin", "cooperative-sticky")
@@ -97,7 +95,7 @@ class Rebalance:
         """See `Fault.apply`.  The transient member has its own clock and leaves when the lease is over."""
         if self._member is not None or self._evicted:
             return
-        self._before = generation(self._world.bootstrap, self._group_name)
+        self._before = self._generation()
         group = describe(self._world.bootstrap, self._group_name)
         if self._mode == "evict":
             chosen = sorted(group.members)
@@ -110,9 +108,9 @@ class Rebalance:
 
     def verify(self) -> Effect:
         """The generation rose, and the group is stable again; evicted members are gone from it."""
-        until(lambda: generation(self._world.bootstrap, self._group_name) > self._before, SETTLE_S, poll_s=0.2)
+        until(lambda: self._generation() > self._before, SETTLE_S, poll_s=0.2)
         stable = until(self._stable, SETTLE_S, poll_s=0.2)
-        after = generation(self._world.bootstrap, self._group_name)
+        after = self._generation()
         stayed = set(self._evicted) & set(describe(self._world.bootstrap, self._group_name).members)
         summary = f"generation {self._before} → {after}"
         if stayed:
@@ -130,9 +128,12 @@ class Rebalance:
         """No transient member is left, and the group is stable."""
         gone = self._member is None or self._member.poll() is not None
         stable = until(self._stable, SETTLE_S, poll_s=0.2)
-        after = generation(self._world.bootstrap, self._group_name)
+        after = self._generation()
         return Effect(gone and stable, f"generation {self._before} → {after}, stable" if stable else "the group is not stable",
                       {"generation": after})
+
+    def _generation(self) -> int:
+        return generation(self._world.bootstrap, self._group_name, within_s=SETTLE_S)
 
     def _stable(self) -> bool:
         group = describe(self._world.bootstrap, self._group_name)
@@ -180,65 +181,3 @@ def _admin(bootstrap: str) -> Iterator[Any]:
         raise ResourceError(f"Kafka refused: {error}") from error
     finally:
         admin.close()
-
-
-def generation(bootstrap: str, group: str) -> int:
-    """The newest generation (or epoch) of a group in its records; 0 when it never had one."""
-    newest = 0
-    with _offsets_consumer(bootstrap, group) as messages:
-        for key, value in messages:
-            found = _generation_in(key, value, group)
-            newest = newest if found is None else found
-    return newest
-
-
-def _generation_in(key: bytes, value: bytes | None, group: str) -> int | None:
-    """The generation that one record of `__consumer_offsets` holds for the group, or None.
-
-    Source: GroupMetadataKey/Value and ConsumerGroupMetadataKey/Value in Apache Kafka's message schemas.
-    """
-    version, length = struct.unpack_from("!hh", key)
-    if version not in (CLASSIC_KEY, CONSUMER_KEY) or value is None or key[4 : 4 + length] != group.encode():
-        return None
-    if version == CONSUMER_KEY:
-        return int(struct.unpack_from("!i", value, 2)[0])
-    protocol_length = struct.unpack_from("!h", value, 2)[0]  # version, protocol type, then the generation
-    return int(struct.unpack_from("!i", value, 4 + max(protocol_length, 0))[0])
-
-
-@contextmanager
-def _offsets_consumer(bootstrap: str, group: str) -> Iterator[Iterator[tuple[bytes, bytes | None]]]:
-    """All records of the partition that holds the group, from its start to its end as of now."""
-    from confluent_kafka import Consumer, TopicPartition
-
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "envctl-reader", "enable.auto.commit": False,
-                         "auto.offset.reset": "earliest", "enable.partition.eof": False, "isolation.level": "read_committed"})
-    try:
-        partitions = len(consumer.list_topics(OFFSETS_TOPIC, timeout=10).topics[OFFSETS_TOPIC].partitions)
-        partition = TopicPartition(OFFSETS_TOPIC, _java_hash(group) % partitions)
-        first, end = consumer.get_watermark_offsets(partition, timeout=10)
-        partition.offset = first
-        consumer.assign([partition])
-        yield _records(consumer, partition, end)
-    finally:
-        consumer.close()
-
-
-def _records(consumer: Any, partition: Any, end: int) -> Iterator[tuple[bytes, bytes | None]]:
-    """Reads up to `end`; the position, not the last message, tells the end, because compaction and markers leave gaps."""
-    import time
-
-    deadline = time.monotonic() + SETTLE_S
-    while consumer.position([partition])[0].offset < end and time.monotonic() < deadline:
-        for message in consumer.consume(500, timeout=0.2):
-            if message.error() is None and message.key() is not None:
-                yield message.key(), message.value()
-
-
-def _java_hash(text: str) -> int:
-    """`Math.abs(String.hashCode())` as Kafka uses it to choose a group's partition."""
-    value = 0
-    for unit in struct.unpack(f"<{len(text.encode('utf-16-le')) // 2}H", text.encode("utf-16-le")):
-        value = (value * 31 + unit) & 0xFFFFFFFF
-    signed = value - (1 << 32) if value >= 1 << 31 else value
-    return 0 if signed == -(1 << 31) else abs(signed)

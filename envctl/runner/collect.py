@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from envctl import plugins
+from envctl.engines.topics import ends_of, messages_of
 from envctl.errors import EnvctlError, ResourceError
 from envctl.model.event import Observation, Step
 from envctl.model.scenario import Scenario, Stream
@@ -37,7 +37,7 @@ class Collector:
         """Notes where each topic ends before the run, so that only the run's own messages are observed."""
         for stream in self.scenario.streams.values():
             if stream.topic:
-                self._starts[stream.topic] = _ends(self.bootstrap, stream.topic)
+                self._starts[stream.topic] = ends_of(self.bootstrap, stream.topic)
 
     def round(self) -> None:
         """Reads every stream once; a stream that can't be read says so and the others are read all the same."""
@@ -69,7 +69,7 @@ class Collector:
                            order=found.get("order"), value=found.get("value"), source=source)
 
     def _messages(self, stream: Stream) -> Iterator[Observation]:
-        for message in _messages(self.bootstrap, stream.topic, self._starts.get(stream.topic, {})):
+        for message in messages_of(self.bootstrap, stream.topic, starts=self._starts.get(stream.topic), within_s=READ_S):
             headers = {name: value.decode(errors="replace") for name, value in message.headers() or () if value is not None}
             key = (message.key() or b"").decode(errors="replace")
             roots = {"value": _json(message.value()), "key": key, "headers": headers}
@@ -117,51 +117,3 @@ def _json(value: bytes | None) -> Any:
         return json.loads(value or b"null")
     except ValueError:
         return (value or b"").decode(errors="replace")
-
-
-def _consumer(bootstrap: str) -> Any:
-    from confluent_kafka import Consumer
-
-    return Consumer({"bootstrap.servers": bootstrap, "group.id": "envctl-observer", "enable.auto.commit": False,
-                     "isolation.level": "read_committed", "fetch.wait.max.ms": 20})
-
-
-def _ends(bootstrap: str, topic: str) -> dict[int, int]:
-    """Partition → offset behind its last message."""
-    from confluent_kafka import TopicPartition
-
-    consumer = _consumer(bootstrap)
-    try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
-    finally:
-        consumer.close()
-
-
-def _messages(bootstrap: str, topic: str, starts: Mapping[int, int]) -> Iterator[Any]:
-    """All messages from `starts` to the end as of now.  Raises ResourceError when they can't be read in time."""
-    from confluent_kafka import TopicPartition
-
-    ends = _ends(bootstrap, topic)
-    consumer = _consumer(bootstrap)
-    try:
-        wanted = [TopicPartition(topic, p, starts.get(p, 0)) for p, end in ends.items() if end > starts.get(p, 0)]
-        consumer.assign(wanted)
-        deadline = time.monotonic() + READ_S
-        while any(p.offset < ends[p.partition] for p in _positions(consumer, wanted)):
-            if time.monotonic() > deadline:
-                raise ResourceError(f"topic {topic} could not be read to its end in {READ_S:.0f} s")
-            for message in consumer.consume(1000, timeout=0.1):
-                if message.error() is None and message.offset() < ends[message.partition()]:
-                    yield message
-    finally:
-        consumer.close()
-
-
-def _positions(consumer: Any, wanted: list[Any]) -> Iterator[Any]:
-    """Where reading stands; a partition nothing was read from yet stands at its start."""
-    starts = {p.partition: p.offset for p in wanted}
-    for position in consumer.position(wanted) if wanted else ():
-        if position.offset < 0:
-            position.offset = starts[position.partition]
-        yield position

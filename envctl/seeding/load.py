@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from envctl.engines.topics import ends_of, messages_of
+from envctl.errors import ResourceError
+
 CHUNK = 1 << 18
 PRODUCE_S = 60.0
 MASK = (1 << 64) - 1
@@ -189,18 +192,6 @@ def _hash(key: bytes | None, value: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(value, digest_size=8, key=(key or b"")[:64]).digest(), "big")
 
 
-def ends_of(bootstrap: str, topic: str) -> dict[int, int]:
-    """Partition → offset behind its last message."""
-    from confluent_kafka import Consumer, TopicPartition
-
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "envctl-seeding"})
-    try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
-    finally:
-        consumer.close()
-
-
 def verify(job: Job) -> dict[str, Any]:
     """What is in the environment now, counted and summed as `load` does it."""
     tables = {}
@@ -213,24 +204,10 @@ def verify(job: Job) -> dict[str, Any]:
 
 def _checksum_of_topic(bootstrap: str, topic: str) -> dict[str, int]:
     """Reads a topic from its start to its end as of now."""
-    from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
-
-    ends = {p: end for p, end in ends_of(bootstrap, topic).items() if end}
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "envctl-seeding", "enable.auto.commit": False,
-                         "isolation.level": "read_committed"})
-    consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in ends])
-    count, total, deadline = 0, 0, time.monotonic() + PRODUCE_S
-    try:
-        while ends and time.monotonic() < deadline:
-            for message in consumer.consume(5000, timeout=0.2):
-                if message.error() is None:
-                    count, total = count + 1, total + _hash(message.key(), message.value() or b"")
-            for position in consumer.position([TopicPartition(topic, p) for p in ends]):
-                if position.offset >= ends[position.partition]:
-                    del ends[position.partition]
-        return {"messages": count, "checksum": total & MASK}
-    finally:
-        consumer.close()
+    count = total = 0
+    for message in messages_of(bootstrap, topic, within_s=PRODUCE_S):
+        count, total = count + 1, total + _hash(message.key(), message.value() or b"")
+    return {"messages": count, "checksum": total & MASK}
 
 
 def _say(message: Mapping[str, Any]) -> None:
@@ -249,6 +226,9 @@ def main(argv: list[str]) -> int:
     except BadDataError as error:
         _say({"problem": {"file": str(error.file), "line": error.line, "message": error.message}})
         return 2
+    except ResourceError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return 1
     if "--verify" not in argv and found != loaded:
         _say({"problem": {"file": argv[0], "line": 0, "message": f"loaded {loaded}, but found {found}"}})
         return 1

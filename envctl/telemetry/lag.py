@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from envctl.engines.group_records import TOPIC, parse_generation, partition_of
 from envctl.telemetry.reading import Reading
 
 LAG = "kafka.consumer_group.lag"
 GENERATION = "kafka.group.generation"
 _TIMEOUT_S = 3.0
 _GROUP_TIMEOUT_S = 1.0
-_OFFSETS = "__consumer_offsets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,59 +141,14 @@ class GenerationSampler:
     def _assign(self) -> bool:
         from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
-        topic = self._consumer.list_topics(_OFFSETS, timeout=_TIMEOUT_S).topics[_OFFSETS]
+        topic = self._consumer.list_topics(TOPIC, timeout=_TIMEOUT_S).topics[TOPIC]
         if topic.error is not None or not topic.partitions:
             return False  # no group has committed anything yet
         wanted = {partition_of(group, len(topic.partitions)) for group in self._groups}
-        self._consumer.assign([TopicPartition(_OFFSETS, partition, OFFSET_BEGINNING) for partition in wanted])
+        self._consumer.assign([TopicPartition(TOPIC, partition, OFFSET_BEGINNING) for partition in wanted])
         self._assigned = True
         return True
 
     def _take(self, key: bytes | None, value: bytes | None, error: Any) -> None:
         if error is None and key is not None and (found := parse_generation(key, value)) and found[0] in self._groups:
             self._known[found[0]] = found[1]
-
-
-def partition_of(group: str, partitions: int) -> int:
-    """The partition of `__consumer_offsets` that holds a group: Java's String.hashCode, made positive (Kafka: Utils.abs)."""
-    value = 0
-    units = group.encode("utf-16-be")
-    for at in range(0, len(units), 2):
-        value = (31 * value + int.from_bytes(units[at : at + 2], "big")) & 0xFFFFFFFF
-    signed = value - (1 << 32) if value >= 1 << 31 else value
-    return (0 if signed == -(1 << 31) else abs(signed)) % partitions
-
-
-def parse_generation(key: bytes, value: bytes | None) -> tuple[str, int] | None:
-    """(group, generation) of a group's record, None for records of other types and for removals.
-
-    Formats: GroupMetadataKey/Value (key version 2) and ConsumerGroupMetadataKey/Value (key version 3, KIP-848, whose
-    group epoch it is) in Kafka's group-coordinator message definitions.
-    """
-    if value is None or len(key) < 4:
-        return None
-    version, length = struct.unpack_from(">hh", key)
-    group = key[4 : 4 + length].decode("utf-8", "replace")
-    if version == 3:
-        return group, struct.unpack_from(">i", value, 2)[0]
-    if version != 2:
-        return None
-    (layout,) = struct.unpack_from(">h", value)
-    if layout >= 4:  # compact strings: an unsigned varint of length + 1
-        at, size = _uvarint(value, 2)
-        at += max(0, size - 1)
-    else:
-        at = 4 + max(0, struct.unpack_from(">h", value, 2)[0])
-    return group, struct.unpack_from(">i", value, at)[0]
-
-
-def _uvarint(data: bytes, at: int) -> tuple[int, int]:
-    """(offset behind it, value)."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return at, value
-        shift += 7

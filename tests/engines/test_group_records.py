@@ -1,0 +1,28 @@
+import struct
+
+import pytest
+
+from envctl.engines.group_records import parse_generation, partition_of
+
+
+@pytest.mark.parametrize(("group", "java_hash"), [("payments", 1382682413), ("", 0), ("polygenelubricants", -2147483648), ("é€", 15587)])
+def test_a_groups_partition_is_found_as_kafka_does(group, java_hash):
+    assert partition_of(group, 50) == (0 if java_hash == -(1 << 31) else abs(java_hash)) % 50
+
+
+def key_of(version, group):
+    return struct.pack(">hh", version, len(group)) + group.encode()
+
+
+@pytest.mark.parametrize("value", [
+    struct.pack(">hh8si", 3, 8, b"consumer", 7) + b"rest",
+    struct.pack(">hB8si", 4, 9, b"consumer", 7) + b"rest",
+])
+def test_both_layouts_of_a_groups_record_are_read(value):
+    assert parse_generation(key_of(2, "payments"), value) == ("payments", 7)
+
+
+def test_new_groups_have_an_epoch_and_other_records_are_passed_over():
+    assert parse_generation(key_of(3, "payments"), struct.pack(">hi", 0, 9)) == ("payments", 9)
+    assert parse_generation(key_of(1, "payments"), struct.pack(">hi", 0, 9)) is None
+    assert parse_generation(key_of(2, "payments"), None) is None
