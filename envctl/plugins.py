@@ -15,9 +15,12 @@ from envctl.errors import UsageError
 GROUPS = ("envctl.faults", "envctl.checks", "envctl.engines", "envctl.substrates")
 
 
+_every = cache(entry_points)  # reads the metadata of all installed packages: once, not for each group
+
+
 @cache
 def _found(group: str) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=group)}
+    return {point.name: point for point in _every().select(group=group)}
 
 
 def names(group: str) -> tuple[str, ...]:
