@@ -15,8 +15,9 @@ from typing import Literal
 from envctl.errors import NoEnvironmentError, UsageError
 from envctl.model.environment import Environment
 from envctl.plugins import names
+from envctl.spec.project import state_directory
 from envctl.stack import lock, memo
-from envctl.stack.operations import Down, state_root, states_of, tear_down
+from envctl.stack.operations import Down, states_of, tear_down
 from envctl.stack_provider.ground import Substrates, installed
 from envctl.substrates.base import Found, Reach
 from envctl.toolchain import cache_dir
@@ -64,7 +65,7 @@ def ids_of(project_root: Path) -> tuple[str, ...]:
 
 
 def _made_by(project_root: Path, seen: Seen) -> bool:
-    root = state_root(project_root)
+    root = state_directory(project_root)
     known = memo.read(seen.directory)
     return bool(states_of(seen.id, [root])) or (known is not None and known.state_root == str(root))
 
@@ -113,7 +114,7 @@ def garbage(
     there = {each.id for each in seen}
     stale = [
         Garbage(state.stack, "", "only its Pulumi state is left")
-        for state in (states_of("*", [state_root(project)]) if project else ())
+        for state in (states_of("*", [state_directory(project)]) if project else ())
         if state.stack not in there and not state.foreign() and not lock.is_held(cache_dir(), state.stack)
     ]
     return (*over, *stale)

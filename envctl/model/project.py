@@ -49,7 +49,6 @@ class Project:
     ttl_s: float = 7200.0
     suites: Mapping[str, Suite] = field(default_factory=dict)
     gate: Gate = Gate()
-    state_url: str = ""  # empty: `.envctl/state` of the project
 
     @property
     def topology_file(self) -> Path:

@@ -49,8 +49,22 @@ def load_project(root: Path) -> Project:
         ttl_s=duration_s(data["ttl"]) if "ttl" in data else 7200.0,
         suites={name: _suite(raw or {}) for name, raw in data.get("suites", {}).items()},
         gate=Gate(gate.get("slo", "all"), gate.get("stubs_unverified", "warn"), waivers),
-        state_url=data.get("state", ""),
     )
+
+
+def state_directory(root: Path) -> Path:
+    """The directory of Pulumi's state of the project at `root`: what `state:` in envctl.yaml says, else `.envctl/state`.
+
+    A file that is wrong counts as none: `load_project` tells what is wrong, and whoever cleans up must get on.
+    """
+    try:
+        data = read(root / FILE).data
+    except SpecError:
+        data = None
+    url = str(data.get("state", "")) if isinstance(data, dict) else ""
+    if not url.startswith("file://"):
+        return root / ".envctl" / "state"
+    return (root / Path(url.removeprefix("file://")).expanduser()).resolve()
 
 
 def _waivers(document: Document) -> tuple[Waiver, ...]:

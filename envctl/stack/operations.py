@@ -12,6 +12,7 @@ from envctl.engines.base import Realisation
 from envctl.errors import CancelledError, LeakError, NoEnvironmentError, ResourceError, UsageError
 from envctl.model.environment import Environment
 from envctl.model.plan import Plan
+from envctl.spec.project import state_directory
 from envctl.stack import lock, memo
 from envctl.stack.memo import Memo, labels_of
 from envctl.stack.state import State
@@ -56,11 +57,6 @@ def pulumi_project(stack_directory: Path) -> str:
     return str(name)
 
 
-def state_root(project: Path) -> Path:
-    """The directory of a project's Pulumi state."""
-    return project / ".envctl" / "state"
-
-
 def bring_up(
     plan: Plan, *, seed_key: str = "", ready_timeout_s: float = 120.0, progress: Progress = silent,
     substrates: Substrates = installed, realise: Realise | None = None,
@@ -98,7 +94,7 @@ class _Update:
         self._realise = realise or self._by_engines
         stack = plan.topology.directory
         self._directory = self._substrate.directory(plan.env_id)
-        self._state = State(state_root(plan.project), pulumi_project(stack), plan.env_id)
+        self._state = State(state_directory(plan.project), pulumi_project(stack), plan.env_id)
         self._memo = Memo(plan.substrate, str(stack), str(self._state.root), self._state.project)
 
     def _reach(self) -> Reach:
@@ -239,7 +235,7 @@ def _notes(*, alive: bool, states: Sequence[State]) -> tuple[str, ...]:
 def _states(env_id: str, known: Memo | None, project: Path | None) -> tuple[State, ...]:
     roots = {Path(known.state_root)} if known else set()
     if project is not None:
-        roots.add(state_root(project))
+        roots.add(state_directory(project))
     return states_of(env_id, roots)
 
 

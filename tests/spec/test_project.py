@@ -7,7 +7,16 @@ import pytest
 
 from envctl.errors import SpecError, UsageError
 from envctl.model.project import Project, Suite
-from envctl.spec import find_root, load_project, load_scenario, load_topology, scenario_file, scenario_files, seed_file
+from envctl.spec import (
+    find_root,
+    load_project,
+    load_scenario,
+    load_topology,
+    scenario_file,
+    scenario_files,
+    seed_file,
+    state_directory,
+)
 
 SYSTEM = Path(__file__).parent / "system"
 
@@ -74,3 +83,17 @@ def test_the_copies_that_a_run_keeps_are_read_without_what_they_refer_to(root: P
     scenario = load_scenario(inputs / "scenario.yaml", topology)
     assert scenario.traffic.file == inputs / "traffic.jsonl"
     assert scenario.name == "rush"
+
+
+@pytest.mark.parametrize(("line", "directory"), [
+    ("", "ROOT/.envctl/state"),
+    ("state: file:///var/lib/state", "/var/lib/state"),
+    ("state: file://~/state", "HOME/state"),
+    ("state: file://../state", "ROOT/../state"),
+    ("state: s3://bucket", "ROOT/.envctl/state"),
+    ("state: [", "ROOT/.envctl/state"),
+])
+def test_the_state_is_where_the_project_says(tmp_path: Path, line: str, directory: str) -> None:
+    (tmp_path / "envctl.yaml").write_text(f"envctl: project/v1\n{line}\n")
+    wanted = Path(directory.replace("ROOT", str(tmp_path)).replace("HOME", str(Path.home())))
+    assert state_directory(tmp_path) == wanted.resolve()
