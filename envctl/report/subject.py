@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -86,8 +87,15 @@ def load(run_dir: Path) -> closing[Subject]:
     spans = _try(lambda: _spans(run_dir), "spans", gaps)
     topology = _try(lambda: bare.topology, "the topology", gaps)
     verdict = _try(lambda: load_verdict(run_dir), "a verdict", gaps)
-    return closing(Subject(run_dir, manifest, record.scenario, topology, verdict, None if events is None else record, spans,
-                           tuple(gap.replace(f"{run_dir}/", "").replace(str(run_dir), manifest.id) for gap in (*_broke_off(run_dir), *gaps))))
+    told = tuple(_local(gap, run_dir, manifest.id) for gap in (*_broke_off(run_dir), *gaps))
+    return closing(Subject(run_dir, manifest, record.scenario, topology, verdict, None if events is None else record, spans, told))
+
+
+def _local(text: str, run_dir: Path, id: str) -> str:
+    """The text without the run's place on the machine that wrote it: a report is read elsewhere."""
+    text = text.replace(f"{run_dir}/", "").replace(str(run_dir), id)
+    return re.sub(rf"/\S*/{re.escape(id)}/", "", text)
+
 
 
 def _try(read: Callable[[], T], what: str, gaps: list[str]) -> T | None:

@@ -189,9 +189,12 @@ def test_a_run_that_was_cut_short_is_told_as_far_as_it_went(cut_short):
 def test_a_run_without_events_spans_or_inputs_is_told_too(start):
     for path in (start / "inputs").iterdir():
         path.unlink()
+    (start / "error.json").write_text(json.dumps({"message": f"no traffic in /home/ann/shop/.envctl/runs/{start.name}/inputs/traffic.jsonl"}))
     text = "".join(written(start).words)
     assert left(start) == FILES
     assert "the events can't be read" in text
+    assert "the run broke off: no traffic in inputs/traffic.jsonl" in text
+    assert "Nothing was recorded over time" in text
     assert str(start) not in text, "a page is read on other machines"
 
 
