@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import signal
+
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -25,3 +27,6 @@ def broker(tmp_path_factory):
         yield ready(one)
     finally:
         one.stop()
+
+# A shell that starts the tests in the background ignores SIGINT, and so would every command line that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)

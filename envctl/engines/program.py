@@ -151,7 +151,7 @@ def stub_realisation(component: AnyComponent, site: Site) -> Realisation:
     kept, examples_id = _with_neighbours(examples, site.cache)
     mounts, names = _own_program(site)
     command = [
-        str(Path(sys.prefix) / "bin" / "python"), "-P", "-m", "envctl.replay.stub", "--examples", f"/examples/{examples.name}",
+        str(Path(sys.prefix) / "bin" / "python"), "-m", "envctl.replay.stub", "--examples", f"/examples/{examples.name}",
     ]
     answered = _stub_ports(topology, component)
     for protocol, number in answered.items():

@@ -125,7 +125,7 @@ def test_a_stub_answers_under_the_name_and_ports_of_the_service_it_stands_for(si
     node = stub_realisation(web, site(web, stubbed=("web",))).nodes[0]
     assert (node.name, node.component) == ("web-0", "web")
     assert node.command[1:] == (
-        "-P", "-m", "envctl.replay.stub", "--examples", "/examples/examples.yaml", "--http", "8080", "--grpc", "9000",
+        "-m", "envctl.replay.stub", "--examples", "/examples/examples.yaml", "--http", "8080", "--grpc", "9000",
     )
     assert {"/examples", "/app/envctl"} <= {mount.target for mount in node.mounts}
 
