@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
 import pytest
-import signal
-
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
