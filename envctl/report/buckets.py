@@ -13,6 +13,7 @@ from envctl.record import Operation
 
 MOST = 120  # buckets of a timeline; a pixel column or two each, on a telephone too
 _WIDTHS_S = (0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
+FEWEST, ENOUGH = 20, 8  # buckets of a run with few operations; operations a bucket holds on average where there are more
 STALE_S = 2.0  # a sampled value counts as known for this long
 
 Values = tuple[float | None, ...]
@@ -26,9 +27,10 @@ class Buckets:
     count: int
 
     @classmethod
-    def over(cls, end_s: float) -> Buckets:
-        """The narrowest buckets that cover a run in at most `MOST`."""
-        width = next((width for width in _WIDTHS_S if end_s / width <= MOST), end_s / MOST)
+    def over(cls, end_s: float, operations: int = MOST * ENOUGH) -> Buckets:
+        """The narrowest buckets that cover a run in at most `MOST`, and hold enough operations for a rate to mean something."""
+        most = min(MOST, max(FEWEST, operations // ENOUGH))
+        width = next((width for width in _WIDTHS_S if end_s / width <= most), end_s / most)
         return cls(width, max(1, ceil(end_s / width)))
 
     def of(self, at_ns: int) -> int:

@@ -34,7 +34,7 @@ def page(report: Report) -> str:
     findings = report.findings[:FINDINGS]
     return environment.get_template("page.html.j2").render(
         r=report, findings=findings, reasons=[f for f in findings if f.outcome != "pass" and not f.waived],
-        counts=_counts(report.findings), chart=chart(report.timeline), graph=graph(report.components, report.links),
+        counts=_counts(report.findings), passed=_passed(report.findings), chart=chart(report.timeline), graph=graph(report.components, report.links),
         colours=_colours(report.traces), shown_traces={trace.trace_id for trace in report.traces},
         style=Markup(style), script=Markup(script),  # noqa: S704 (files of this package)
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),
@@ -60,6 +60,13 @@ def _counts(findings: Sequence[Finding]) -> dict[str, int]:
     counted = [finding.outcome for finding in findings if not finding.waived]
     found = {outcome: counted.count(outcome) for outcome in ("fail", "inconclusive", "pass")}
     return found | {"waived": len(findings) - len(counted)}
+
+
+def _passed(findings: Sequence[Finding]) -> str:
+    """`7 checks, 2 objectives, 3 faults`: what a verdict rests on."""
+    nouns = {"check": "check", "slo": "objective", "fault": "fault", "steady": "steady state"}
+    counted = {noun: sum(finding.group == group and not finding.waived for finding in findings) for group, noun in nouns.items()}
+    return ", ".join(f"{count} {noun}{'s' if count > 1 else ''}" for noun, count in counted.items() if count)
 
 
 def _budget(objective: Objective) -> float | None:

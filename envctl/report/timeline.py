@@ -38,7 +38,7 @@ where s.kind = 'producer' and json_extract(s.attrs, '$."messaging.destination.na
 def timeline(subject: Subject, outcomes: Mapping[str, Outcome]) -> Timeline:
     """The timeline of a run; `outcomes` are those of its faults, by id."""
     end_s = max(subject.end_ns / 1e9, 0.25)
-    buckets = Buckets.over(end_s)
+    buckets = Buckets.over(end_s, len(subject.operations))
     tracks = [_throughput(subject, buckets), _latency(subject, buckets), _errors(subject, buckets), _lag(subject, buckets),
               *_retries(subject, buckets), _cpu(subject, buckets), _cost(subject, buckets)]
     return Timeline(buckets.width_s, end_s, tuple(tracks), tuple(_windows(subject, outcomes)), tuple(_markers(subject)))
@@ -127,7 +127,7 @@ def _windows(subject: Subject, outcomes: Mapping[str, Outcome]) -> Iterator[Wind
         if window.start_ns is None:
             continue
         heal, recover = window.edge("heal"), window.edge("recover")
-        yield Window(window.id, window.id, outcomes.get(window.id), window.start_ns / 1e9, heal.at_ns / 1e9 if heal else None,
+        yield Window(window.id, window.id, outcomes.get(window.id), window.start_ns / 1e9, heal.at_ns / 1e9 if heal and heal.ok else None,
                      None if window.end_ns is None else window.end_ns / 1e9, recover.at_ns / 1e9 if recover and recover.ok else None)
 
 
