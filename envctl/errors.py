@@ -76,7 +76,7 @@ class SpecError(EnvctlError):
 class CapabilityError(EnvctlError):
     """The machine or environment lacks something the request needs; refused before anything starts."""
 
-    exit_code = Exit.USAGE
+    exit_code = Exit.NOT_MADE
 
 
 class CredentialsError(EnvctlError):

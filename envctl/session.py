@@ -28,7 +28,9 @@ from envctl.model.seed import Seed
 from envctl.model.verdict import Verdict
 from envctl.record import EVENTS, RunManifest
 from envctl.runner.follow import Follower
+from envctl.spec.contracts import contract_files
 from envctl.stack import lock
+from envctl.stack.requirements import versions_of
 from envctl.substrates.base import Process, Reach
 from envctl.toolchain import cache_dir
 
@@ -206,7 +208,7 @@ def new_run(project: Project, plan: Plan, scenario: Scenario, environment: Envir
         branch=git(project.root, "rev-parse", "--abbrev-ref", "HEAD"), rng_seed=scenario.rng_seed, started_at=now.timestamp(),
         clock_ns=time.monotonic_ns(), epoch_ns=time.time_ns(), scenario_file=_relative(scenario.file, project.root),
         components=plan.selected, stubbed=plan.stubbed, left_out=plan.left_out, nodes=environment.nodes,
-        versions={"envctl": __version__, "python": platform.python_version()} | versions(plan), seed=scenario.seed,
+        versions={"envctl": __version__, "python": platform.python_version()} | versions_of(plan), seed=scenario.seed,
         machine={"system": platform.system(), "kernel": platform.release().split("-")[0],
                                         "cores": os.cpu_count() or 0},
     ).save(directory)
@@ -214,16 +216,14 @@ def new_run(project: Project, plan: Plan, scenario: Scenario, environment: Envir
 
 
 def copy_inputs(plan: Plan, scenario: Scenario, inputs: Path) -> None:
-    """Topology, scenario and traffic as they are now, under the names that reading a record expects."""
+    """Topology, contracts, scenario and traffic as they are now, under the names that reading a record expects."""
     shutil.copy(plan.topology.file, inputs / "topology.yaml")
+    for file in contract_files(plan.topology.directory):
+        copy = inputs / file.relative_to(plan.topology.directory)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
     shutil.copy(scenario.file, inputs / "scenario.yaml")
     shutil.copy(scenario.traffic.file, inputs / "traffic.jsonl")
-
-
-def versions(plan: Plan) -> dict[str, str]:
-    """Versions of the engines, as the topology asks for them."""
-    found = {name: getattr(component, "version", "") for name, component in plan.topology.components.items()}
-    return {name: version for name, version in found.items() if version and name in plan.components}
 
 
 def git(root: Path, *arguments: str) -> str:

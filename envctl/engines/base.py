@@ -74,3 +74,10 @@ class Engine(Protocol):
 
     def realise(self, component: AnyComponent, site: Site) -> Realisation:
         """The nodes; prepares (in the cache, by content) whatever they start from."""
+
+
+class RunsTools(Protocol):
+    """An optional power of an engine: its nodes run programs of the toolchain."""
+
+    def tools(self, component: AnyComponent) -> Mapping[str, str]:
+        """Tool → version, as `envctl.toolchain.find` takes them; the first is the one that the component's version is about."""

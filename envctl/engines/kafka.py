@@ -24,6 +24,7 @@ from envctl.model.topology import AnyComponent, Kafka, Probe, Topic
 from envctl.toolchain.lookup import find
 from envctl.toolchain.tool import Tool
 
+_JAVA = ">=17"
 _FORM = 1  # raise it when prepared directories become different
 
 
@@ -37,13 +38,18 @@ class KafkaEngine:
         assert isinstance(component, Kafka)
         return {"bootstrap": ",".join(f"{name}:{PORT}" for name in _names(component))}
 
+    def tools(self, component: AnyComponent) -> Mapping[str, str]:
+        """See `RunsTools.tools`."""
+        assert isinstance(component, Kafka)
+        return {"kafka": component.version, "java": _JAVA}
+
     def realise(self, component: AnyComponent, site: Site) -> Realisation:
         """The brokers and their topics; prepares formatted directories and a class archive.
 
         Raises CapabilityError without this version or a Java for it, ResourceError if preparing fails.
         """
         assert isinstance(component, Kafka)
-        kafka, java = find("kafka", component.version), find("java", ">=17")
+        kafka, java = find("kafka", component.version), find("java", _JAVA)
         archive = class_archive(kafka, java, site)
         nodes = tuple(_node(component, site, index, kafka=kafka, java=java, archive=archive) for index in range(component.brokers))
         return Realisation(component.name, site.needs(component), nodes, _provision(component))

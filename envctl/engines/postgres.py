@@ -70,6 +70,11 @@ class PostgresEngine:
             found[f"{name}.standby_url"] = f"postgresql://{name}@{nodes}/{name}?target_session_attrs=prefer-standby"
         return found
 
+    def tools(self, component: AnyComponent) -> Mapping[str, str]:
+        """See `RunsTools.tools`."""
+        assert isinstance(component, Postgres)
+        return {"postgres": component.version}
+
     def realise(self, component: AnyComponent, site: Site) -> Realisation:
         """The nodes and what is made in them; prepares a data directory.
 

@@ -34,6 +34,11 @@ class RedisEngine:
         assert isinstance(component, Redis)
         return {"url": f"redis://{component.name}:{PORT}/0", "host": component.name, "port": str(PORT)}
 
+    def tools(self, component: AnyComponent) -> Mapping[str, str]:
+        """See `RunsTools.tools`."""
+        assert isinstance(component, Redis)
+        return {"redis": component.version}
+
     def realise(self, component: AnyComponent, site: Site) -> Realisation:
         """The node.  Raises CapabilityError without this version."""
         assert isinstance(component, Redis)

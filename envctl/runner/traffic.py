@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from envctl.model.scenario import Scenario
 from envctl.record import RunManifest
 from envctl.replay.config import DriverConfig
 from envctl.replay.schedule import schedule
+from envctl.spec.contracts import contract_files
 from envctl.spec.traffic import load_traffic
 
 BEGIN_S = 10.0  # how long the driver may take to start
@@ -30,7 +31,7 @@ class Driver:
 
     def __init__(self, directory: Path, scenario: Scenario, environment: Environment, manifest: RunManifest, *,
                  bootstrap: str, operated: Callable[[Op], None], said: Callable[[Event], object]) -> None:
-        config = _config(scenario, environment, manifest, bootstrap)
+        config = _config(scenario, environment, manifest, bootstrap, contract_files(directory / "inputs"))
         file = directory / "replay.json"
         config.save(file)
         lines = load_traffic(scenario.traffic.file)
@@ -90,12 +91,13 @@ class Driver:
         self._said(Log(**event) if kind == "log" else Sample(**event))
 
 
-def _config(scenario: Scenario, environment: Environment, manifest: RunManifest, bootstrap: str) -> DriverConfig:
+def _config(scenario: Scenario, environment: Environment, manifest: RunManifest, bootstrap: str, protos: Iterable[Path]) -> DriverConfig:
     traffic = scenario.traffic
     return DriverConfig(
         traffic=str(traffic.file), to=traffic.to, targets=_targets(environment), zero_ns=manifest.clock_ns,
         rate_per_s=traffic.rate_per_s, duration_s=traffic.duration_s, model=traffic.model, in_order=bool(traffic.in_order_by),
         timeout_s=traffic.timeout_s, rng_seed=manifest.rng_seed, salt=manifest.id, kafka=bootstrap,
+        protos=tuple(map(str, protos)),
     )
 
 

@@ -27,7 +27,7 @@ from envctl.model.topology import Kafka, Postgres
 from envctl.record import publish
 from envctl.seeding import seeds
 from envctl.seeding.files import digest
-from envctl.stack import bring_up, tear_down
+from envctl.stack import bring_up, requirements, tear_down
 from envctl.substrates.base import Reach
 from envctl.toolchain import cache_dir
 from envctl.waiting import until
@@ -52,7 +52,8 @@ def prepare(plan: Plan, seed: Seed, progress: Callable[[str], None]) -> Snapshot
     Raises SpecError for bad data, ResourceError when it can't be made.
     """
     stateful = tuple(s for s in plan.selected if isinstance(plan.topology.components[s.component], Postgres | Kafka))
-    parts = [digest(seed), [(s.component, plan.source_digests[s.component]) for s in stateful]]
+    versions = requirements.versions_of(plan)
+    parts = [digest(seed), [(s.component, plan.source_digests[s.component], versions[s.component]) for s in stateful]]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
     home = cache_dir() / "snapshots" / key
     home.parent.mkdir(parents=True, exist_ok=True)

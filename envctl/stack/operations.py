@@ -13,7 +13,7 @@ from envctl.errors import CancelledError, LeakError, NoEnvironmentError, Resourc
 from envctl.model.environment import Environment
 from envctl.model.plan import Plan
 from envctl.spec.project import state_directory
-from envctl.stack import lock, memo
+from envctl.stack import lock, memo, requirements
 from envctl.stack.memo import Memo, labels_of
 from envctl.stack.state import State
 from envctl.stack_provider.ground import Substrates, Tally, begin, installed, is_up
@@ -64,7 +64,7 @@ def bring_up(
     """Makes the environment of `plan`, or brings it up to date; renews its lease.
 
     Only what differs from what is alive is touched; when nothing does, no engine is called.  `seed_key` names a snapshot
-    that engines start from.  Raises ResourceError or DeadlineError of the node that could not be made (the others stay, the
+    that engines start from.  Raises CapabilityError for what the machine lacks, ResourceError or DeadlineError of the node that could not be made (the others stay, the
     next call continues), CancelledError on SIGINT.  `substrates` and `realise` replace the installed substrates and engines.
     """
     work = _Update(
@@ -114,6 +114,8 @@ class _Update:
 
     def run(self) -> Tally:
         """Calls the engine.  The cell is made and nodes are prepared while the engine starts."""
+        if self._realise == self._by_engines:
+            requirements.require(self._plan)
         prepared = begin(self._realise)
         cell = begin(self._create)
         try:

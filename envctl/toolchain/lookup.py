@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ def find(name: str, version: str = "") -> Tool:
             return tool
     wish = f"{name} {asked}".strip()
     have = ", ".join(f"{tool.version} ({tool.home})" for tool in there) or "none"
-    raise CapabilityError(f"{wish} is not here; there is: {have}", hint=f"run `envctl setup {f'{name}@{version}' if version else name}`")
+    raise CapabilityError(f"{wish} is not here; there is: {have}", hint=f"run `envctl setup {shlex.quote(f'{name}@{version}') if version else name}`")
 
 
 def available(name: str) -> tuple[Tool, ...]:

@@ -323,7 +323,7 @@ def test_a_machine_that_forbids_namespaces_is_told_so(cells) -> None:
     assert "the cell of x could not be made" in done.stdout, done
     assert "envctl doctor" in done.stdout
     assert not (cells.envs / "x").exists()
-    assert CapabilityError.exit_code == 2
+    assert CapabilityError.exit_code == 4
 
 
 def test_a_full_log_is_rotated_and_nothing_of_the_newest_is_lost(cells) -> None:
