@@ -243,8 +243,10 @@ def _states(env_id: str, known: Memo | None, project: Path | None) -> tuple[Stat
 
 def states_of(env_id: str, roots: Iterable[Path]) -> tuple[State, ...]:
     """The Pulumi states of an environment (`*`: of all) below some backends' directories."""
-    files = (path for root in roots for path in sorted(root.glob(f".pulumi/stacks/*/{env_id}.json*")))  # one of them may be missing
-    return tuple(dict.fromkeys(State(path.parents[3], path.parent.name, path.name.partition(".json")[0]) for path in files))
+    forms = (f"{env_id}.json*", f".{env_id}.json*")  # any of them may be all that a killed command has left
+    files = [path for root in roots for form in forms for path in sorted(root.glob(f".pulumi/stacks/*/{form}"))]
+    names = [(path.parents[3], path.parent.name, path.name.lstrip(".").partition(".json")[0]) for path in files]
+    return tuple(State(*each) for each in dict.fromkeys(names))
 
 
 def _is_alive(substrate: Substrate, found: Found) -> bool:

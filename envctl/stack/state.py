@@ -55,7 +55,7 @@ class State:
         Pulumi does not write these files whole; what a killed engine left half-written is replaced by the one before, or, since
         everything of ours is adopted, by an empty one.
         """
-        with self._alone():
+        with _alone(self.root):
             self.config.parent.mkdir(parents=True, exist_ok=True)
             meta = self.root / ".pulumi" / "meta.yaml"
             if not meta.exists():
@@ -104,23 +104,12 @@ class State:
         """
         for path in self.leftovers():
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        with self._alone():
-            if not any(self.root.glob(".pulumi/stacks/*/*.json*")):
+        with _alone(self.root):
+            if not any(self.root.glob(".pulumi/stacks/*/*.json*")):  # hidden ones too: half-written by somebody else
                 shutil.rmtree(self.root / ".pulumi", ignore_errors=True)
                 for empty in (self.config.parent, self.root):
                     with suppress(OSError):
                         empty.rmdir()
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Meanwhile nobody else makes the first stack of the backend, or removes the last one."""
-        self.root.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.root.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
     def leftovers(self) -> list[Path]:
         """Every file and directory of this stack."""
@@ -151,6 +140,18 @@ class State:
                 continue
             except ValueError:  # half-written: its writer was killed or is about to finish
                 yield path, {}
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Meanwhile nobody else makes the first stack of the backend, or removes the last one."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(root.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _age_s(path: Path) -> float:
