@@ -169,11 +169,11 @@ def run_scenario(project: Project, plan: Plan, scenario: Scenario, environment: 
     directory = new_run(project, plan, scenario, environment)
     reach = plugins.load("envctl.substrates", environment.substrate).attach(environment.directory)
     argv = [sys.executable, "-P", "-m", "envctl.runner", str(directory), environment.substrate, str(environment.directory)]
-    lifeline, ours = os.pipe()  # nothing is ever written: it closes when we die, however we die, and the runner stops
+    lifeline, ours = os.pipe()  # a byte cancels the run, and so does its end: when we die, however we die
     try:
         with (directory / "runner.log").open("wb") as log:
             process = reach.popen(None, argv, stdin=lifeline, stdout=log, stderr=log)
-        status = Follower(directory, line).until_ended(lambda: _polled(process, interrupts))
+        status = Follower(directory, line).until_ended(_Cancelling(process, ours, interrupts))
     finally:
         os.close(lifeline)
         os.close(ours)
@@ -187,11 +187,21 @@ def run_scenario(project: Project, plan: Plan, scenario: Scenario, environment: 
     return directory
 
 
-def _polled(process: Process, interrupts: Interrupts) -> int | None:
-    """The runner's exit status; passes a cancellation on.  The signal is repeated: the runner may still be starting."""
-    if interrupts.count:
-        process.signal(signal.SIGTERM)
-    return process.poll()
+@dataclass(slots=True)
+class _Cancelling:
+    """Polls the runner and passes a cancellation on, once: a pipe keeps it for a runner that is still starting."""
+
+    process: Process
+    lifeline: int
+    interrupts: Interrupts
+    told: bool = False
+
+    def __call__(self) -> int | None:
+        if self.interrupts.count and not self.told:
+            self.told = True
+            with suppress(BrokenPipeError):
+                os.write(self.lifeline, b"c")
+        return self.process.poll()
 
 
 def new_run(project: Project, plan: Plan, scenario: Scenario, environment: Environment) -> Path:

@@ -37,11 +37,11 @@ class Cancelled:
 
 
 def _watch_lifeline(cancelled: Cancelled) -> None:
-    """Standard input ends when whoever started the run has died: nobody would judge it, so nothing is to be hurt any more."""
+    """A byte on standard input cancels.  Its end means that whoever started the run has died: nobody would judge what is hurt."""
+    said = b""
     with suppress(OSError):
-        while os.read(0, 1):
-            pass
-    cancelled.by(ABANDONED)
+        said = os.read(0, 1)
+    cancelled.by(CANCELLED if said else ABANDONED)
 
 
 def main(argv: list[str]) -> int:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 ALONE = bool(os.environ.get("ENVCTL_CHAOS_ALONE"))
 SPACES = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time")
-WORDS = ("envctl", "pulumi")  # what a file in /tmp would be called by programs that only we start
 _SET_CHILD_SUBREAPER = 36  # prctl(2)
 
+SPARE = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))
 Key = tuple[int, int]  # process id and start time in ticks: together they are never used again
 
 
@@ -170,10 +170,9 @@ def _files(roots: Iterable[Path], ignored: tuple[Path, ...]) -> Iterator[tuple[s
 
 def _spare_files() -> Iterator[tuple[str, int]]:
     """What a program would leave that doesn't ask where temporary files belong."""
-    for place in (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")):
+    for place in SPARE if ALONE else ():
         for path in place.iterdir() if place.is_dir() else ():
-            if ALONE or any(word in path.name.lower() for word in WORDS):
-                yield str(path), -1
+            yield str(path), -1
 
 
 def _shared() -> Iterator[str]:
@@ -204,7 +203,7 @@ def leftovers(before: Census, after: Census) -> list[str]:
 
 
 def _spare(path: str) -> bool:
-    return Path(path).parent in (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))
+    return Path(path).parent in SPARE
 
 
 def unreaped(before: Census, after: Census) -> list[str]:
