@@ -29,7 +29,7 @@ from envctl.model.verdict import Verdict
 from envctl.record import EVENTS, RunManifest
 from envctl.runner.follow import Follower
 from envctl.spec.contracts import contract_files
-from envctl.stack import lock
+from envctl.stack import diagnostics, lock
 from envctl.stack.requirements import versions_of
 from envctl.substrates.base import Process, Reach
 from envctl.toolchain import cache_dir
@@ -159,7 +159,8 @@ def seed(project: Project, plan: Plan, name: str, environment: Environment, kept
 
     reach = plugins.load("envctl.substrates", environment.substrate).attach(environment.directory)
     data = seed_named(project, plan, name)
-    loaded = load_seed_into(reach, plan.topology, data, plan.components, line.update, expected=kept.found if kept else None)
+    with diagnostics.kept(plan):
+        loaded = load_seed_into(reach, plan.topology, data, plan.components, line.update, expected=kept.found if kept else None)
     line.done(f"{loaded.seed}: {loaded.rows:,} rows, {loaded.messages:,} messages, {loaded.source}")
 
 

@@ -40,23 +40,6 @@ def answer(format: str, fields: Mapping[str, object], text: str, output: str) ->
     click.echo(json.dumps({"format": format, **fields}, indent=2, default=str) if output == "json" else text)
 
 
-def as_json(environment: Environment) -> dict[str, object]:
-    """An environment as plain values."""
-    return {
-        "id": environment.id, "stack": environment.stack, "substrate": environment.substrate, "directory": str(environment.directory),
-        "plan_digest": environment.plan_digest, "expires_at": environment.expires_at, "labels": dict(environment.labels),
-        "endpoints": dict(environment.endpoints),
-        "nodes": [
-            {
-                "name": node.name, "component": node.component, "kind": node.kind, "zone": node.zone, "address": node.address,
-                "state": node.state, "starts": node.starts, "started_at": node.started_at, "exit_status": node.exit_status,
-                "ports": dict(node.ports), "digest": node.digest,
-            }
-            for node in environment.nodes
-        ],
-    }
-
-
 def as_text(environment: Environment, notes: Sequence[str] = ()) -> str:
     """An environment as a table for people."""
     expiry = span(environment.expires_at - time.time())

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from envctl.cli.environments import answer, as_json, output_option, span, table
+from envctl.cli.environments import answer, output_option, span, table
 
 COLOURS = {"alive": "green", "expired": "yellow", "dead": "red"}
 
@@ -16,9 +16,10 @@ COLOURS = {"alive": "green", "expired": "yellow", "dead": "red"}
 def list_(*, output: str) -> None:
     """Show all environments on this machine, found by what is alive, whatever became of their state."""
     from envctl.lease import Seen, survey
+    from envctl.model.published import environment_fields
 
     def fields(seen: Seen) -> dict[str, object]:
-        known = as_json(seen.environment) if seen.environment else {"id": seen.id, "substrate": seen.substrate}
+        known = environment_fields(seen.environment) if seen.environment else {"id": seen.id, "substrate": seen.substrate}
         return {**known, "health": seen.health}
 
     def row(seen: Seen) -> tuple[str, ...]:

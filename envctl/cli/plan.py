@@ -26,29 +26,10 @@ def plan(*, scenario: str | None, output: str, **asked: object) -> None:
     What changed is found by comparing the working tree, uncommitted and untracked files too, with the merge base with the
     base branch.
     """
+    from envctl.model.published import plan_fields
+
     made = options.plan_here(scenario, options.asked_for(asked))
-    click.echo(json.dumps(as_json(made), indent=2) if output == "json" else as_text(made))
-
-
-def as_json(plan: Plan) -> dict[str, object]:
-    """The plan in its published form, `plan/v1`."""
-    return {
-        "format": "plan/v1",
-        "env_id": plan.env_id,
-        "stack": plan.topology.name,
-        "substrate": plan.substrate,
-        "ttl_s": plan.ttl_s,
-        "digest": plan.digest,
-        "components": [
-            {"name": each.component, "kind": plan.topology.components[each.component].kind, "why": each.why, "because": each.because}
-            for each in plan.selected
-        ],
-        "stubbed": plan.stubbed,
-        "left_out": plan.left_out,
-        "labels": dict(plan.labels),
-        "source_digests": dict(plan.source_digests),
-        "notes": plan.notes,
-    }
+    click.echo(json.dumps(plan_fields(made), indent=2) if output == "json" else as_text(made))
 
 
 def as_text(plan: Plan) -> str:

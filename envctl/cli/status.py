@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from envctl.cli.environments import answer, as_json, as_text, environment_argument, meant, output_option
+from envctl.cli.environments import answer, as_text, environment_argument, meant, output_option
 
 
 @click.command()
@@ -16,7 +16,8 @@ def status(*, environment: str | None, output: str) -> None:
     Looking does not renew the lease.
     """
     from envctl.lease import locate
+    from envctl.model.published import environment_fields
 
     reach, found = locate(meant(environment))
     notes = tuple(getattr(reach, "notes", tuple)())
-    answer("status/v1", {**as_json(found), "notes": notes}, as_text(found, notes), output)
+    answer("status/v1", {**environment_fields(found), "notes": notes}, as_text(found, notes), output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from envctl.cli import options
-from envctl.cli.environments import answer, as_json, as_text, output_option
+from envctl.cli.environments import answer, as_text, output_option
 
 
 @click.command()
@@ -20,6 +20,7 @@ def up(*, scenario: str | None, output: str, **given: object) -> None:
     """
     from envctl import session
     from envctl.cli.console import Console
+    from envctl.model.published import environment_fields
 
     console, asked = Console(), options.asked_for(given)
     with console.step("plan") as line:
@@ -28,6 +29,6 @@ def up(*, scenario: str | None, output: str, **given: object) -> None:
     with console.step("up") as line:
         made = session.bring_up(plan, asked, "", line)
     fields = {
-        **as_json(made.environment), "unchanged": made.unchanged, "started": made.started, "ended": made.ended, "stubbed": plan.stubbed,
+        **environment_fields(made.environment), "unchanged": made.unchanged, "started": made.started, "ended": made.ended, "stubbed": plan.stubbed,
     }
     answer("up/v1", fields, as_text(made.environment), output)

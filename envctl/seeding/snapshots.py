@@ -27,7 +27,7 @@ from envctl.model.topology import Kafka, Postgres
 from envctl.record import publish
 from envctl.seeding import seeds
 from envctl.seeding.files import digest
-from envctl.stack import bring_up, requirements, tear_down
+from envctl.stack import bring_up, diagnostics, requirements, tear_down
 from envctl.substrates.base import Reach
 from envctl.toolchain import cache_dir
 from envctl.waiting import until
@@ -76,7 +76,8 @@ def _make(plan: Plan, seed: Seed, home: Path, progress: Callable[[str], None]) -
     try:
         environment = bring_up(plan, progress=progress).environment
         reach: Reach = plugins.load("envctl.substrates", plan.substrate).attach(environment.directory)
-        loaded = seeds.load_seed_into(reach, plan.topology, seed, plan.components, progress)
+        with diagnostics.kept(plan):
+            loaded = seeds.load_seed_into(reach, plan.topology, seed, plan.components, progress)
         progress(f"keeping {loaded.rows:,} rows and {loaded.messages:,} messages")
         _stop_all(reach, environment)
         found = json.loads((environment.directory / seeds.MARKER).read_text(encoding="utf-8"))["found"]

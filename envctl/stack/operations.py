@@ -13,7 +13,7 @@ from envctl.errors import CancelledError, LeakError, NoEnvironmentError, Resourc
 from envctl.model.environment import Environment
 from envctl.model.plan import Plan
 from envctl.spec.project import state_directory
-from envctl.stack import lock, memo, requirements
+from envctl.stack import diagnostics, lock, memo, requirements
 from envctl.stack.memo import Memo, labels_of
 from envctl.stack.state import State
 from envctl.stack_provider.ground import Substrates, Tally, begin, installed, is_up
@@ -64,8 +64,9 @@ def bring_up(
     """Makes the environment of `plan`, or brings it up to date; renews its lease.
 
     Only what differs from what is alive is touched; when nothing does, no engine is called.  `seed_key` names a snapshot
-    that engines start from.  Raises CapabilityError for what the machine lacks, ResourceError or DeadlineError of the node that could not be made (the others stay, the
-    next call continues), CancelledError on SIGINT.  `substrates` and `realise` replace the installed substrates and engines.
+    that engines start from.  `substrates` and `realise` replace the installed substrates and engines.  Raises CapabilityError
+    for what the machine lacks, ResourceError or DeadlineError of the node that could not be made (the others stay, the next
+    call continues; a bundle of diagnostics is left), CancelledError on SIGINT.
     """
     work = _Update(
         plan, seed_key=seed_key, ready_timeout_s=ready_timeout_s, progress=progress, substrates=substrates, realise=realise
@@ -75,7 +76,8 @@ def bring_up(
         if environment is not None:
             return Up(environment, unchanged=True)
         try:
-            tally = work.run()
+            with diagnostics.kept(plan, substrates):
+                tally = work.run()
         except (KeyboardInterrupt, CancelledError) as error:
             raise work.cancelled() from error
         return Up(work.described(), False, tuple(tally.started), tuple(tally.ended), tuple(tally.provisioned))

@@ -69,7 +69,7 @@ def test_up_killed_in_the_middle_is_continued_by_the_next(bench: Bench, after: s
 
 @pytest.mark.parametrize("after", ["start db-0", "start web-0"])
 def test_an_engine_killed_in_the_middle_is_explained_and_continued_by_the_next(bench: Bench, after: str) -> None:
-    process = begin(bench, 0.5)
+    process = begin(bench, 1.5)
     assert until(lambda: any(line.startswith(after) for line in bench.world.journal()), 20)
     os.kill(engine_of(process), signal.SIGKILL)
     _, said = process.communicate(timeout=20)
