@@ -16,7 +16,7 @@ from envctl.errors import NoEnvironmentError, UsageError
 from envctl.model.environment import Environment
 from envctl.plugins import names
 from envctl.spec.project import state_directory
-from envctl.stack import lock, memo
+from envctl.stack import lock
 from envctl.stack.operations import Down, states_of, tear_down
 from envctl.stack_provider.ground import Substrates, installed
 from envctl.substrates.base import Found, Reach
@@ -57,17 +57,11 @@ def env_id_here(project_root: Path) -> str:
 
 
 def ids_of(project_root: Path) -> tuple[str, ...]:
-    """What this checkout has made: its environment, and those that only live while one of its snapshots is made."""
-    from envctl.seeding.snapshots import MAKING
+    """The environment of this checkout, and those in which somebody was killed who made a snapshot."""
+    from envctl.seeding.snapshots import MAKING, abandoned
 
-    mine = env_id_here(project_root)
-    return (mine, *(seen.id for seen in survey() if seen.id.startswith(MAKING) and _made_by(project_root, seen)))
-
-
-def _made_by(project_root: Path, seen: Seen) -> bool:
-    root = state_directory(project_root)
-    known = memo.read(seen.directory)
-    return bool(states_of(seen.id, [root])) or (known is not None and known.state_root == str(root))
+    there = {seen.id for seen in survey()} | {state.stack for state in states_of(f"{MAKING}*", [state_directory(project_root)])}
+    return (env_id_here(project_root), *sorted(env_id for env_id in there if abandoned(env_id)))
 
 
 def locate(env_id: str, *, substrates: Substrates = installed, known: Sequence[str] | None = None) -> tuple[Reach, Environment]:

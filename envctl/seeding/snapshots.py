@@ -64,6 +64,21 @@ def prepare(plan: Plan, seed: Seed, progress: Callable[[str], None]) -> Snapshot
     return Snapshot(key, json.loads((home / CONTENT).read_text(encoding="utf-8"))["found"])
 
 
+def abandoned(env_id: str) -> bool:
+    """Whether it is an environment for making a snapshot whose maker has gone: nobody holds the snapshot's lock."""
+    key = env_id.removeprefix(MAKING)
+    return key != env_id and not any(map(_is_held, (cache_dir() / "snapshots").glob(f".{key}*.lock")))
+
+
+def _is_held(path: Path) -> bool:
+    with path.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def _making_plan(plan: Plan, stateful: tuple[Any, ...], key: str) -> Plan:
     env_id = f"{MAKING}{key[:16]}"
     labels = {**plan.labels, "envctl.dev/env": env_id}
