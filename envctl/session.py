@@ -25,7 +25,7 @@ from envctl.model.plan import Plan
 from envctl.model.project import Project
 from envctl.model.scenario import Scenario
 from envctl.model.seed import Seed
-from envctl.model.verdict import Verdict
+from envctl.model.verdict import EXITS, Verdict
 from envctl.record import EVENTS, RunManifest
 from envctl.runner.follow import Follower
 from envctl.spec.contracts import contract_files
@@ -308,7 +308,7 @@ class Outcome:
         """What a process says that ran this scenario: a proven failure stays one when the rest was cancelled."""
         if self.cancelled and self.verdict.outcome != "fail":
             return Exit.CANCELLED
-        return {"pass": Exit.PASS, "fail": Exit.FAIL, "inconclusive": Exit.INCONCLUSIVE}[self.verdict.outcome]
+        return EXITS[self.verdict.outcome]
 
 
 def ci(project: Project, scenario_file: Path, asked: Asked, steps: Steps, interrupts: Interrupts, attempt: int = 1) -> Outcome:

@@ -62,20 +62,20 @@ def _all(project: Project, files: list[Path], asked: Asked, policy: str) -> list
 
 
 def _files(project: Project, names: tuple[str, ...], suite: str) -> list[Path]:
-    """The scenario files that are meant.  Raises UsageError when there are none."""
+    """The scenario files that are meant, each as often as the suite repeats it.  Raises UsageError when there are none."""
     from envctl.spec import load_scenario, load_topology, scenario_file, scenario_files
 
     if names:
         return [scenario_file(project, name) for name in names]
     known = project.suites.get(suite)
     if known is not None and known.scenarios:
-        return [scenario_file(project, name) for name in known.scenarios]
+        return [scenario_file(project, name) for name in known.scenarios] * known.repeat
     topology = load_topology(project.topology_file)
     every = known is not None and known.every
     found = [f for f in scenario_files(project) if every or suite in load_scenario(f, topology, seeds=project.seeds).suites]
     if not found:
         raise UsageError(f"no scenario belongs to the suite {suite!r}", hint="name one with --scenario, or write `suites: [pr]` in it")
-    return found
+    return found * (known.repeat if known else 1)
 
 
 def _one(project: Project, file: Path, asked: Asked, policy: str, interrupts: Interrupts) -> Outcome:

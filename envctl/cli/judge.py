@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 
-from envctl.errors import Exit
-
-CODES = {"pass": Exit.PASS, "fail": Exit.FAIL, "inconclusive": Exit.INCONCLUSIVE}
+from envctl.cli.options import run_directory
 
 
 @click.command()
@@ -22,22 +20,24 @@ def judge(run: Path, scenario: Path | None, output: str) -> int:
     """
     from envctl import gate
     from envctl.model.project import Gate
+    from envctl.model.verdict import EXITS
     from envctl.record import Record
+    from envctl.report import write_all
     from envctl.spec import find_root, load_project, load_scenario
 
     project = find_root(Path.cwd())
-    directory = run if run.is_dir() else project / ".envctl" / "runs" / run
+    directory = run_directory(run)
     record = Record.load(directory)
     _flatten(directory / "telemetry")
     policy = load_project(project).gate if (project / "envctl.yaml").is_file() else Gate()
     verdict = gate.judge(record, scenario=load_scenario(scenario) if scenario else None, gate=policy)
     saved = gate.save_verdict(directory, verdict)
-    _report(directory)
+    write_all(directory)
     if output == "json":
         click.echo(saved.read_text(encoding="utf-8"), nl=False)
     else:
         click.echo("\n".join(gate.explain(verdict)))
-    return int(CODES[verdict.outcome])
+    return int(EXITS[verdict.outcome])
 
 
 def _flatten(telemetry: Path) -> None:
@@ -46,12 +46,3 @@ def _flatten(telemetry: Path) -> None:
 
     if telemetry.is_dir() and not (telemetry / FILE).exists():
         flatten(telemetry)
-
-
-def _report(directory: Path) -> None:
-    """Writes the report's files again."""
-    from envctl import report
-
-    write = getattr(report, "write_all", None)
-    if write:
-        write(directory)

@@ -67,3 +67,10 @@ def plan_here(name: str | None, asked: Asked) -> Plan:
     project = load_project(find_root(Path.cwd()))
     plan, _ = make_plan(project, scenario_file(project, name) if name else None, asked)
     return plan
+
+
+def run_directory(run: Path) -> Path:
+    """The directory of a recorded run: itself, or the run of this project with that id."""
+    from envctl.spec import find_root
+
+    return run if run.is_dir() else find_root(Path.cwd()) / ".envctl" / "runs" / run

@@ -6,7 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from envctl.errors import Exit
+
 Outcome = Literal["pass", "fail", "inconclusive"]
+
+EXITS: Mapping[Outcome, Exit] = {"pass": Exit.PASS, "fail": Exit.FAIL, "inconclusive": Exit.INCONCLUSIVE}
+"""The exit code of a process that was asked for a verdict."""
 
 
 def worst(outcomes: Iterable[Outcome]) -> Outcome:

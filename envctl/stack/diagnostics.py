@@ -14,6 +14,8 @@ from envctl.model.plan import Plan
 from envctl.model.published import environment_fields, plan_fields
 from envctl.stack_provider.ground import Substrates, installed
 
+LARGEST = 64 << 20
+
 
 @contextmanager
 def kept(plan: Plan, substrates: Substrates = installed) -> Iterator[None]:
@@ -28,7 +30,9 @@ def kept(plan: Plan, substrates: Substrates = installed) -> Iterator[None]:
 
 
 def write_bundle(plan: Plan, error: EnvctlError, substrates: Substrates) -> Path:
-    """`.envctl/runs/TIME-ENV-failed/` of the project: error.json, plan.json, status.json and logs/.
+    """`.envctl/runs/TIME-ENV-failed/` of the project: error.json, plan.json, status.json, logs/ and telemetry/ (raw).
+
+    What is larger than `LARGEST` bytes is left out.
 
     An environment that has ended has no status; its logs are there as long as its directory is.  Raises OSError.
     """
@@ -41,9 +45,15 @@ def write_bundle(plan: Plan, error: EnvctlError, substrates: Substrates) -> Path
     _write(bundle / "error.json", lambda: {"error": type(error).__name__, "message": error.message, "hint": error.hint})
     _write(bundle / "plan.json", lambda: plan_fields(plan))
     _write(bundle / "status.json", lambda: {"format": "status/v1", **environment_fields(substrate.attach(directory).environment())})
-    if (directory / "logs").is_dir():
-        shutil.copytree(directory / "logs", bundle / "logs")
+    for kind in ("logs", "telemetry"):
+        if _size(directory / kind) <= LARGEST:
+            shutil.copytree(directory / kind, bundle / kind)
     return bundle
+
+
+def _size(directory: Path) -> float:
+    """Bytes of all files below; infinite when there is no such directory."""
+    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()) if directory.is_dir() else float("inf")
 
 
 def _write(file: Path, fields: Callable[[], Mapping[str, object]]) -> None:

@@ -19,6 +19,9 @@ def test_a_failure_leaves_what_there_is_to_look_at_and_says_where(bench: Bench) 
     directory = bench.ground.directory(bench.plan.env_id)
     (directory / "logs").mkdir(exist_ok=True)
     (directory / "logs" / "api-0.log").write_text("out of memory\n")
+    (directory / "telemetry").mkdir()
+    with (directory / "telemetry" / "traces.bin").open("wb") as large:
+        large.truncate(diagnostics.LARGEST + 1)
     with pytest.raises(DeadlineError) as caught, diagnostics.kept(bench.plan, bench.ground):
         raise DeadlineError("api-0 was not ready in 3 s", hint="look at its log")
     (bundle,) = bundles(bench)
@@ -26,6 +29,7 @@ def test_a_failure_leaves_what_there_is_to_look_at_and_says_where(bench: Bench) 
     assert (bundle / "logs" / "api-0.log").read_text() == "out of memory\n"
     assert json.loads((bundle / "error.json").read_text())["message"] == "api-0 was not ready in 3 s"
     assert json.loads((bundle / "plan.json").read_text())["format"] == "plan/v1"
+    assert not (bundle / "telemetry").exists()
     status = json.loads((bundle / "status.json").read_text())
     assert {node["name"] for node in status["nodes"]} == {"api-0", "db-0", "db-1", "web-0"}
 
