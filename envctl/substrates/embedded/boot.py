@@ -15,25 +15,12 @@ from typing import NoReturn
 
 from envctl.substrates.embedded import root
 from envctl.substrates.embedded import syscalls as sys
+from envctl.substrates.embedded.identity import FIRST_LEASE_S, NODE_UID, cell_uid, stranger_uid
 from envctl.substrates.embedded.ip import batch
 
-MARKER = "envctl-cell"
-NODE_UID = 1000  # what a node sees itself as
-FIRST_LEASE_S = 60.0  # of a cell whose maker was killed before it could say how long to live
-# Above what useradd, systemd-nspawn and container engines hand out: an identity that owns nothing on the machine.
-_STRANGER_UID = 1_900_000_000
 _SPACES = (
     sys.CLONE_NEWUSER | sys.CLONE_NEWPID | sys.CLONE_NEWNS | sys.CLONE_NEWNET | sys.CLONE_NEWIPC | sys.CLONE_NEWUTS
 )
-
-
-def stranger_uid() -> int | None:
-    """The host uid that nodes run as when envctl is root; None for an ordinary user, whose nodes run as that user."""
-    if os.geteuid():
-        return None
-    extents = [[int(n) for n in line.split()] for line in Path("/proc/self/uid_map").read_text().splitlines()]
-    highest = max(min(_STRANGER_UID, first + count - 1) for first, _, count in extents)
-    return highest or None
 
 
 def main() -> NoReturn:
@@ -103,8 +90,3 @@ def _furnish(env_id: str, directory: Path) -> None:
         f"addr add {root.RESOLVER}/16 dev cell0",
         "link set cell0 up",
     ])
-
-
-def cell_uid() -> int:
-    """What nodes run as, seen from the cell: a second mapped user if there is one, else the cell's only one."""
-    return NODE_UID if len(Path("/proc/self/uid_map").read_text().splitlines()) > 1 else 0

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from envctl.errors import EnvctlError, ResourceError
 from envctl.model.environment import NodeSpec
 from envctl.substrates.embedded import names, root, spawn
-from envctl.substrates.embedded.boot import FIRST_LEASE_S, cell_uid
+from envctl.substrates.embedded.identity import FIRST_LEASE_S, cell_uid
 from envctl.substrates.embedded.network import Network
 from envctl.substrates.embedded.ports import Ports
 from envctl.substrates.embedded.supervisor import Unit

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from envctl.substrates.base import Found
-from envctl.substrates.embedded.boot import MARKER
+from envctl.substrates.embedded.identity import MARKER
 
 _GONE = re.compile(r"\.gone-(.+)-[0-9a-f]{8}$")
 _SPACES = ("user", "pid", "mnt", "net", "ipc", "uts")

@@ -18,7 +18,7 @@ from pathlib import Path
 from envctl.errors import CapabilityError, LeakError, NoEnvironmentError, ResourceError
 from envctl.model.environment import Node, NodeSpec
 from envctl.substrates.embedded import census, wire
-from envctl.substrates.embedded.boot import FIRST_LEASE_S, MARKER, stranger_uid
+from envctl.substrates.embedded.identity import FIRST_LEASE_S, MARKER, stranger_uid
 from envctl.substrates.embedded.reach import CellReach
 
 _BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); from envctl.substrates.embedded.boot import main; main()"

@@ -20,7 +20,7 @@ from typing import NoReturn
 from envctl.errors import ResourceError
 from envctl.substrates.embedded import ip, root
 from envctl.substrates.embedded import syscalls as sys
-from envctl.substrates.embedded.boot import NODE_UID
+from envctl.substrates.embedded.identity import NODE_UID
 from envctl.substrates.embedded.wire import readable
 
 # The shell stays as the node's PID 1: it reaps orphans, gives its child the ordinary signal dispositions that a PID 1
