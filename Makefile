@@ -4,7 +4,7 @@ BIN := .venv/bin
 SCENARIO ?= checkout-under-fire
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint types setup bench clean help
+.PHONY: demo test chaos lint types setup bench clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -14,6 +14,9 @@ demo: setup  ## the shop under fire: up, seeded, replayed, hurt, judged, reporte
 
 test: setup  ## all tests, on real engines
 	$(BIN)/pytest
+
+chaos: setup  ## kill everything at every boundary of a session and at 50 random instants (half an hour)
+	ENVCTL_CHAOS_EVERY=1 ENVCTL_CHAOS_INSTANTS=50 $(BIN)/pytest tests/chaos
 
 lint: .venv/installed  ## style, layers
 	$(BIN)/ruff check

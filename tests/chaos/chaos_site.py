@@ -69,13 +69,13 @@ suites: [pr]
 rng_seed: 1
 seed: items
 takes: [app]
-traffic: {file: traffic/small.jsonl, to: app, rate: 20/s, for: 9s}
+traffic: {file: traffic/small.jsonl, to: app, rate: 20/s, for: 7s}
 observe:
   written: {operation: write, id: response.id}
   stored: {http: /all, on: app, id: id}
 steady: [success_rate(traffic) >= 90 %]
 faults:
-  - {at: 1s, for: 2s, fault: packet-loss, from: app, to: db, loss: 30 %}
+  - {at: 1s, for: 1s, fault: packet-loss, from: app, to: db, loss: 30 %}
 recover: {within: 20s}
 checks:
   - no-loss: {from: written, to: stored}
@@ -272,7 +272,7 @@ def make(root: Path, cache: Path) -> Site:
     write(made.project / "scenarios" / "small.yaml", SCENARIO)
     write(made.project / "scenarios" / "traffic" / "small.jsonl", "".join(
         json.dumps({"at": number / 20, "op": "write", "http": "POST /notes", "key": f"k{number % 5}", "body": {}}) + "\n"
-        for number in range(180)))
+        for number in range(140)))
     rows = "id,name\n" + "".join(f"{number},item {number}\n" for number in range(ROWS))
     write(made.project / "seeds" / "items" / "items.csv", rows)
     write(made.project / "seeds" / "items" / "seed.yaml", (

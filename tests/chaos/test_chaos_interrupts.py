@@ -21,8 +21,9 @@ def begin(site: Site, boundary: str) -> Running:
     return command
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("boundary", ["the run is prepared", "the fault is held", "its absence is shown"])
+@pytest.mark.parametrize(("boundary", "number"), [
+    ("the run is prepared", signal.SIGINT), ("the fault is held", signal.SIGINT), ("its absence is shown", signal.SIGTERM),
+])
 def test_the_first_interrupt_of_a_run_heals_judges_and_removes(site: Site, boundary: str, number: signal.Signals) -> None:
     before = site.take()
     command = begin(site, boundary)
@@ -56,7 +57,7 @@ def test_an_interrupt_of_the_teardown_does_not_stop_it(site: Site) -> None:
     assert site.left(before) == []
 
 
-@pytest.mark.parametrize("boundary", ["the cell is made", "the database starts", "the snapshot is verified"])
+@pytest.mark.parametrize("boundary", ["the cell is made", "the snapshot is verified"])
 def test_an_interrupt_before_the_run_removes_what_was_made(site: Site, boundary: str) -> None:
     before = site.take()
     command = begin(site, boundary)
@@ -65,7 +66,7 @@ def test_an_interrupt_before_the_run_removes_what_was_made(site: Site, boundary:
     assert site.left(before) == []
 
 
-@pytest.mark.parametrize("after_s", [0.1, 0.3, 0.5, 0.7, 0.9, 1.2])
+@pytest.mark.parametrize("after_s", [0.1, 0.4, 0.7, 1.0])
 def test_an_interrupt_of_up_at_any_instant_leaves_what_down_finds(site: Site, after_s: float) -> None:
     before = site.take()
     command = site.start("up", "--full")

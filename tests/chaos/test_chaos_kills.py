@@ -1,7 +1,7 @@
 """SIGKILL at every boundary of a session: nothing leaks, nothing is made twice, and the next command goes on.
 
-A default run kills one kind of victim at each boundary and at six random instants.  `make chaos` (ENVCTL_CHAOS_INSTANTS=50 and
-ENVCTL_CHAOS_EVERY=1) kills every kind at every boundary, and at fifty instants.
+A default run kills one kind of victim at half of the boundaries, and at six random instants.  `make chaos`
+(ENVCTL_CHAOS_EVERY=1, ENVCTL_CHAOS_INSTANTS=50) kills every kind at every boundary, and at fifty instants.
 """
 
 from __future__ import annotations
