@@ -37,7 +37,7 @@ class Traffic:
     model: Literal["open", "closed"] = "open"
     in_order_by: str = ""  # name of the key whose operations keep their order
     timeout_s: float = 5.0  # an operation without an answer after this long has an unknown outcome
-    receivers: tuple[str, ...] = ()  # components that operations of the file name themselves
+    receivers: tuple[str, ...] = ()  # components that operations of the file name themselves, or whose topics they write to
     line: int = 0
 
 

@@ -12,6 +12,7 @@ from envctl.model.scenario import CheckSpec, Condition, FaultSpec, Limits, Scena
 from envctl.model.topology import Service, Topology
 from envctl.spec.conditions import parse_condition
 from envctl.spec.document import Document
+from envctl.spec.names import topics_of
 from envctl.spec.scenario_rules import check_scenario
 from envctl.spec.structure import open_document, recorded
 from envctl.spec.units import duration_s, rate_per_s, ratio
@@ -35,7 +36,9 @@ def load_scenario(file: Path, topology: Topology | None = None, *, seeds: Path |
     scenario = _scenario(document, topology)
     lines = check_scenario(document, scenario, topology, None if recorded(file) else seeds or file.resolve().parent.parent / "seeds")
     document.raise_problems()
-    receivers = tuple(dict.fromkeys(line.to for line in lines if line.to))
+    owners = topics_of(topology) if topology is not None else {}
+    named = (owners.get(line.method, "") if line.protocol == "kafka" else line.to for line in lines)
+    receivers = tuple(dict.fromkeys(name for name in named if name))
     return replace(scenario, traffic=replace(scenario.traffic, receivers=receivers))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from envctl.errors import SpecError
 from envctl.model.scenario import Limits
 from envctl.model.seed import TableLoad, TopicLoad
-from envctl.model.topology import Kafka, Postgres, Probe, Resources, Service, Subscription, Topic
+from envctl.model.topology import Kafka, Postgres, Probe, Redis, Resources, Service, Subscription, Topic
 from envctl.spec import load_scenario, load_seed, load_topology
 
 SYSTEM = Path(__file__).parent / "system"
@@ -89,3 +90,22 @@ def test_the_systems_that_come_with_envctl_are_right(stack: Path) -> None:
 def _belongs(file: Path, stack: str) -> bool:
     named = load_scenario(file).stack
     return named == stack if named else stack == "shop"
+
+
+def test_traffic_names_the_components_it_goes_to_and_the_kafka_whose_topics_it_writes_to(tmp_path: Path) -> None:
+    shutil.copytree(SYSTEM, tmp_path / "tiny")
+    lines = ['{"op": "browse", "http": "GET pricing/items"}', '{"op": "place", "http": "POST /items"}', '{"op": "enqueue", "kafka": "jobs"}']
+    (tmp_path / "tiny/scenarios/traffic/rush.jsonl").write_text("\n".join(lines))
+    topology = load_topology(tmp_path / "tiny/stacks/tiny/topology.yaml")
+    scenario = load_scenario(tmp_path / "tiny/scenarios/rush.yaml", topology)
+    assert scenario.traffic.receivers == ("pricing", "bus")
+
+
+@pytest.mark.parametrize("version", ["15", "4.1", ">=15", ">=15.2"])
+def test_a_version_is_one_or_that_one_and_newer(tmp_path: Path, version: str) -> None:
+    file = tmp_path / "topology.yaml"
+    file.write_text(f'envctl: topology/v1\nname: t\ncomponents: {{cache: {{kind: redis, version: "{version}"}}}}\n')
+    assert load_topology(file).components["cache"] == Redis(name="cache", version=version, line=3)
+    file.write_text(file.read_text().replace(version, ">15"))
+    with pytest.raises(SpecError, match="the engine's version"):
+        load_topology(file)
