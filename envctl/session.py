@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from envctl import __version__, plugins
-from envctl.errors import CancelledError, EnvctlError, Exit, NoEnvironmentError
+from envctl.errors import CancelledError, EnvctlError, Exit, NoEnvironmentError, ResourceError
 from envctl.model.environment import Environment
 from envctl.model.plan import Plan
 from envctl.model.project import Project
@@ -255,6 +255,8 @@ def _why(directory: Path, status: int) -> EnvctlError:
         error = EnvctlError(said["message"], hint=said["hint"])
         error.exit_code = Exit(said["exit_code"])
         return error
+    if status > KILLED:
+        return ResourceError(f"the runner was killed before its first event (status {status})", hint="run the same command again")
     tail = "\n".join((directory / "runner.log").read_text(errors="replace").splitlines()[-5:])
     return EnvctlError(f"the runner ended with status {status}\n{tail}", hint=f"its record is in {directory}")
 

@@ -210,6 +210,7 @@ def tear_down(
     environment does not say.  `only_if_over` keeps an environment that is alive after all.  Raises NoEnvironmentError when there is neither, LeakError with what is left.
     """
     with lock.hold(cache_dir(), env_id, "down", progress=progress):
+        lock.sweep(cache_dir())
         known = memo.read(lock.environments_directory(cache_dir()) / env_id)
         states = _states(env_id, known, project)
         place = substrates(substrate or (known.substrate if known else DEFAULT_SUBSTRATE))
@@ -225,7 +226,6 @@ def tear_down(
         for state in states:
             state.drop()
         left = [*place.census(env_id), *(f"state {path}" for state in states for path in state.leftovers())]
-        lock.sweep(cache_dir())
         if left:
             raise LeakError(f"{env_id} left {len(left)} behind\n" + "\n".join(f"  {line}" for line in left))
         return Down(env_id, _notes(alive=found is not None and found.pid is not None, states=states))
