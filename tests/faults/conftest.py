@@ -1,0 +1,48 @@
+"""A small cell whose nodes do nothing but live, and faults built against it."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from envctl.faults.base import World
+from envctl.model.environment import NodeSpec
+from envctl.model.topology import Topology
+from envctl.substrates.base import Reach
+from envctl.substrates.embedded import Embedded
+
+NODES = ("client-0", "server-0", "server-1", "other-0")
+
+
+@pytest.fixture(scope="module")
+def realiser() -> Iterator[Any]:
+    with tempfile.TemporaryDirectory(prefix="envctl-") as place:
+        made = Embedded.realiser(Path(place, "envs", "faults"))
+        try:
+            made.create_environment("faults", ttl_s=300, labels={})
+            for name in NODES:
+                made.start_node(
+                    NodeSpec(name=name, component=name.rpartition("-")[0], kind="service", zone="a", command=("sleep", "600"),
+                             digest="1"), ready_timeout_s=20)
+            yield made
+        finally:
+            made.end_environment()
+
+
+@pytest.fixture
+def reach(realiser: Any) -> Reach:
+    found: Reach = realiser.reach
+    return found
+
+
+@pytest.fixture
+def world(reach: Reach, tmp_path: Path) -> Callable[..., World]:
+    def make(id: str = "fault", seed: int = 1) -> World:
+        return World(reach, Topology("t", Path("t.yaml"), ("a",), {}), random.Random(seed), tmp_path / id)
+
+    return make

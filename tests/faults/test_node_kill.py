@@ -1,0 +1,75 @@
+"""Node kill on real processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from envctl.errors import UsageError
+from envctl.faults.base import World
+from envctl.faults.node_kill import NodeKill
+from envctl.substrates.base import Reach
+from envctl.waiting import until
+
+pytestmark = pytest.mark.cell
+
+
+def test_a_killed_node_is_restarted_by_its_supervisor(world: Callable[..., World], reach: Reach) -> None:
+    before = reach.node("client-0")
+    fault = NodeKill.build({"target": "client"}, world())
+    assert [node.name for node in fault.probe().nodes] == ["client-0"]
+    fault.apply(10)
+    effect = fault.verify()
+    assert effect.shown
+    assert effect.summary == "exit 137, restarted"
+    fault.heal()
+    assert fault.absent().shown
+    after = reach.node("client-0")
+    assert (after.exit_status, after.address, after.starts) == (137, before.address, before.starts + 1)
+
+
+def test_a_renewal_kills_nobody_again(world: Callable[..., World], reach: Reach) -> None:
+    fault = NodeKill.build({"target": "client"}, world())
+    fault.probe()
+    fault.apply(10)
+    assert fault.verify().shown
+    starts = reach.node("client-0").starts
+    fault.apply(10)
+    assert reach.node("client-0").starts == starts
+    fault.heal()
+
+
+def test_without_restart_it_stays_down_until_it_is_healed(world: Callable[..., World], reach: Reach) -> None:
+    fault = NodeKill.build({"target": "server", "pick": 1, "restart": False}, world())
+    (target,) = fault.probe().nodes
+    fault.apply(30)
+    effect = fault.verify()
+    assert (effect.shown, effect.summary) == (True, "exit 137, held down")
+    assert reach.node(target.name).pid is None
+    fault.heal()
+    fault.heal()
+    assert fault.absent().shown
+    assert reach.node(target.name).state == "ready"
+
+
+def test_the_lease_of_a_held_node_ends_it_when_nobody_does(world: Callable[..., World], reach: Reach) -> None:
+    fault = NodeKill.build({"target": "other-0", "restart": False}, world())
+    fault.probe()
+    fault.apply(1)
+    assert until(lambda: reach.node("other-0").pid is None, 10)
+    assert until(lambda: reach.node("other-0").state == "ready", 20)
+    assert not fault.verify().shown
+
+
+def test_the_pick_is_that_of_the_random_seed(world: Callable[..., World]) -> None:
+    def picked(seed: int) -> str:
+        return NodeKill.build({"target": "server", "pick": 1}, world(seed=seed)).probe().nodes[0].name
+
+    assert picked(7) == picked(7)
+    assert {picked(seed) for seed in range(12)} == {"server-0", "server-1"}
+
+
+def test_more_than_there_are_is_refused(world: Callable[..., World]) -> None:
+    with pytest.raises(UsageError, match="pick 3 of 2"):
+        NodeKill.build({"target": "server", "pick": 3}, world()).probe()

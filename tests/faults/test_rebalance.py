@@ -1,0 +1,115 @@
+"""Rebalance of a real consumer group on a real broker."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from loopback_broker import make_topic
+
+from envctl.errors import UsageError
+from envctl.faults.base import World
+from envctl.faults.rebalance import Rebalance, describe
+from envctl.model.topology import Topology
+from envctl.waiting import until
+
+pytestmark = pytest.mark.engines
+GROUP = "readers"
+
+
+class Host:
+    """A reach whose environment is this machine's loopback, where the broker is."""
+
+    def environment(self) -> Any:
+        return SimpleNamespace(nodes=())
+
+    def popen(self, _node: None, argv: Sequence[str], **_: object) -> Any:
+        process = subprocess.Popen(argv)
+        return SimpleNamespace(poll=process.poll, wait=process.wait, signal=process.send_signal)
+
+
+@pytest.fixture
+def world(broker: Any, tmp_path: Path) -> Callable[[], World]:
+    def make() -> World:
+        return World(Host(), Topology("t", Path("t.yaml"), (), {}), random.Random(1), tmp_path, broker.bootstrap)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def group(broker: Any) -> Iterator[str]:
+    """Two members that read for as long as the module's tests run."""
+    from confluent_kafka import Consumer
+
+    make_topic(broker, "letters", [3, 3, 3, 3])
+    over = threading.Event()
+
+    def read() -> None:
+        consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": GROUP, "auto.offset.reset": "earliest",
+                             "session.timeout.ms": 6000, "partition.assignment.strategy": "range"})
+        consumer.subscribe(["letters"])
+        while not over.is_set():
+            consumer.poll(0.1)
+        consumer.close()
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    assert until(lambda: len(describe(broker.bootstrap, GROUP).members) == 2 and describe(broker.bootstrap, GROUP).state == "Stable", 40)
+    yield GROUP
+    over.set()
+    for reader in readers:
+        reader.join()
+
+
+def test_a_stranger_that_joins_and_leaves_moves_the_generation_twice(world: Callable[[], World], group: str) -> None:
+    fault = Rebalance.build({"group": group, "mode": "churn"}, world())
+    fault.probe()
+    fault.apply(20)
+    effect = fault.verify()
+    assert effect.shown, effect
+    fault.heal()
+    gone = fault.absent()
+    assert gone.shown, gone
+    assert gone.detail["generation"] >= effect.detail["before"] + 2
+
+
+def test_evicted_members_are_gone_and_come_back_under_new_names(world: Callable[[], World], group: str, broker: Any) -> None:
+    before = set(describe(broker.bootstrap, group).members)
+    fault = Rebalance.build({"group": group, "mode": "evict", "members": 1}, world())
+    fault.probe()
+    fault.apply(20)
+    effect = fault.verify()
+    assert effect.shown, effect
+    assert len(effect.detail["evicted"]) == 1
+    assert not set(effect.detail["evicted"]) & set(describe(broker.bootstrap, group).members)
+    assert until(lambda: len(describe(broker.bootstrap, group).members) == 2, 30)
+    assert set(describe(broker.bootstrap, group).members) != before
+    fault.heal()
+    assert fault.absent().shown
+
+
+def test_a_rebalance_that_never_came_is_not_shown(world: Callable[[], World], group: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("envctl.faults.rebalance.SETTLE_S", 1.0)
+    monkeypatch.setattr("envctl.faults.rebalance.evict", lambda *_: None)
+    fault = Rebalance.build({"group": group, "mode": "evict"}, world())
+    fault.probe()
+    fault.apply(20)
+    assert not fault.verify().shown
+
+
+def test_a_group_without_members_is_refused(world: Callable[[], World], broker: Any) -> None:
+    with pytest.raises(UsageError, match="not stable"):
+        Rebalance.build({"group": "nobody"}, world()).probe()
+
+
+def test_without_a_kafka_it_is_refused(tmp_path: Path) -> None:
+    nowhere = World(Host(), Topology("t", Path("t.yaml"), (), {}), random.Random(1), tmp_path, "")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="kafka"):
+        Rebalance.build({"group": "readers"}, nowhere).probe()
