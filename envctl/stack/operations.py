@@ -17,14 +17,14 @@ from envctl.stack import diagnostics, lock, memo, requirements
 from envctl.stack.memo import Memo, labels_of
 from envctl.stack.state import State
 from envctl.stack_provider.ground import Substrates, Tally, begin, installed, is_up
-from envctl.substrates.base import Found, Reach, Substrate
+from envctl.substrates.base import Found, Reach, Realiser, Substrate
 from envctl.toolchain.tool import cache_dir
 from envctl.waiting import until
 
 Progress = Callable[[str], None]
 Realise = Callable[[], Sequence[Realisation]]
 ORPHAN_WAIT_S = 15.0
-CREATION_S = 60.0
+CREATION_S = 15.0
 DEFAULT_SUBSTRATE = "embedded"
 
 
@@ -119,7 +119,8 @@ class _Update:
         if self._realise == self._by_engines:
             requirements.require(self._plan)
         prepared = begin(self._realise)
-        cell = begin(self._create)
+        realiser = self._substrate.realiser(self._directory)  # here: an import that is interrupted may block another thread's
+        cell = begin(lambda: self._create(realiser))
         try:
             return self._by_the_engine(cell, prepared)
         finally:
@@ -168,9 +169,8 @@ class _Update:
         """The environment as it is after `run`."""
         return self._reach().environment()
 
-    def _create(self) -> None:
+    def _create(self, realiser: Realiser) -> None:
         plan = self._plan
-        realiser = self._substrate.realiser(self._directory)
         realiser.create_environment(plan.env_id, ttl_s=plan.ttl_s, labels=labels_of(plan))
         self._memo.write(self._directory)
 

@@ -83,9 +83,9 @@ def test_a_fault_that_nobody_heals_expires(site: Site) -> None:
 
 def test_an_environment_ends_by_its_lease_and_gc_removes_the_rest(site: Site) -> None:
     before = site.take()
-    status, said = site.envctl("up", "--full", "--ttl", "3s")
+    status, said = site.envctl("up", "--full", "--ttl", "10s")
     assert status == 0, said
-    assert until(lambda: not site.processes(), 30), [each.title for each in site.processes()]
+    assert until(lambda: not site.processes(), 60), [each.title for each in site.processes()]
     assert not site.environments()
     assert site.envctl("gc")[0] == 0
     assert site.left(before) == []
@@ -93,11 +93,11 @@ def test_an_environment_ends_by_its_lease_and_gc_removes_the_rest(site: Site) ->
 
 def test_what_a_killed_up_had_begun_ends_by_its_lease(site: Site) -> None:
     before = site.take()
-    command = site.start("up", "--full", "--ttl", "3s")
+    command = site.start("up", "--full", "--ttl", "10s")
     assert until(lambda: bool(site.nodes()), 60), command.text()
     site.kill(CLI, command)
     command.wait()
-    assert until(lambda: not site.processes(), 30), [each.title for each in site.processes()]
+    assert until(lambda: not site.processes(), 60), [each.title for each in site.processes()]
     assert site.envctl("gc")[0] == 0
     assert site.left(before) == []
 
