@@ -116,6 +116,8 @@ def make_plan(project: Project, scenario_file: Path | None, asked: Asked) -> tup
         scenario = scenario if asked.rng_seed is None else replace(scenario, rng_seed=asked.rng_seed)
         if scenario.seed:
             load_seed(seed_file(project, scenario.seed), topology)  # refused now, not when everything is up
+        for tool in {tool for spec in scenario.faults for tool in plugins.load("envctl.faults", spec.fault).tools}:
+            find(tool)  # likewise
     plan = plan_project(project, topology, scenario, asked=asked.only, stubs=asked.stubs, full=asked.full, base=asked.base,
                         substrate=asked.substrate, ttl_s=asked.ttl_s, digests=source_digests(topology))
     return plan, scenario

@@ -79,6 +79,7 @@ class FaultKind(Protocol):
 
     name: ClassVar[str]
     schema: ClassVar[Mapping[str, Any]]  # JSON Schema of its parameters in a scenario
+    tools: ClassVar[tuple[str, ...]]  # tools of the machine that it uses, looked for before anything starts
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> Fault:

@@ -25,6 +25,7 @@ class NodeKill:
     """`{fault: node-kill, target: payments, pick: 1, restart: true}`; `target` is a component or a node."""
 
     name: ClassVar[str] = "node-kill"
+    tools: ClassVar[tuple[str, ...]] = ()
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["target"],

@@ -60,6 +60,7 @@ class PacketLoss:
     """`{fault: packet-loss, from: orders, to: bus, loss: 20 %, direction: forward|reverse|both}`."""
 
     name: ClassVar[str] = "packet-loss"
+    tools: ClassVar[tuple[str, ...]] = ("nft",)
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["from", "to", "loss"],

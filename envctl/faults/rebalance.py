@@ -41,6 +41,7 @@ class Rebalance:
     """`{fault: rebalance, group: payments, mode: churn|evict, members: 1}`."""
 
     name: ClassVar[str] = "rebalance"
+    tools: ClassVar[tuple[str, ...]] = ()
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["group"],
