@@ -33,6 +33,7 @@ from envctl.stack import diagnostics, lock
 from envctl.stack.requirements import versions_of
 from envctl.substrates.base import Process, Reach
 from envctl.toolchain import cache_dir
+from envctl.toolchain.lookup import find
 
 if TYPE_CHECKING:
     from envctl.seeding import Snapshot
