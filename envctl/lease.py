@@ -60,8 +60,8 @@ def ids_of(project_root: Path) -> tuple[str, ...]:
     """The environment of this checkout, and those in which somebody was killed who made a snapshot."""
     from envctl.seeding.snapshots import MAKING, abandoned
 
-    ours = lock.environments_directory(cache_dir())  # somebody else's snapshots have their locks in somebody else's cache
-    there = {seen.id for seen in survey() if seen.directory.parent == ours} | {state.stack for state in states_of(f"{MAKING}*", [state_directory(project_root)])}
+    ours = lock.environments_directory(cache_dir()).resolve()  # somebody else's snapshots have their locks in somebody else's cache
+    there = {seen.id for seen in survey() if seen.directory.parent.resolve() == ours} | {state.stack for state in states_of(f"{MAKING}*", [state_directory(project_root)])}
     return (env_id_here(project_root), *sorted(env_id for env_id in there if abandoned(env_id)))
 
 
