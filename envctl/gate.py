@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from envctl import plugins
+from envctl.checks.settling import finding_of
 from envctl.checks.slo import objectives
 from envctl.model.event import FaultEdge
 from envctl.model.project import Gate, Waiver
-from envctl.model.scenario import CheckSpec, FaultSpec, Scenario
+from envctl.model.scenario import FaultSpec, Scenario
 from envctl.model.verdict import Evidence, Finding, Outcome, Verdict, worst
 from envctl.record import FaultWindow, Record
 from envctl.record.verdict import load_verdict, save_verdict
@@ -29,7 +28,7 @@ def judge(record: Record, *, scenario: Scenario | None = None, gate: Gate = EVER
     there is no record to judge; whatever goes wrong inside a check is a finding.
     """
     record = record if scenario is None else Record.load(record.directory, scenario)
-    checks = [_check(spec, record) for spec in record.scenario.checks]
+    checks = [finding_of(spec, record) for spec in record.scenario.checks]
     slo = objectives(record) if gate.slo == "all" else ()
     findings = [*checks, *slo, *_faults(record), *_steady(record), *_run(record)]
     if not checks and not slo:
@@ -51,16 +50,6 @@ def reproduce(record: Record) -> str:
 
 
 # --- findings --------------------------------------------------------------------------------------------------------
-
-
-def _check(spec: CheckSpec, record: Record) -> Finding:
-    """The finding of one check; a check that raises is inconclusive, with its traceback."""
-    try:
-        found: Finding = plugins.load("envctl.checks", spec.check).judge(spec.id, spec.params, record)
-    except Exception as error:  # noqa: BLE001 — a plug-in's errors are anything; none may end the judging
-        title = f"the check gave up: {type(error).__name__}: {error}"
-        return Finding(spec.id, spec.check, "inconclusive", title, evidence=(Evidence(traceback.format_exc()),), total=1)
-    return found
 
 
 def _run_finding(id: str, outcome: Outcome, title: str, evidence: Sequence[Evidence] = ()) -> Finding:
@@ -90,6 +79,8 @@ def _fault_outcome(window: FaultWindow | None) -> tuple[Outcome, str]:
     applied = "journal" in edges and edges["journal"].ok
     for stage in ("heal", "absent"):
         if applied and stage in edges and not edges[stage].ok:
+            if edges[stage].detail.get("unmeasured"):
+                return "inconclusive", f"that it is gone could not be measured: {edges[stage].summary}"
             return "fail", f"it could not be healed: {stage}: {edges[stage].summary}"
     for stage, words in (("probe", "it was refused"), ("journal", "it could not be journalled"), ("apply", "it could not be applied"),
                          ("verify", "its effect could not be shown"), ("hold", "its effect did not last")):

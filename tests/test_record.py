@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -188,3 +189,22 @@ def test_an_expression_names_a_field_of_the_body_or_beside_it(expression, expect
     roots = {"response": {"status": 200, "body": {"items": [{"sku": "a"}, {"sku": "b"}]}},
              "request": {"headers": {"X-Id": "9"}, "body": None}, "key": "k"}
     assert pick(expression, roots) == expected
+
+
+def test_an_event_the_disk_refuses_leaves_no_half_line(tmp_path, monkeypatch):
+    writer = RecordWriter(tmp_path / "events.jsonl")
+    writer.write(Log(at_ns=1, level="info", message="whole"))
+    real, written = os.write, []
+
+    def full(fd, data):
+        if written:
+            raise OSError(28, "disk full")
+        written.append(real(fd, bytes(data)[:5]))
+        return written[0]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(OSError, match="disk full"):
+            writer.write(Log(at_ns=2, level="info", message="half"))
+    assert writer.write(Log(at_ns=3, level="info", message="next")) == 2
+    assert [json.loads(line)["message"] for line in (tmp_path / "events.jsonl").read_text().splitlines()] == ["whole", "next"]

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from math import exp, lgamma, log, log1p
+from math import ceil, exp, lgamma, log, log1p
 from typing import Any, ClassVar, Self
 
 from envctl.errors import CapabilityError, ResourceError, UsageError
@@ -26,11 +26,18 @@ from envctl.toolchain import find
 
 PROBES = 1000  # per verification, over all links: the exact test needs at least a thousand packets
 FEWEST_PROBES = 400  # per link, so that a link whose rule is missing can't hide behind the others
+MOST_PROBES = 6000  # per link; a rarer loss than these can show is refused
 CANARY_PROBES = 200
+ABSENT_TRIES = 3  # a probe can be lost without us; a link that is whole shows it in one of these
 ALPHA = 1e-6
 PARTS = 10_000  # resolution of the rule's random draw: 0.01 %
 GATEWAY = "198.18.0.1"  # the environment's own address: telemetry and control come from there
 PROBE = (sys.executable, "-P", "-m", "envctl.faults.udp_probe")
+
+
+def probes_to_tell(loss: float) -> int:
+    """How many probes it takes until "none was lost" is as improbable as ALPHA under that loss."""
+    return 1 if loss >= 1 else ceil(log(ALPHA) / log1p(-loss))
 
 
 def binomial_p_value(hits: int, trials: int, probability: float) -> float:
@@ -78,8 +85,9 @@ class PacketLoss:
         self._params = params
         self._world = world
         self._loss = ratio(params["loss"])
-        if self._loss == 0:
-            raise UsageError("a packet loss of 0 % does nothing")
+        if self._loss == 0 or probes_to_tell(self._loss) > MOST_PROBES:
+            raise UsageError(f"a packet loss of {self._loss * 100:g} % can't be told from none with {MOST_PROBES:,} probes",
+                             hint="ask for 0.3 % or more")
         self._table = f"envctl_loss_{slug(world.scratch.name)}"
         self._applied = False
 
@@ -129,7 +137,7 @@ class PacketLoss:
 
     def verify(self) -> Effect:
         """Sends probes over each link: the loss must be the one asked for (exact binomial test) and the canary unharmed."""
-        measured = self._measure(max(FEWEST_PROBES, -(-PROBES // len(self._links))))
+        measured = self._measure(max(FEWEST_PROBES, -(-PROBES // len(self._links)), probes_to_tell(self._loss)))
         counters = [self._counters(link.receiver) for link in self._links]
         seen = sum(counter[0] for counter in counters)
         dropped = sum(counter[1] for counter in counters)
@@ -137,7 +145,8 @@ class PacketLoss:
         sent = sum(m.sent for m in measured)
         worst = min(binomial_p_value(m.lost, m.sent, self._loss) for m in measured)
         harmed = sum(m.canary_lost for m in measured)
-        agrees = dropped >= lost and binomial_p_value(dropped, seen, self._loss) >= ALPHA
+        none_lost = any(m.lost == 0 for m in measured)  # what fits the asked rate may fit no loss at all
+        agrees = not none_lost and dropped >= lost and binomial_p_value(dropped, seen, self._loss) >= ALPHA
         share = dropped / seen if seen else 0.0
         summary = f"measured {share * 100:.1f} % of {seen:,}"
         if harmed:
@@ -159,11 +168,18 @@ class PacketLoss:
         self._applied = False
 
     def absent(self) -> Effect:
-        """No rule is left, and probes over the same links all arrive."""
+        """No rule is left, and probes over the same links all arrive.
+
+        Probes that stay away although no rule is left say that the measurement failed, not the healing (`unmeasured`).
+        """
         left = [link.receiver.name for link in self._links if self._table in self._nft(link.receiver, "list tables").stdout]
-        lost = sum(measured.lost for measured in self._measure(CANARY_PROBES))
-        summary = "gone" if not left and not lost else f"rules left in {left or 'no node'}, {lost} probes lost"
-        return Effect(not left and not lost, summary, {"tables_left": left, "probes_lost": lost})
+        lost = 0
+        for _ in range(ABSENT_TRIES):
+            lost = sum(measured.lost for measured in self._measure(CANARY_PROBES))
+            if left or not lost:
+                break
+        summary = "gone" if not left and not lost else f"rules left in {', '.join(left) or 'no node'}, {lost} probes lost"
+        return Effect(not left and not lost, summary, {"tables_left": left, "probes_lost": lost, "unmeasured": not left and lost > 0})
 
     def _measure(self, probes: int) -> list[_Measured]:
         """All links at once."""

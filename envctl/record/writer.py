@@ -52,9 +52,14 @@ class RecordWriter:
         """Appends one event and returns its `seq`.  Raises OSError when the disk refuses."""
         with self._lock:
             line = memoryview(encode(event, self._seq + 1))
+            before = os.fstat(self._fd).st_size
+            try:
+                while line:
+                    line = line[os.write(self._fd, line) :]
+            except OSError:
+                os.ftruncate(self._fd, before)  # the next event must not be appended to half a line
+                raise
             self._seq += 1
-            while line:
-                line = line[os.write(self._fd, line) :]
             return self._seq
 
     def sync(self) -> None:

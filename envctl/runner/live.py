@@ -70,17 +70,20 @@ class Live:
         while self._done and self._done[0].end_ns < oldest:
             self._done.popleft()
 
-    def value(self, condition: Condition, since_ns: int = 0) -> float | None:
+    def value(self, condition: Condition, since_ns: int = 0, *, widen: bool = False) -> float | None:
         """The measure over the newest window, counting only operations that were due after `since_ns`.
 
-        None where there are too few samples to say anything.
+        None where there are too few samples to say anything.  `widen` goes back as far as it takes to have enough: in an
+        outage with few clients, operations end too seldom to fill a window.
         """
         if condition.measure == "lag":
             return self._total("kafka.consumer_group.lag", condition.subject)
         start = max(self._now_ns() - self._window_ns, since_ns)
         with self._lock:
-            done = [d for d in self._done if d.end_ns >= start and d.due_ns >= since_ns
-                    and condition.subject in ("traffic", d.name)]
+            every = [d for d in self._done if d.due_ns >= since_ns and condition.subject in ("traffic", d.name)]
+        done = [d for d in every if d.end_ns >= start]
+        if widen and len(done) < FEWEST:
+            done = every[-FEWEST:]
         return _over(done, condition.measure, self._window_ns / 1e9)
 
     def _total(self, measure: str, subject: str) -> float | None:
@@ -90,9 +93,9 @@ class Live:
         known = [value for value in parts if value is not None]
         return sum(known) if parts and len(known) == len(parts) else None
 
-    def meets(self, condition: Condition, since_ns: int = 0) -> bool | None:
+    def meets(self, condition: Condition, since_ns: int = 0, *, widen: bool = False) -> bool | None:
         """Whether the condition holds now; None when nothing can be said."""
-        value = self.value(condition, since_ns)
+        value = self.value(condition, since_ns, widen=widen)
         return None if value is None else COMPARE[condition.comparison](value, condition.threshold)
 
 

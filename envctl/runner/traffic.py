@@ -37,6 +37,7 @@ class Driver:
         lines = load_traffic(scenario.traffic.file)
         self.planned = sum(1 for _ in schedule(lines, config.rate_per_s, config.duration_s))
         self._operated, self._said = operated, said
+        self._broken = ""
         self._begun = threading.Event()
         self._ended = threading.Event()
         reading, writing = os.pipe()
@@ -61,7 +62,7 @@ class Driver:
     def failure(self) -> str:
         """Why the replay did not end well; empty when it did, or is under way."""
         status = self._process.poll()
-        return "" if status in (None, 0) else f"the driver ended with status {status}"
+        return self._broken or ("" if status in (None, 0) else f"the driver ended with status {status}")
 
     def stop(self) -> None:
         """Ends the replay: nothing more is started, what is under way is waited for."""
@@ -75,11 +76,17 @@ class Driver:
         self._reader.join()
 
     def _read(self, descriptor: int) -> None:
-        with os.fdopen(descriptor, "rb") as lines:
-            for line in lines:
-                self._take(json.loads(line))
-        self._ended.set()
-        self._begun.set()
+        """Whatever ends it ends the replay too, so that the run never waits for events that can't come."""
+        try:
+            with os.fdopen(descriptor, "rb") as lines:
+                for line in lines:
+                    self._take(json.loads(line))
+        except Exception as error:  # noqa: BLE001 — a torn line, a full disk: the reason is told with the traffic's end
+            self._broken = f"the driver's events could not be taken: {type(error).__name__}: {error}"
+            self._process.kill()
+        finally:
+            self._ended.set()
+            self._begun.set()
 
     def _take(self, event: dict[str, Any]) -> None:
         kind = event.pop("kind")

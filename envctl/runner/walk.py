@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +31,7 @@ POLL_S = 0.1
 STEADY_S = 15.0  # how long the first fault waits for the steady state before the run is given up
 ROUNDS_S = (1.0, 1.0, 2.0, 2.0, 4.0)  # pauses between rounds of collecting; the last one repeats
 CANCELLED, ABANDONED = "cancelled", "nobody follows it any more"  # reasons to end without waiting for what may still come true
+DEADLINE_S = 3600.0  # of a scenario that names none
 SPANS_QUIET_S = 3.0  # twice the longest export interval, and a little
 
 
@@ -181,14 +182,21 @@ class Run:
         """Stop conditions, the deadline, and restarts of nodes."""
         held = [Held(condition) for condition in self.scenario.stop]
         starts: dict[str, int] = {}
-        begun = time.monotonic()
+        begun, deadline_s = time.monotonic(), self.scenario.limits.deadline_s or DEADLINE_S
         while not self._over.wait(0.25):
-            for each in held:
-                if each.update(self.live.meets(each.condition)) and not self.stopping.is_set():
-                    self._stopped_by(each.condition)
-            if self.scenario.limits.deadline_s and time.monotonic() - begun > self.scenario.limits.deadline_s:
+            try:
+                self._look(held, starts)
+            except Exception as error:  # noqa: BLE001 — unwatched, a run could go on against its own stop conditions
+                self.stop(f"the run could not be watched any more: {type(error).__name__}: {error}")
+                return
+            if time.monotonic() - begun > deadline_s:
                 self.stop("deadline")
-            self._note_restarts(starts)
+
+    def _look(self, held: Sequence[Held], starts: dict[str, int]) -> None:
+        for each in held:
+            if each.update(self.live.meets(each.condition, widen=True)) and not self.stopping.is_set():
+                self._stopped_by(each.condition)
+        self._note_restarts(starts)
 
     def _stopped_by(self, condition: Condition) -> None:
         self.record.write(Log(at_ns=self.now_ns(), level="warning", message=f"stopped: {condition.text}",
@@ -214,7 +222,7 @@ class Run:
             while True:
                 collector.round()
                 rounds += 1
-                if time.monotonic() >= deadline or settled(Record(self.directory, self.scenario)):
+                if time.monotonic() >= deadline or self.reason in (CANCELLED, ABANDONED) or settled(Record(self.directory, self.scenario)):
                     break
                 time.sleep(min(ROUNDS_S[min(rounds, len(ROUNDS_S)) - 1], max(0.0, deadline - time.monotonic())))
             said["rounds"] = rounds

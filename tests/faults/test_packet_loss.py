@@ -138,3 +138,21 @@ def test_a_target_that_is_not_there_is_refused_with_the_known_ones(world: Callab
     with pytest.raises(UsageError) as refused:
         PacketLoss.build({**LINK, "to": "nobody"}, world("missing")).probe()
     assert "client" in refused.value.hint
+
+
+def test_a_loss_too_rare_to_be_shown_is_refused(world: Callable[..., World]) -> None:
+    with pytest.raises(UsageError, match="can't be told from none"):
+        PacketLoss.build({**LINK, "loss": "0.004 %"}, world("rare"))
+
+
+@pytest.mark.cell
+def test_a_small_loss_that_drops_nothing_is_not_proved(world: Callable[..., World], reach: Reach) -> None:
+    fault = PacketLoss.build({**LINK, "to": "server-0", "loss": "1 %"}, world("small"))
+    fault.apply(30)
+    assert fault.verify().shown
+    chain = nft(reach, "server-0", "--handle", "list", "chain", "inet", "envctl_loss_small", "arriving")
+    handle = next(line.rpartition(" ")[2] for line in chain.splitlines() if "drop" in line and "handle" in line)
+    nft(reach, "server-0", "delete", "rule", "inet", "envctl_loss_small", "arriving", "handle", handle)
+    assert not fault.verify().shown
+    fault.heal()
+    assert fault.absent().shown
