@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from envctl import plugins
 from envctl.checks.settling import settled
 from envctl.model.scenario import CheckSpec
 from envctl.record import Record
@@ -32,3 +33,25 @@ def test_what_passes_and_what_only_telemetry_can_tell_needs_no_other_round(histo
     history.order("o1")
     history.message("published", "o1")
     assert settled(asking(history.record(), NO_LOSS, TRACES))
+
+
+def test_a_check_that_raises_is_not_settled_and_ends_nothing(history, monkeypatch):
+    class Broken:
+        @classmethod
+        def references(cls, _):
+            return (("stream", "published"),)
+
+        @classmethod
+        def judge(cls, *_):
+            raise ZeroDivisionError("boom")
+
+    class Worse(Broken):
+        @classmethod
+        def references(cls, _):
+            raise KeyError("in")
+
+    history.empty("published")
+    record = asking(history.record(), NO_LOSS)
+    for check in (Broken, Worse):
+        monkeypatch.setattr(plugins, "load", lambda *_, check=check: check)
+        assert not settled(record)
