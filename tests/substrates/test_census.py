@@ -7,12 +7,17 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from envctl import lease
+from envctl.errors import LeakError, NoEnvironmentError
 from envctl.model.topology import Probe
+from envctl.stack.operations import tear_down
 from envctl.substrates.embedded import Embedded, census
+from envctl.substrates.embedded.identity import MARKER
 
 pytestmark = pytest.mark.cell
 
@@ -104,3 +109,60 @@ def test_a_maker_killed_at_any_instant_leaves_nothing_that_the_next_does_not_ado
     realiser.create_environment("half", ttl_s=60, labels={"adopted": "yes"})
     assert len(census.cells(realiser.directory)) == 1
     assert realiser.reach.environment().labels == {"adopted": "yes"}
+
+
+@pytest.fixture
+def decoy(cells, tmp_path: Path) -> Iterator[Callable[[Path], subprocess.Popen[bytes]]]:
+    """Starts processes that only bear the arguments of a cell."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(directory: Path, env_id: str = "evil") -> subprocess.Popen[bytes]:
+        directory.mkdir(parents=True)
+        (directory / "precious").write_text("content")
+        argv = [sys.executable, "-I", "-S", "-c", "import time; print(flush=True); time.sleep(300)", MARKER, env_id, str(directory)]
+        started.append(process := subprocess.Popen(argv, stdout=subprocess.PIPE))
+        assert process.stdout
+        process.stdout.readline()
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("place", ["documents", "documents/evil", "envs/other"])
+def test_arguments_of_a_cell_make_no_environment_of_a_directory_elsewhere(decoy, tmp_path: Path, place: str) -> None:
+    process = decoy(tmp_path / place)
+    assert "evil" not in [item.id for item in Embedded.environments()]
+    assert "evil" not in [item.env_id for item in lease.garbage(None)]
+    with pytest.raises(NoEnvironmentError):
+        tear_down("evil")
+    assert process.poll() is None
+    assert (tmp_path / place / "precious").read_text() == "content"
+
+
+def test_a_process_of_somebody_else_is_no_cell(decoy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = decoy(tmp_path / "envs" / "evil")
+    assert "evil" in [item.id for item in Embedded.environments()]
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert "evil" not in [item.id for item in Embedded.environments()]
+    with pytest.raises(NoEnvironmentError):
+        tear_down("evil")
+    with pytest.raises(LeakError):  # somebody else's directory is in the way: it is told, and not touched
+        Embedded.realiser(tmp_path / "envs" / "evil").end_environment()
+    assert process.poll() is None
+    assert (tmp_path / "envs" / "evil" / "precious").read_text() == "content"
+
+
+def test_a_link_among_the_environments_is_not_followed(cells, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("content")
+    cells.envs.mkdir(parents=True)
+    (cells.envs / "evil").symlink_to(tmp_path)
+    try:
+        assert "evil" not in [item.id for item in Embedded.environments()]
+        with pytest.raises(NoEnvironmentError):
+            tear_down("evil")
+        assert (tmp_path / "precious").exists()
+    finally:
+        (cells.envs / "evil").unlink()

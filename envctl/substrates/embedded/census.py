@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,19 +28,48 @@ def _read(path: Path) -> bytes:
 
 
 def _marked(process: Path) -> tuple[str, Path] | None:
-    """(env id, directory) when this is a process of a cell that has not executed anything else."""
-    argv = _read(process / "cmdline").split(b"\0")
+    """(env id, directory) when this is a process of a cell of ours that has not executed anything else.
+
+    Anybody may give a process such arguments: they count only for a process of ours, and for a directory named as the environment.
+    """
     try:
-        at = argv.index(MARKER.encode())
-        return argv[at + 1].decode(), Path(argv[at + 2].decode())
-    except (ValueError, IndexError, UnicodeDecodeError):
+        marker, env_id, directory, _ = _read(process / "cmdline").decode().split("\0")[-4:]
+    except ValueError:  # fewer arguments, or no text
         return None
+    place = Path(directory)
+    if marker != MARKER or place.name != env_id or not place.is_absolute() or not _is_ours(process):
+        return None
+    return env_id, place
+
+
+def _is_ours(process: Path) -> bool:
+    """All its user ids are ours: neither somebody else's nor a set-uid program that somebody else started."""
+    return _of_status(process, "Uid") == [str(os.geteuid())] * 4
+
+
+def removable(directory: Path) -> bool:
+    """Whether it may be removed as an environment's: a directory of ours, no link to elsewhere."""
+    try:
+        found = directory.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def _is_place(directory: Path, envs: Path) -> bool:
+    """Whether an environment may be there: in a directory of environments, and nothing else is in its place."""
+    known = directory.parent.name == envs.name or directory.parent == envs.resolve()
+    return known and (removable(directory) or not os.path.lexists(directory))
 
 
 def _depth(process: Path) -> list[str]:
     """Its process ids, from our own namespace inwards."""
+    return _of_status(process, "NSpid")
+
+
+def _of_status(process: Path, field: str) -> list[str]:
     for line in _read(process / "status").decode(errors="replace").splitlines():
-        if line.startswith("NSpid:"):
+        if line.startswith(f"{field}:"):
             return line.split()[1:]
     return []
 
@@ -59,10 +89,10 @@ def environments(envs: Path) -> tuple[Found, ...]:
     """Every environment of this machine: living cells, and directories below `envs` whose cell is dead (pid None)."""
     found = {
         marked[0]: Found(marked[0], marked[1], int(process.name))
-        for process in _processes() if (marked := _marked(process)) and _is_cell(process)
+        for process in _processes() if (marked := _marked(process)) and _is_cell(process) and _is_place(marked[1], envs)
     }
     if envs.is_dir():
-        for directory in (path for path in envs.iterdir() if path.is_dir()):
+        for directory in filter(removable, envs.iterdir()):
             gone = _GONE.match(directory.name)  # killed while it removed them
             env_id = gone[1] if gone else directory.name
             found.setdefault(env_id, Found(env_id, envs / env_id, None))

@@ -113,11 +113,12 @@ def _end(directory: Path) -> None:
             _kill_and_wait(pid, deadline)
         if time.monotonic() > deadline:
             break
-    if directory.exists():
+    if census.removable(directory):
         gone = directory.with_name(f".gone-{directory.name}-{uuid.uuid4().hex[:8]}")
         directory.rename(gone)
     for rest in directory.parent.glob(f".gone-{directory.name}-*"):
-        _remove_tree(rest)
+        if census.removable(rest):
+            _remove_tree(rest)
 
 
 def _kill_and_wait(pid: int, deadline: float) -> None:
@@ -126,7 +127,8 @@ def _kill_and_wait(pid: int, deadline: float) -> None:
     except ProcessLookupError:
         return
     try:
-        signals.pidfd_send_signal(handle, signals.SIGKILL)
+        with contextlib.suppress(PermissionError):  # a census tells what is left
+            signals.pidfd_send_signal(handle, signals.SIGKILL)
         select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
     except ProcessLookupError:
         return
