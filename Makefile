@@ -39,6 +39,6 @@ bench: setup  ## figures for bench/RESULTS.md
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --no-index -e .
 	@touch $@
 
-clean:  ## remove the virtual environment and every environment's files of this checkout
-	-$(BIN)/envctl down --all
+clean:  ## remove this checkout's environment, its files and the virtual environment
+	-@test ! -x $(BIN)/envctl || $(BIN)/envctl down || test $$? = 6  # 6: there is none
 	rm -rf .venv .envctl

@@ -94,6 +94,12 @@ def _seen(found: Found, name: str, substrates: Substrates) -> Seen:
     return Seen(found.id, name, "alive" if environment.expires_at > time.time() else "expired", found.directory, environment)
 
 
+def in_use(seen: Seen) -> str:
+    """Which command works on an environment (an update, or a run), also one with another cache; empty for none."""
+    cache = seen.directory.parents[1]
+    return next((lock.owner(cache, name) for name in (seen.id, f"{seen.id}.run") if lock.is_held(cache, name)), "")
+
+
 def garbage(
     project: Path | None, *, substrates: Substrates = installed, known: Sequence[str] | None = None
 ) -> tuple[Garbage, ...]:

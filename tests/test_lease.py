@@ -11,8 +11,9 @@ sys.path.insert(0, str(Path(__file__).parent / "stack"))
 
 from stack_bench import Bench, make_bench
 
+from envctl.cli.down import _every
 from envctl.errors import NoEnvironmentError, UsageError
-from envctl.lease import collect, garbage, locate, survey
+from envctl.lease import collect, garbage, in_use, locate, survey
 from envctl.stack import lock
 from envctl.stack.state import State
 
@@ -53,6 +54,22 @@ def test_a_survey_tells_alive_expired_and_dead_apart(bench: Bench) -> None:
     assert {each.id: each.health for each in survey(substrates=bench.ground, known=KNOWN)} == {
         "alive": "alive", "expired": "expired", "dead": "dead",
     }
+
+
+@pytest.mark.parametrize(("name", "verb"), [("used", "up"), ("used.run", "run")])
+def test_down_of_all_keeps_what_a_command_works_on_unless_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, verb: str,
+) -> None:
+    for env_id in ("idle", "used"):
+        make(bench, env_id)
+    seen = survey(substrates=bench.ground, known=KNOWN)
+    monkeypatch.setattr("envctl.lease.survey", lambda: seen)
+    with lock.hold(seen[0].directory.parents[1], name, verb):
+        assert {each.id: bool(in_use(each)) for each in seen} == {"idle": False, "used": True}
+        assert _every(also_used=False) == ["idle"]
+        assert f"used is kept: envctl {verb} (process" in capsys.readouterr().err
+        assert _every(also_used=True) == ["idle", "used"]
+    assert _every(also_used=False) == ["idle", "used"]
 
 
 def test_gc_removes_what_is_over_and_nothing_else(bench: Bench) -> None:

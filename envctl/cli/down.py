@@ -12,20 +12,21 @@ from envctl.errors import EnvctlError, NoEnvironmentError, UsageError
 
 @click.command()
 @environment_argument
-@click.option("--all", "every", is_flag=True, help="Every environment of this machine.")
+@click.option("--all", "every", is_flag=True, help="Every environment of this machine that no command works on.")
+@click.option("--yes", is_flag=True, help="With --all: also those that a command works on.")
 @output_option
-def down(*, environment: str | None, every: bool, output: str) -> None:
+def down(*, environment: str | None, every: bool, yes: bool, output: str) -> None:
     """Remove the environment ENV (this checkout's by default) and prove by a census that nothing is left.
 
     Works where its Pulumi state is lost or its cell is dead, and says so.
     """
     if every and environment:
         raise UsageError("--all and the name of an environment exclude each other")
-    from envctl.lease import ids_of, survey
+    from envctl.lease import ids_of
     from envctl.spec import find_root
 
     root = find_root(Path.cwd())
-    ids = sorted(seen.id for seen in survey()) if every else [environment] if environment else list(ids_of(root))
+    ids = _every(also_used=yes) if every else [environment] if environment else list(ids_of(root))
     removed, failures = [], []
     for env_id in ids:
         try:
@@ -39,6 +40,19 @@ def down(*, environment: str | None, every: bool, output: str) -> None:
         answer("down/v1", {"removed": removed}, text, output)
     if failures:
         raise _joined(failures)
+
+
+def _every(*, also_used: bool) -> list[str]:
+    """All environments of this machine; those that a command works on only when that is wanted."""
+    from envctl.lease import in_use, survey
+
+    ids = []
+    for seen in sorted(survey(), key=lambda seen: seen.id):
+        if not also_used and (owner := in_use(seen)):
+            click.echo(f"{seen.id} is kept: {owner} is working on it (--yes removes it, too)", err=True)
+        else:
+            ids.append(seen.id)
+    return ids
 
 
 def _one(env_id: str, root: Path) -> dict[str, object]:

@@ -79,6 +79,11 @@ def _owner(path: Path) -> str:
         return "another envctl"
 
 
+def owner(cache: Path, env_id: str) -> str:
+    """The command that holds the lock, in words."""
+    return _owner(environments_directory(cache) / f"{env_id}.lock")
+
+
 def is_held(cache: Path, env_id: str) -> bool:
     """Whether a living command works on the environment right now."""
     path = environments_directory(cache) / f"{env_id}.lock"
