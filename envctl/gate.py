@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from envctl.checks.settling import finding_of
-from envctl.checks.slo import objectives
-from envctl.model.event import FaultEdge
+from envctl.checks.slo import never_sent, objectives, too_busy
+from envctl.model.event import FaultEdge, Step
 from envctl.model.project import Gate, Waiver
 from envctl.model.scenario import FaultSpec, Scenario
 from envctl.model.verdict import Evidence, Finding, Outcome, Verdict, worst
 from envctl.record import FaultWindow, Record
 from envctl.record.verdict import load_verdict, save_verdict
+from envctl.spec.conditions import MEASURES
 
 __all__ = ["explain", "judge", "load_verdict", "reproduce", "save_verdict"]
 
@@ -112,14 +114,28 @@ def _steady(record: Record) -> list[Finding]:
         if step is None:
             found.append(Finding(f"steady:{phase}", "steady", "inconclusive", _phase(phase) + "was never looked at", "steady"))
             continue
-        conditions = step.detail.get("conditions", ())
-        unmet = [c for c in conditions if c["ok"] is False]
-        unknown = [c for c in conditions if c["ok"] is None]
-        outcome: Outcome = "pass" if not unmet and not unknown else "fail" if unmet and phase == "after" else "inconclusive"
-        words = "held" if outcome == "pass" else "did not hold" if unmet else "could not be measured"
-        evidence = tuple(Evidence(f"{c['text']}: {_value(c['value'])}", at_ns=step.at_ns) for c in (*unmet, *unknown))
-        found.append(Finding(f"steady:{phase}", "steady", outcome, _phase(phase) + words, "steady", evidence, len(evidence)))
+        found.append(_looked_at(record, phase, step))
     return found
+
+
+def _looked_at(record: Record, phase: str, step: Step) -> Finding:
+    conditions = step.detail.get("conditions", ())
+    unmet = [c for c in conditions if c["ok"] is False]
+    unknown = [c for c in conditions if c["ok"] is None]
+    busy = [words for c in unmet if (words := _excuse(record, c))]
+    outcome: Outcome = "pass" if not unmet and not unknown else "fail" if phase == "after" and len(busy) < len(unmet) else "inconclusive"
+    words = "held" if outcome == "pass" else "did not hold" if unmet else "could not be measured"
+    because = f"; {busy[0]}" if busy and outcome == "inconclusive" else ""
+    evidence = tuple(Evidence(f"{c['text']}: {_value(c['value'])}", at_ns=step.at_ns) for c in (*unmet, *unknown))
+    return Finding(f"steady:{phase}", "steady", outcome, _phase(phase) + words + because, "steady", evidence, len(evidence))
+
+
+def _excuse(record: Record, condition: Mapping[str, Any]) -> str:
+    """Why an unmet condition on latency may be the machine's doing; empty when it is not."""
+    asked = next((c for c in record.scenario.steady if c.text == condition["text"]), None)
+    if asked is None or MEASURES[asked.measure][0] != "time" or condition["value"] is None:
+        return ""
+    return too_busy(record, condition["value"], asked.threshold)
 
 
 def _phase(phase: str) -> str:
@@ -161,9 +177,8 @@ def _traffic(record: Record, *, stopped: bool) -> list[Finding]:
 
 def _notes(record: Record) -> tuple[str, ...]:
     unknown = sum(op.type == "info" for op in record.operations)
-    unsent = sum(bool(op.unsent) for op in record.operations)
     notes = [f"{unknown:,} operations have an unknown outcome; they may have happened or not"] if unknown else []
-    return (*notes, *([f"{unsent:,} operations were never sent, because what they refer to was never answered"] if unsent else []))
+    return (*notes, *never_sent(record))
 
 
 def _waive(finding: Finding, waivers: Iterable[Waiver]) -> Finding:

@@ -121,6 +121,16 @@ def test_an_unmet_steady_state_counts_by_when_it_was(tmp_path, phase, ok, outcom
     assert "p95(traffic) < 400 ms: it was 0.1" in gate.explain(verdict)[1]
 
 
+@pytest.mark.parametrize(("value", "outcome"), [(0.5, "inconclusive"), (1.5, "fail")])
+def test_a_latency_at_the_end_that_a_busy_machine_may_explain_is_inconclusive(tmp_path, value, outcome):
+    step = Step(at_ns=4, name="steady", edge="end", ok=False,
+                detail={"phase": "after", "conditions": [CONDITION | {"ok": False, "value": value}]})
+    late = Log(at_ns=7, level="info", message="replay ended", detail={"late_p99_ms": 60.0})
+    found = bad(judged(tmp_path, good() | {"after": [step], "logs": [late]}))
+    assert {id: each[0] for id, each in found.items()} == {"steady:after": outcome}
+    assert ("too busy" in found["steady:after"][1]) is (outcome == "inconclusive")
+
+
 def test_a_steady_state_nobody_looked_at_is_inconclusive(tmp_path):
     assert bad(judged(tmp_path, good() | {"after": []}))["steady:after"][0] == "inconclusive"
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envctl.checks.slo import allowed_bad, objectives, percentile, share_of
+from envctl.checks.slo import NO_TURN, STOPPED, allowed_bad, never_sent, objectives, percentile, share_of
+from envctl.model.event import Log
 from envctl.model.scenario import Slo
+from envctl.replay import driver
 
 
 @pytest.mark.parametrize(
@@ -60,6 +63,57 @@ def test_operations_that_were_never_sent_are_counted_apart(history):
     found = judged(history, Slo(0.99, {"p95": 0.8}))
     assert [f.outcome for f in found.values()] == ["pass", "pass"]
     assert "50 more were never sent" in found["slo:availability"].title
+
+
+def test_an_operation_whose_turn_never_came_counts_as_unanswered_and_unbounded(history):
+    for n in range(90):
+        history.order(f"o{n}", start=n)
+    for _ in range(10):
+        history.order(None, type="fail", answer={"error": "not sent: the replay ended before its turn came", "sent": False})
+    record = history.record(slo=Slo(0.95, {"p95": 0.8}))
+    found = {each.id: each for each in objectives(record)}
+    assert found["slo:availability"].title.startswith("90.00 % of 100 operations were answered well (10 were not")
+    assert found["slo:p95"].title == "p95 is unbounded, at most 800 ms asked (100 operations)"
+    assert {each.outcome for each in found.values()} == {"fail"}
+
+
+def test_each_reason_for_not_being_sent_is_told_and_a_stop_counts_apart(history):
+    for n in range(100):
+        history.order(f"o{n}", start=n)
+    for reason, count in (("browse of key 'c1' has not succeeded", 3), ("the replay was stopped", 2), ("the replay ended before its turn came", 1)):
+        for _ in range(count):
+            history.order(None, type="fail", answer={"error": f"not sent: {reason}", "sent": False})
+    record = history.record(slo=Slo(0.99))
+    assert [(each.outcome, each.stats["bad"], each.stats["unsent"]) for each in objectives(record)] == [("pass", 1, 5)]
+    assert never_sent(record) == (
+        "3 operations were never sent: what they refer to was never answered", "2 operations were never sent: the replay was stopped",
+        "1 operations never had their turn: earlier ones of their key took until the end; they count as unanswered")
+
+
+def test_the_driver_says_the_reasons_that_are_told_apart():
+    said = Path(driver.__file__).read_text(encoding="utf-8")
+    assert NO_TURN in said
+    assert f'"{STOPPED}"' in said
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "took_s", "outcome"),
+    [(79, 0.9, "fail"), (100, 0.9, "inconclusive"), (100, 1.9, "fail"), (100, 0.7, "pass"), (None, 0.9, "fail")],
+)
+def test_a_latency_that_the_drivers_own_lateness_may_explain_is_inconclusive(history, late_ms, took_s, outcome):
+    for n in range(100):
+        history.order(f"o{n}", start=n, end=n + took_s)
+    history.write(Log(at_ns=101, level="info", message="replay ended", detail={"late_p99_ms": late_ms}))
+    found = judged(history, Slo(latency_s={"p95": 0.8}))["slo:p95"]
+    assert found.outcome == outcome
+    assert ("too busy" in found.title) is (outcome == "inconclusive")
+
+
+def test_unanswered_operations_fail_a_latency_however_late_the_driver_was(history):
+    for n in range(20):
+        history.order(None, start=n, type="fail", answer={"error": "not sent: the replay ended before its turn came", "sent": False})
+    history.write(Log(at_ns=101, level="info", message="replay ended", detail={"late_p99_ms": 5000}))
+    assert judged(history, Slo(latency_s={"p95": 0.8}))["slo:p95"].outcome == "fail"
 
 
 def test_latency_counts_from_the_intended_start(history):
