@@ -53,12 +53,17 @@ def _counter(most: int, say: Say) -> Say:
 
 
 def _go(spare: Path, say: Say) -> tuple[Path, dict[str, str]]:
-    """A Go and its settings: the machine's, with its user's caches, when it is new enough, otherwise a wheel's."""
+    """A Go and its settings: the machine's (with what its user configured) when it is new enough, otherwise a wheel's.
+
+    Either keeps its modules and builds in our cache until the build is done, so that nothing stays in the user's home.
+    """
     spare.mkdir()
     settings = {"GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local", "GOTMPDIR": str(spare)}
     found = which("go")
     if found and _new_enough(run([found, "env", "GOVERSION"], env=settings)):
-        return found, settings
+        own = _own_settings(_own_caches())
+        del own["XDG_CONFIG_HOME"]
+        return found, settings | own
     wheel.install("go", spare / "go", say)
     return spare / "go/go/bin/go", settings | _own_settings(_own_caches())
 
@@ -69,7 +74,7 @@ def _new_enough(go_version: str) -> bool:
 
 
 def _own_caches() -> Path:
-    """Where a Go that the user does not have keeps its caches until the build is done (some GB)."""
+    """Where Go keeps its caches until the build is done (some GB)."""
     return cache_dir() / "clients" / "go"
 
 
