@@ -16,7 +16,7 @@ Partition = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class _Drain:
-    """How a group's lag went after `since_ns`: when it was drained first, its peak, the newest sample of each partition."""
+    """How a group's lag went after `since_ns`: from when on it stayed drained, its peak, the newest sample of each partition."""
 
     drained_ns: int | None
     peak: float
@@ -28,7 +28,7 @@ class LagDrains:
     """`lag-drains: {group: payments, within: 20s, below: 0}`.
 
     At most `within` after the traffic has ended and the last fault is gone, the lag of all partitions of the group together
-    is `below` or less (0 if not given).  A partition that the group never committed has an unknown lag, unless it is empty.
+    is `below` or less (0 if not given), and stays so until the samples end.  A partition that the group never committed has an unknown lag, unless it is empty.
     """
 
     name: ClassVar[str] = "lag-drains"
@@ -96,14 +96,18 @@ def _follow(samples: Sequence[Sample], since_ns: int, below: float) -> _Drain:
     newest: dict[Partition, Sample] = {}
     fresh: dict[Partition, float | None] = {}  # only samples from `since_ns` on
     peak, drained = 0.0, None
-    for sample in samples:
+    for sample, following in zip(samples, (*samples[1:], None), strict=True):
         newest[_place(sample)] = sample
         peak = max(peak, sum(s.value or 0 for s in newest.values()))
         if sample.at_ns < since_ns:
             continue
         fresh[_place(sample)] = _value(sample)
+        if following is not None and following.at_ns == sample.at_ns:
+            continue  # one reading of all partitions is judged as a whole
         known = [value for value in fresh.values() if value is not None]
-        if drained is None and len(known) == len(places) and sum(known) <= below:
+        if sum(known) > below:
+            drained = None
+        elif drained is None and len(known) == len(places):
             drained = sample.at_ns
     return _Drain(drained, peak, newest, sum(_value(sample) is None for sample in newest.values()))
 

@@ -100,7 +100,7 @@ class _Thread(threading.Thread):
         self._sampler.close()
 
     def _once(self) -> None:
-        trouble = ""
+        at_ns, trouble = self._now_ns(), ""  # of a slow reading, only its begin is sure to be no later than what it says
         try:
             readings = list(self._sampler.sample())
         except Exception as error:  # noqa: BLE001  (whatever an engine's client raises is an unknown value, never the end of a run)
@@ -108,8 +108,7 @@ class _Thread(threading.Thread):
             trouble = f"{type(error).__name__}: {error}"
         if trouble and not self._trouble:
             detail = {"sampler": type(self._sampler).__name__, "error": trouble}
-            self._said(Log(at_ns=self._now_ns(), level="warning", message="samples are missing", detail=detail))
+            self._said(Log(at_ns=at_ns, level="warning", message="samples are missing", detail=detail))
         self._trouble = trouble
-        at_ns = self._now_ns()
         for reading in readings:
             self._sampled(Sample(at_ns=at_ns, measure=reading.measure, value=reading.value, attrs=reading.attrs))

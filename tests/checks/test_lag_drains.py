@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from envctl.checks.lag_drains import LagDrains
 
 PARAMS = {"group": "payments", "within": "20s"}
@@ -40,6 +42,30 @@ def test_a_lag_that_drains_too_late_fails(history):
         history.lag(at, value)
     found = LagDrains.judge("lag-drains", PARAMS, history.record())
     assert (found.outcome, found.title) == ("fail", "group payments needed 25.00 s to catch up, 20s are allowed")
+
+
+@pytest.mark.parametrize(("later", "outcome", "words"), [
+    ([(13, 7), (16, 0), (36, 0)], "pass", "had caught up 6.00 s after"),
+    ([(13, 7), (36, 7)], "fail", "was still 7 messages behind"),
+    ([(13, 7), (35, 0), (36, 0)], "fail", "needed 25.00 s to catch up"),
+    ([(13, 7)], "inconclusive", "the samples of group payments end at 13.00 s"),
+])
+def test_one_good_instant_is_forgotten_when_the_lag_rises_again(history, later, outcome, words):
+    history.order("o0", start=10, end=10)
+    for at, value in ((12, 0), *later):
+        history.lag(at, value)
+    found = LagDrains.judge("lag-drains", PARAMS, history.record())
+    assert found.outcome == outcome
+    assert words in found.title
+
+
+def test_partitions_of_one_reading_are_added_up_together(history):
+    history.order("o0", start=10, end=10)
+    for at, values in ((12, (200, 0)), (13, (0, 200)), (36, (0, 0))):
+        for partition, value in enumerate(values[::-1]):
+            history.lag(at, value, partition=1 - partition)
+    found = LagDrains.judge("lag-drains", PARAMS | {"below": 200}, history.record())
+    assert (found.outcome, found.stats["drain_s"]) == ("pass", 2)
 
 
 def test_an_old_sample_is_no_evidence_that_a_partition_has_drained(history):

@@ -125,6 +125,18 @@ def test_a_sampler_that_fails_gives_unknown_values_says_so_once_and_goes_on():
     assert moody.closed
 
 
+def test_a_sample_bears_the_time_at_which_its_reading_began():
+    clock, samples = [3], []
+
+    class Slow(Moody):
+        def sample(self):
+            clock[0] = 9
+            return [Reading("x", 1.0)]
+
+    samplers._Thread(Slow(), 1, lambda: clock[0], samples.append, print)._once()
+    assert [(one.at_ns, one.value) for one in samples] == [(3, 1.0)]
+
+
 def test_all_samplers_start_and_stop_with_a_topology():
     source = Source("tree", ".")
     service = Service(name="payments", source=source, command=("x",), consumes=(Subscription("orders", "payments"),))
