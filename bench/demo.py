@@ -11,7 +11,7 @@ from bench import Figure, show, spread
 from bench.project import ENVCTL, call, copied, envctl
 
 TITLE = "The demo"
-TIMES, TIMELINE_S = 2, 30.0
+TIMES, TIMELINE_S = 3, 30.0
 SCENARIO = "checkout-under-fire"
 STEPS = ("plan", "up", "seed", "run", "judge", "report", "down")
 LINE = re.compile(rf"^({'|'.join(STEPS)})\s+[✔✘·] .*?(\d+\.\d) s$", re.MULTILINE)

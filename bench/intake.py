@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,12 @@ def send_grpc(port: int, body: bytes, count: int, rate: float) -> int:
         return good + sum(one.code() is grpc.StatusCode.OK for one in flying)
 
 
+def timed(send: Callable[[int, bytes, int, float], int], port: int, body: bytes, count: int, rate: float) -> tuple[int, float]:
+    """What was acknowledged, and the seconds that sending took: without the start of the client."""
+    begin = time.monotonic()
+    return send(port, body, count, rate), time.monotonic() - begin
+
+
 def pace(begin: float, number: int, rate: float) -> None:
     """Waits until the request is due."""
     if rate and (left := begin + number / rate - time.monotonic()) > 0:
@@ -90,10 +97,9 @@ def measure(protocol: str, batch: int, spans_per_s: float, seconds: float) -> di
             _, http_port, grpc_port = server.stdout.readline().split()
             send, port = (send_http, int(http_port)) if protocol == "http" else (send_grpc, int(grpc_port))
             body, count = request(batch), int((spans_per_s or 20_000) * seconds / batch)
-            before, begin = cpu_and_peak(server.pid)[0], time.monotonic()
+            before = cpu_and_peak(server.pid)[0]
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                good = pool.apply(send, (port, body, count, spans_per_s / batch))
-            took = time.monotonic() - begin
+                good, took = pool.apply(timed, (send, port, body, count, spans_per_s / batch))
             after, peak = cpu_and_peak(server.pid)
         finally:
             server.terminate()
