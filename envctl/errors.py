@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -113,3 +114,11 @@ class LeakError(EnvctlError):
     """Teardown left something behind; the message lists what."""
 
     exit_code = Exit.LEAKED
+
+
+def of_system(error: OSError) -> ResourceError:
+    """What the system refused, in words: `FILE: reason`."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.filename is None:
+        return ResourceError(reason, hint="`envctl --debug …` shows where")
+    return ResourceError(f"{os.fsdecode(error.filename)}: {reason}")

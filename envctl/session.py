@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from envctl import __version__, plugins
-from envctl.errors import CancelledError, EnvctlError, Exit, NoEnvironmentError, ResourceError
+from envctl.errors import CancelledError, EnvctlError, Exit, NoEnvironmentError, ResourceError, of_system
 from envctl.model.environment import Environment
 from envctl.model.plan import Plan
 from envctl.model.project import Project
@@ -307,12 +307,15 @@ class Outcome:
     verdict: Verdict
     directory: Path
     cancelled: bool = False  # the verdict is on what there was
+    left: EnvctlError | None = None  # why the environment could not be removed, or what was left of it
 
     @property
     def exit_code(self) -> Exit:
-        """What a process says that ran this scenario: a proven failure stays one when the rest was cancelled."""
+        """What a process says that ran this scenario: a proven failure stays one whatever became of the rest."""
         if self.cancelled and self.verdict.outcome != "fail":
             return Exit.CANCELLED
+        if self.left is not None and self.verdict.outcome == "pass":
+            return self.left.exit_code
         return EXITS[self.verdict.outcome]
 
 
@@ -334,24 +337,44 @@ def ci(project: Project, scenario_file: Path, asked: Asked, steps: Steps, interr
 
 def _ci(project: Project, plan: Plan, scenario: Scenario, asked: Asked, steps: Steps, interrupts: Interrupts) -> Outcome:
     try:
-        with steps.step("up") as line:
-            kept = snapshot(project, plan, scenario, line)
-            environment = bring_up(plan, asked, kept.key if kept else "", line).environment
-        if scenario.seed:
-            with steps.step("seed") as line:
-                seed(project, plan, scenario.seed, environment, kept, line)
-        with interrupts.bearing(1):
-            with steps.step("run") as line:
-                directory = run_scenario(project, plan, scenario, environment, line, interrupts)
-            with steps.step("judge") as line:
-                verdict = finish(directory, project, line)
-            with steps.step("report") as line:
-                line.done(str(report(directory)))
-    finally:
+        outcome = _judged(project, plan, scenario, asked, steps, interrupts)
+    except BaseException as error:  # noqa: BLE001 - whatever it is goes on, after teardown
+        known = of_system(error) if isinstance(error, OSError) else error
+        left = _ended(project, plan, asked, steps, interrupts)
+        if left is not None and isinstance(known, EnvctlError):
+            known.message = f"{known.message}\n{left.message}"
+        raise known  # noqa: B904 - the same, or its translation
+    return replace(outcome, left=_ended(project, plan, asked, steps, interrupts))
+
+
+def _judged(project: Project, plan: Plan, scenario: Scenario, asked: Asked, steps: Steps, interrupts: Interrupts) -> Outcome:
+    with steps.step("up") as line:
+        kept = snapshot(project, plan, scenario, line)
+        environment = bring_up(plan, asked, kept.key if kept else "", line).environment
+    if scenario.seed:
+        with steps.step("seed") as line:
+            seed(project, plan, scenario.seed, environment, kept, line)
+    with interrupts.bearing(1):
+        with steps.step("run") as line:
+            directory = run_scenario(project, plan, scenario, environment, line, interrupts)
+        with steps.step("judge") as line:
+            verdict = finish(directory, project, line)
+        with steps.step("report") as line:
+            line.done(str(report(directory)))
+    return Outcome(verdict, directory, cancelled=interrupts.count > 0)
+
+
+def _ended(project: Project, plan: Plan, asked: Asked, steps: Steps, interrupts: Interrupts) -> EnvctlError | None:
+    """Removes the environment, unless it is to be kept; returns what went wrong: it must not hide a verdict."""
+    try:
         if not asked.keep:
             with interrupts.bearing(math.inf), steps.step("down") as line:
                 down(project, plan, line)
-    return Outcome(verdict, directory, cancelled=interrupts.count > 0)
+    except EnvctlError as error:
+        return error
+    except OSError as error:
+        return of_system(error)
+    return None
 
 
 def told(plan: Plan) -> str:

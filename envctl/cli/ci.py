@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING
 import click
 
 from envctl.cli.options import planning, ready_timeout, rng_seed
-from envctl.errors import Exit, UsageError
+from envctl.errors import EnvctlError, Exit, UsageError, of_system
 
 if TYPE_CHECKING:
     from envctl.model.project import Project
+    from envctl.model.verdict import Outcome as Verdict
     from envctl.session import Asked, Interrupts, Outcome
 
-WORST = (Exit.FAIL, Exit.CANCELLED, Exit.INCONCLUSIVE, Exit.PASS)
+WORST = (
+    Exit.FAIL, Exit.LEAKED, Exit.INTERNAL, Exit.NOT_MADE, Exit.CREDENTIALS, Exit.USAGE, Exit.TIMED_OUT, Exit.NO_ENVIRONMENT,
+    Exit.CANCELLED, Exit.INCONCLUSIVE, Exit.PASS,
+)
 
 
 @click.command()
@@ -31,8 +35,8 @@ WORST = (Exit.FAIL, Exit.CANCELLED, Exit.INCONCLUSIVE, Exit.PASS)
 def ci(*, names: tuple[str, ...], suite: str, inconclusive: str | None, keep: bool, **options: object) -> int:
     """Plan, bring up, seed, run, judge, report and tear down, for each scenario.
 
-    The environment is removed whatever happens. Exits 0 for pass, 5 for fail, 7 for inconclusive, 8 when it was cancelled; the
-    worst of all counts.  Ctrl-C heals, judges what there is and removes the environment; a second one only removes it.
+    The environment is removed whatever happens. Exits 0 for pass, 5 for fail, 7 for inconclusive, 8 when it was cancelled, 10
+    when it passed but left something behind; the worst of all counts.  Ctrl-C heals, judges what there is and removes the environment; a second one only removes it.
     """
     from envctl.cli.options import asked_for
     from envctl.spec import find_root, load_project
@@ -40,25 +44,47 @@ def ci(*, names: tuple[str, ...], suite: str, inconclusive: str | None, keep: bo
     project = load_project(find_root(Path.cwd()))
     asked = asked_for(options, keep=keep)
     policy = inconclusive or (project.suites[suite].inconclusive if suite in project.suites else "retry")
-    outcomes = _all(project, _files(project, names, suite), asked, policy)
-    for outcome in outcomes:
-        _publish(outcome)
-    worst = min((outcome.exit_code for outcome in outcomes), key=WORST.index)
-    return int(Exit.PASS if worst is Exit.INCONCLUSIVE and policy == "warn" else worst)
+    codes = _all(project, _files(project, names, suite), asked, policy)
+    return int(min(codes, key=WORST.index))
 
 
-def _all(project: Project, files: list[Path], asked: Asked, policy: str) -> list[Outcome]:
-    """One scenario after the other; none after one that was cancelled."""
+def _all(project: Project, files: list[Path], asked: Asked, policy: str) -> list[Exit]:
+    """One scenario after the other, each published when it has ended; none after one that was cancelled."""
     from envctl.session import Interrupts
 
     interrupts = Interrupts()
     interrupts.install()
-    outcomes: list[Outcome] = []
+    codes: list[Exit] = []
+    verdicts: list[Verdict] = []
     for file in files:
-        outcomes.append(_one(project, file, asked, policy, interrupts))
+        try:
+            outcome = _one(project, file, asked, policy, interrupts)
+        except BrokenPipeError:
+            raise
+        except (EnvctlError, OSError) as error:  # is this scenario's result: the others have theirs
+            codes.append(_failed(file, error))
+        else:
+            verdicts.append(outcome.verdict.outcome)
+            _publish(outcome, verdicts)
+            codes.append(_code(outcome, policy))
         if interrupts.count:
             break
-    return outcomes
+    return codes
+
+
+def _code(outcome: Outcome, policy: str) -> Exit:
+    if outcome.exit_code is not Exit.INCONCLUSIVE or policy != "warn":
+        return outcome.exit_code
+    return outcome.left.exit_code if outcome.left else Exit.PASS
+
+
+def _failed(file: Path, error: EnvctlError | OSError) -> Exit:
+    from envctl.cli.main import explain as explain_error
+
+    known = of_system(error) if isinstance(error, OSError) else error
+    explain_error(known, cause=error)
+    _summarise(f"**{file.stem}: error**\n\n```\n{known.message}\n```\n")
+    return known.exit_code
 
 
 def _files(project: Project, names: tuple[str, ...], suite: str) -> list[Path]:
@@ -103,19 +129,29 @@ def _headline(project: Project, file: Path, attempt: int) -> str:
 
 
 def explain(outcome: Outcome, seconds: float) -> None:
-    """The answer, on standard output."""
+    """The answer, on standard output; what the environment has left behind, on standard error."""
     from envctl import gate
+    from envctl.cli.main import explain as explain_error
 
     click.echo("\n".join(gate.explain(outcome.verdict)))
     click.echo(f"report  {outcome.directory / 'report.html'}    {seconds:.0f} s")
+    if outcome.left:
+        explain_error(outcome.left)
 
 
-def _publish(outcome: Outcome) -> None:
-    """Where a CI job wants it: the summary of the job and the outputs of the step."""
-    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write((outcome.directory / "report.md").read_text(encoding="utf-8"))
+def _publish(outcome: Outcome, verdicts: list[Verdict]) -> None:
+    """Where a CI job wants it: the summary of the job and the outputs of the step (the worst verdict so far, the newest run)."""
+    from envctl.model.verdict import worst
+
+    left = f"\n**left behind**\n\n```\n{outcome.left.message}\n```\n" if outcome.left else ""
+    _summarise((outcome.directory / "report.md").read_text(encoding="utf-8") + left)
     if outputs := os.environ.get("GITHUB_OUTPUT"):
         with Path(outputs).open("a", encoding="utf-8") as file:
-            file.write(f"verdict={outcome.verdict.outcome}\nrun-id={outcome.directory.name}\nreport-path={outcome.directory}\n")
+            file.write(f"verdict={worst(verdicts)}\nrun-id={outcome.directory.name}\nreport-path={outcome.directory}\n")
     sys.stdout.flush()
+
+
+def _summarise(text: str) -> None:
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(text)

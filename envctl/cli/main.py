@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 from envctl import __version__
-from envctl.errors import EnvctlError, Exit
+from envctl.errors import EnvctlError, Exit, of_system
 
 # verb → (module, attribute, one line for `envctl --help`); a verb is imported only when it is used, because start-up time counts
 VERBS: dict[str, tuple[str, str, str]] = {
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         code = cli.main(args=arguments, prog_name="envctl", standalone_mode=False)
     except EnvctlError as error:
-        sys.exit(_explain(error, debug="--debug" in arguments))
+        sys.exit(explain(error, debug="--debug" in arguments))
     except click.exceptions.Abort:
         sys.exit(_say("cancelled", Exit.CANCELLED))
     except click.ClickException as error:
@@ -93,12 +93,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has gone; nothing more to say
         sys.exit(Exit.PASS)
+    except OSError as error:
+        sys.exit(explain(of_system(error), cause=error, debug="--debug" in arguments))
     sys.exit(code if isinstance(code, int) else Exit.PASS)
 
 
-def _explain(error: EnvctlError, *, debug: bool) -> int:
-    if debug:
-        traceback.print_exception(error)
+def explain(error: EnvctlError, *, cause: BaseException | None = None, debug: bool | None = None) -> int:
+    """Says on standard error what is wrong, and where if `debug` (None: as the command line says); returns the exit code."""
+    context = click.get_current_context(silent=True)
+    if debug or (debug is None and context is not None and context.find_root().obj):
+        traceback.print_exception(cause or error)
     hint = f"\nhint: {error.hint}" if error.hint else ""
     return _say(f"error: {error.message}{hint}", error.exit_code)
 

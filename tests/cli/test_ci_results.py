@@ -1,0 +1,128 @@
+"""What `envctl ci` says and exits with when teardown or a scenario fails, and what the command line says of the system's errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from envctl import session
+from envctl.cli import ci
+from envctl.cli.main import main
+from envctl.errors import Exit, LeakError, ResourceError
+from envctl.model.verdict import Verdict
+
+LEAK = LeakError("one left 1 behind\n  process 7: sleep")
+
+
+class Quiet:
+    def step(self, _: str) -> nullcontext[SimpleNamespace]:
+        return nullcontext(SimpleNamespace(update=print, note=print, done=lambda *_, **__: None))
+
+
+@dataclass
+class Steps:
+    """A session whose steps do nothing but say how they ended."""
+
+    verdicts: list[str]
+    leak: Exception | None = None
+    up: Exception | None = None
+    downs: int = 0
+
+    def finish(self, *_: object) -> Verdict:
+        return Verdict(self.verdicts.pop(0), ())  # type: ignore[arg-type]
+
+    def bring_up(self, *_: object) -> SimpleNamespace:
+        if self.up:
+            error, self.up = self.up, None
+            raise error
+        return SimpleNamespace(environment=None)
+
+    def down(self, *_: object) -> None:
+        self.downs += 1
+        if self.leak:
+            raise self.leak
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Exit]]:
+    """Runs scenarios with these steps; gives their exit codes."""
+    monkeypatch.setenv("ENVCTL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
+    (tmp_path / "report.md").write_text("the report\n")
+    plan, scenario = SimpleNamespace(env_id="one"), SimpleNamespace(seed="")
+
+    def run(steps: Steps, files: int = 1, policy: str = "fail") -> list[Exit]:
+        doubles = {
+            "make_plan": lambda *_: (plan, scenario), "told": str, "snapshot": lambda *_: None, "bring_up": steps.bring_up, "down": steps.down,
+            "run_scenario": lambda *_: tmp_path, "finish": steps.finish, "report": str, "git": lambda *_: "",
+        }
+        for name, double in doubles.items():
+            monkeypatch.setattr(session, name, double)
+        monkeypatch.setattr(session.Interrupts, "install", lambda _: None)
+        monkeypatch.setattr("envctl.cli.console.Console.step", Quiet.step)
+        project = SimpleNamespace(root=tmp_path, stack=SimpleNamespace(name="shop"))
+        return ci._all(project, [tmp_path / f"{n}.yaml" for n in range(files)], session.Asked(), policy)  # type: ignore[arg-type]
+
+    return run
+
+
+@pytest.mark.parametrize(("verdict", "policy", "code"), [
+    ("pass", "fail", Exit.LEAKED), ("fail", "fail", Exit.FAIL), ("inconclusive", "fail", Exit.INCONCLUSIVE),
+    ("inconclusive", "warn", Exit.LEAKED),
+])
+def test_a_failed_teardown_hides_no_verdict(run, tmp_path: Path, capsys: pytest.CaptureFixture[str], verdict, policy: str, code: Exit) -> None:
+    assert run(Steps([verdict], leak=LEAK), policy=policy) == [code]
+    said = capsys.readouterr()
+    assert "report.html" in said.out
+    assert "process 7: sleep" in said.err
+    summary = (tmp_path / "summary").read_text()
+    assert "the report" in summary
+    assert "process 7: sleep" in summary
+    assert f"verdict={verdict}\n" in (tmp_path / "output").read_text()
+
+
+def test_an_error_of_one_scenario_is_its_result_and_the_others_have_theirs(run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = Steps(["pass", "fail", "pass"], up=ResourceError("bus could not be made", hint="look"))
+    codes = run(steps, files=4)
+    assert codes == [Exit.NOT_MADE, Exit.PASS, Exit.FAIL, Exit.PASS]
+    assert min(codes, key=ci.WORST.index) is Exit.FAIL
+    assert steps.downs == 4
+    assert "error: bus could not be made\nhint: look" in capsys.readouterr().err
+    assert "bus could not be made" in (tmp_path / "summary").read_text()
+    assert (tmp_path / "output").read_text().splitlines()[-3] == "verdict=fail"  # the worst, not the last
+
+
+def test_an_error_tells_also_what_its_teardown_left(run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(Steps([], leak=LEAK, up=PermissionError(13, "Permission denied", "/x/y"))) == [Exit.NOT_MADE]
+    assert run(Steps([], leak=LEAK, up=ResourceError("bus could not be made"))) == [Exit.NOT_MADE]
+    said = capsys.readouterr().err
+    assert "error: /x/y: Permission denied\none left 1 behind" in said
+    assert "error: bus could not be made\none left 1 behind\n  process 7: sleep" in said
+
+
+def test_every_exit_code_has_its_place_among_the_worst() -> None:
+    assert set(ci.WORST) == set(Exit)
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (PermissionError(13, "Permission denied", "/x/y"), "error: /x/y: Permission denied\n"),
+    (OSError(28, "No space left on device"), "error: No space left on device\nhint: `envctl --debug …` shows where\n"),
+])
+def test_an_error_of_the_system_is_said_without_a_trace(monkeypatch, capsys: pytest.CaptureFixture[str], error: OSError, said: str) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("envctl.spec.find_root", lambda _: fail())
+    for arguments, trace in ((["plan"], False), (["--debug", "plan"], True)):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == Exit.NOT_MADE
+        heard = capsys.readouterr().err
+        assert heard.endswith(said)
+        assert ("Traceback" in heard) is trace
