@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from envctl.checks.evidence import during, finding, seconds, spans_of, trace_words
 from envctl.model.verdict import Evidence, Finding
 from envctl.record import Operation, Record
 from envctl.telemetry.store import Spans
-from envctl.telemetry.traces import Break, Completeness, Edge, Loss, TraceAnalysis, analyse, completeness
+from envctl.telemetry.traces import Break, Completeness, Edge, Loss, TraceAnalysis, analyse, completeness, suspects
 
 SHOWN_TRACES = 5
 DYING_NS = 10_000_000_000  # from a node's last exported span to the record of its restart, generously
@@ -22,7 +22,8 @@ class TracesComplete:
 
     Every acknowledged operation's trace has the edges that operations of its name have (`->` a call, `~>` a message), no
     span whose parent never came, and every message was processed in its producer's trace or linked to it.  What was lost
-    with a killed node excuses its traces; lost telemetry makes the answer inconclusive.
+    with a killed node excuses its traces; lost telemetry makes the answer inconclusive, and so does a break at a service that
+    doesn't count what it exports: some of it may have been lost unseen.
     """
 
     name: ClassVar[str] = "traces-complete"
@@ -65,7 +66,7 @@ class TracesComplete:
         with store:
             analysis = _analyse(store, params["edges"], operations, record)
             state = completeness(store)
-        certain = [each for each in analysis.breaks if state.whole or each.kind == "broken"]
+        certain = [each for each in analysis.breaks if _certain(each, analysis, state, _services(record, state.uncounted))]
         unsure = {each.trace_id for each in analysis.unsure}
         stats = {"operations": len(operations), "spans": analysis.spans, "breaks": len(certain), "unsure": len(unsure),
                  "detached": analysis.detached, "received": state.received, "stored": state.stored,
@@ -88,12 +89,24 @@ def _analyse(store: Spans, edges: Sequence[str], operations: Mapping[str, Operat
 
 def _losses(record: Record) -> list[Loss]:
     """What nodes had not exported when they were seen to have been killed or restarted."""
-    components = {node.name: node.component for node in record.manifest.nodes}
     deaths = [(str(log.detail["node"]), log.at_ns) for log in record.logs if "node" in log.detail]
     deaths += [(str(node["node"]), edge.at_ns) for window in record.faults for edge in window.edges
                for node in edge.detail.get("nodes", ()) if isinstance(node, dict) and node.get("exit_status") is not None]
     epoch = record.manifest.epoch_ns
-    return [Loss(components.get(name, name.rpartition("-")[0]), epoch + at - DYING_NS, epoch + at) for name, at in deaths]
+    return [Loss(service, epoch + at - DYING_NS, epoch + at) for name, at in deaths for service in _services(record, [name])]
+
+
+def _services(record: Record, nodes: Iterable[str]) -> set[str]:
+    components = {node.name: node.component for node in record.manifest.nodes}
+    return {components.get(name, name.rpartition("-")[0]) for name in nodes}
+
+
+def _certain(each: Break, analysis: TraceAnalysis, state: Completeness, uncounted: Collection[str]) -> bool:
+    """Whether no lost export can explain a break.  An edge that no trace at all has was not lost on the way."""
+    if each.kind == "broken":
+        return True
+    never = each.edge is not None and each.edge not in analysis.seen
+    return state.whole and (never or suspects(each, analysis.seen).isdisjoint(uncounted))
 
 
 def _doubt(analysis: TraceAnalysis, state: Completeness, unsure: int, operations: int) -> str:
@@ -102,6 +115,9 @@ def _doubt(analysis: TraceAnalysis, state: Completeness, unsure: int, operations
         lost = sum(state.missing.values()) + sum(state.dropped.values())
         nodes = ", ".join(sorted({*state.missing, *(node for node, count in state.dropped.items() if count)}))
         return f"telemetry was lost: {lost:,} spans of {nodes or 'unknown nodes'}, {state.undecodable:,} requests that can't be read"
+    if analysis.breaks:
+        nodes = ", ".join(state.uncounted)
+        return f"{_title(analysis.breaks, operations)}, but {nodes} count no exports, so that spans may have been lost on the way"
     if analysis.unseen:
         return f"{', '.join(str(edge) for edge in analysis.unseen)} was never seen, and neither was {analysis.unseen[0].source} taking part"
     if operations - unsure < ENOUGH * operations:

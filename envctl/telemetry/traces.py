@@ -118,13 +118,10 @@ def analyse(
     begin, end = window or (0, 1 << 62)
     breaks = [*_orphans(store, known), *_broken(store, begin, end)]
     missing, unseen = _missing(store, edges, roots, by_trace)
-    into = defaultdict(set)
-    for edge in {*seen, *edges}:
-        into[edge.target].add(edge.source)
     certain: list[Break] = []
     unsure: list[Break] = []
     for one in (*breaks, *missing):
-        (unsure if _excused(store, one, losses, into) else certain).append(one)
+        (unsure if _excused(store, one, losses, {*seen, *edges}) else certain).append(one)
     ((spans, traces),) = store.query("select count(*), count(distinct trace_id) from spans")
     ((detached,),) = store.query(
         "select count(*) from spans s where parent_id = '' and exists"
@@ -227,15 +224,20 @@ def _took_part(store: Spans, services: Iterable[str], roots: Mapping[str, str]) 
     return traces
 
 
-def _excused(store: Spans, one: Break, losses: Sequence[Loss], into: Mapping[str, set[str]]) -> bool:
+def _excused(store: Spans, one: Break, losses: Sequence[Loss], edges: Iterable[Edge]) -> bool:
     """Whether a loss may explain a break: its node could have held the missing span, and at about that time."""
     if one.kind == "broken" or not losses:
         return False
-    suspects = {one.edge.source, one.edge.target} if one.edge else {one.service, *into[one.service]}
+    services = suspects(one, edges)
     ((begin, end),) = store.query("select min(start_ns), max(end_ns) from spans where trace_id = ?", one.trace_id)
     return any(
-        loss.service in suspects and (begin is None or (loss.to_ns >= begin and loss.from_ns <= end + LATE_NS)) for loss in losses
+        loss.service in services and (begin is None or (loss.to_ns >= begin and loss.from_ns <= end + LATE_NS)) for loss in losses
     )
+
+
+def suspects(one: Break, edges: Iterable[Edge]) -> set[str]:
+    """Services one of whose spans may be the one that is missing; `edges` are all known ones."""
+    return {one.edge.source, one.edge.target} if one.edge else {one.service, *(e.source for e in edges if e.target == one.service)}
 
 
 def completeness(store: Spans) -> Completeness:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from envctl.model.event import Log
 from envctl.record import RunManifest
 from envctl.telemetry import raw
 from envctl.telemetry.store import flatten
+from envctl.telemetry.traces import SENT
 
 PARAMS = {"edges": ["gateway -> orders", "orders ~> payments"]}
 S, EPOCH = 1_000_000_000, 1_700_000_000_000_000_000
@@ -44,7 +46,22 @@ class Telemetry:
                 own = f"{n + 5000:032x}" if name == "process" and "context" in without else trace
                 self.span(service, own, f"{n * 16 + span:016x}", parent, at + span / 100, kind=kind, attrs=attrs)
 
-    def close(self):
+    def _count(self, uncounted):
+        """Each node's own count of its exports, all of which arrived."""
+        from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+        writer = raw.RawWriter(raw.path_of(self.directory, "metrics"))
+        for service, count in Counter(span[0] for span in self._spans if span[0] not in uncounted).items():
+            request = ExportMetricsServiceRequest()
+            resource = request.resource_metrics.add()
+            resource.resource.attributes.add(key="service.instance.id").value.string_value = f"{service}-0"
+            counter = resource.scope_metrics.add().metrics.add(name=SENT).sum
+            counter.data_points.add(start_time_unix_nano=EPOCH, time_unix_nano=EPOCH + S, as_int=count)
+            writer.append(request.SerializeToString(), EPOCH)
+        writer.close()
+
+    def close(self, uncounted=()):
+        """`uncounted` are services whose SDK has no counts."""
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
         writer = raw.RawWriter(raw.path_of(self.directory, "traces"))
@@ -61,6 +78,7 @@ class Telemetry:
                 setattr(made.attributes.add(key=name).value, field, value)
             writer.append(request.SerializeToString(), EPOCH)
         writer.close()
+        self._count(uncounted)
         flatten(self.directory)
 
 
@@ -68,14 +86,14 @@ class Telemetry:
 def orders(history):
     """Writes `count` orders and their spans; `without` is {number: missing spans}.  Returns the record."""
 
-    def write(count=20, without=None, *, events=()):
+    def write(count=20, without=None, *, events=(), uncounted=()):
         telemetry = Telemetry(history)
         for n in range(1, count + 1):
             history.order(f"o{n}", start=n)
             telemetry.order(n, n, without=(without or {}).get(n, ()))
         for event in events:
             history.write(event)
-        telemetry.close()
+        telemetry.close(uncounted)
         history.empty("published")
         return history.record()
 
@@ -131,6 +149,27 @@ def test_requests_that_can_not_be_read_make_missing_edges_inconclusive(orders, h
     found = TracesComplete.judge("t", PARAMS, record)
     assert found.outcome == "inconclusive"
     assert "telemetry was lost" in found.title
+
+
+@pytest.mark.parametrize(("lost", "uncounted", "outcome"), [
+    ("process", {"payments"}, "inconclusive"), ("process", {"orders"}, "inconclusive"), ("process", {"gateway"}, "fail"),
+    ("send", {"orders"}, "inconclusive"), ("send", {"gateway"}, "fail"), ("context", {"payments"}, "fail"),
+])
+def test_what_a_service_without_counts_may_have_lost_is_inconclusive(orders, lost, uncounted, outcome):
+    found = TracesComplete.judge("t", PARAMS, orders(without={7: (lost,)}, uncounted=uncounted))
+    assert found.outcome == outcome
+    if outcome == "inconclusive":
+        assert f"{uncounted.pop()}-0 count no exports" in found.title
+        assert found.evidence
+
+
+def test_an_edge_that_no_trace_has_was_not_lost_on_the_way(orders):
+    whole = orders(without=dict.fromkeys(range(1, 21), ("process",)), uncounted={"gateway", "orders", "payments"})
+    assert TracesComplete.judge("t", PARAMS, whole).outcome == "fail"
+
+
+def test_services_without_counts_whose_traces_are_whole_pass(orders):
+    assert TracesComplete.judge("t", PARAMS, orders(uncounted={"gateway", "orders", "payments"})).outcome == "pass"
 
 
 def test_an_edge_whose_source_was_never_seen_is_inconclusive(orders):
