@@ -8,7 +8,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from envctl.errors import CapabilityError
@@ -44,7 +43,7 @@ def examine() -> Iterator[Fact]:
     if not lacks:
         yield from _network()
     if sys.platform == "linux":
-        yield _limits()
+        yield Fact("limits", "note", "`resources:` of components is checked, but not enforced yet on the embedded substrate")
     yield _space()
 
 
@@ -101,19 +100,6 @@ def _found(name: str) -> Tool | None:
         return find(name)
     except CapabilityError:
         return None
-
-
-def _limits() -> Fact:
-    """Whether this process may limit memory and CPU of its children (cgroup v2, delegated)."""
-    own = next((line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")), None)
-    directory = Path(f"/sys/fs/cgroup{own}")
-    if own is None or not (directory / "cgroup.controllers").exists():
-        return Fact("limits", "note", "no cgroup v2 here: limits of nodes are not enforced")
-    controllers = {"cpu", "memory"} <= set((directory / "cgroup.controllers").read_text().split())
-    if controllers and os.access(directory / "cgroup.procs", os.W_OK) and os.access(directory / "cgroup.subtree_control", os.W_OK):
-        return Fact("limits", "ok", f"cgroup v2 is delegated ({directory})")
-    step = "systemd-run --user --scope -p Delegate=yes envctl …"
-    return Fact("limits", "note", "cgroup v2 is not delegated to this process: limits of nodes are not enforced", step)
 
 
 def _space() -> Fact:

@@ -344,3 +344,13 @@ def test_nobody_is_asked_after_the_end(cells) -> None:
     realiser.stop_node("a-0")
     assert time.time() > 0
     assert not reach.directory.exists()
+
+
+def test_a_node_is_limited_in_processes_and_scratch_space(cells) -> None:
+    reach, realiser = cells.make()
+    realiser.start_node(cells.node("a-0", "sleep", "300"), ready_timeout_s=10)
+    for command in (["cat", "/proc/1/limits"], ["cat", "/proc/self/limits"]):
+        limits = reach.run("a-0", command).stdout
+        assert [line.split()[2:4] for line in limits.splitlines() if line.startswith("Max processes")] == [["4096", "4096"]]
+    sizes = reach.run("a-0", ["df", "--output=size", "--block-size=1M", "/tmp", "/dev/shm"]).stdout
+    assert sizes.split()[1:] == ["1024", "1024"]

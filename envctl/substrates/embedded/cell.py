@@ -146,7 +146,7 @@ class Cell:
         """Everything there is to know."""
         return {
             "id": self.id, "labels": dict(self.labels), "expires_at": time.time() + self.touched + self.ttl_s - now(),
-            "endpoints": self.ports.published(), "notes": ["resource limits are not enforced: no cgroup v2 is delegated to envctl"],
+            "endpoints": self.ports.published(), "notes": ["`resources:` is checked, but not enforced yet on this substrate"],
             "nodes": [asdict(unit.view()) for unit in self.units.values()],
         }
 

@@ -22,6 +22,7 @@ _DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
 _PROC_READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 _SEALED = sys.ATTR_RDONLY | sys.ATTR_NOSUID | sys.ATTR_NODEV
 _OWN = sys.MS_NOSUID | sys.MS_NODEV
+_SCRATCH = "mode=1777,size=1g"  # is memory of the machine
 _OWN_ATTRIBUTES = sys.ATTR_NOSUID | sys.ATTR_NODEV
 
 
@@ -48,7 +49,7 @@ def enter(root: Root) -> None:
     _system(base)
     _etc(base, root.hostname, root.address)
     _dev(base / "dev")
-    sys.mount("tmpfs", str(base / "tmp"), "tmpfs", _OWN, "mode=1777")
+    sys.mount("tmpfs", str(base / "tmp"), "tmpfs", _OWN, _SCRATCH)
     _bind(root.data, base / "data", writable=True)
     for mount in sorted(root.mounts, key=lambda mount: mount.target.count("/")):
         _bind(mount.source, base / mount.target.lstrip("/"), writable=mount.writable)
@@ -121,7 +122,7 @@ def _dev(dev: Path) -> None:
     for name, target in {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}.items():
         _link(dev / name, f"/proc/self/fd{target}")
     (dev / "shm").mkdir()
-    sys.mount("tmpfs", str(dev / "shm"), "tmpfs", _OWN, "mode=1777")
+    sys.mount("tmpfs", str(dev / "shm"), "tmpfs", _OWN, _SCRATCH)
     (dev / "pts").mkdir()
     sys.mount("devpts", str(dev / "pts"), "devpts", sys.MS_NOSUID | sys.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
     _link(dev / "ptmx", "pts/ptmx")

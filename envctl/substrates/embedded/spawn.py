@@ -27,6 +27,7 @@ from envctl.substrates.embedded.wire import readable
 # lacks, and turns a death by signal into 128 + n.  When it ends, the kernel ends everything else in the node.
 INIT = '"$@"; exit $?'
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PROCESSES = 4096  # processes and threads of a node: the kernel counts them for each user namespace since 5.14, before for each user
 _NODE_NAMESPACES = ("net", "ipc", "uts", "pid", "mnt")
 
 
@@ -226,6 +227,7 @@ def _become_ordinary() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NPROC, (_PROCESSES, _PROCESSES))
 
 
 def network(address: str, port: str) -> Callable[[int], NoReturn]:
