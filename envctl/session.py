@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from envctl import __version__, plugins
-from envctl.errors import CancelledError, EnvctlError, Exit, NoEnvironmentError, ResourceError, of_system
+from envctl.errors import CancelledError, EnvctlError, Exit, NoEnvironmentError, ResourceError, UsageError, of_system
 from envctl.model.environment import Environment
 from envctl.model.plan import Plan
 from envctl.model.project import Project
@@ -76,6 +76,7 @@ class Asked:
     rng_seed: int | None = None
     ready_timeout_s: float = 120.0
     keep: bool = False
+    publish: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -144,9 +145,22 @@ def bring_up(plan: Plan, asked: Asked, seed_key: str, line: StepLine) -> Up:
     """The environment of the plan, ready, and what that took."""
     from envctl.stack import bring_up as up
 
-    made = up(plan, seed_key=seed_key, ready_timeout_s=asked.ready_timeout_s, progress=line.update)
+    check_published(plan, asked.publish)
+    made = up(plan, seed_key=seed_key, ready_timeout_s=asked.ready_timeout_s, progress=line.update, publish=asked.publish)
     line.done(", ".join((f"{len(made.environment.nodes)} nodes ready", *_differences(made))))
     return made
+
+
+def check_published(plan: Plan, names: Sequence[str]) -> None:
+    """Refuses what can't be published.  Raises UsageError."""
+    for name in names:
+        if name not in plan.components:
+            raise UsageError(f"no component of this environment is called {name!r}", hint=plugins.nearest(name, plan.components))
+        if plan.topology.components[name].kind == "kafka":
+            raise UsageError(
+                f"{name} can't be published: its brokers send clients to names that are known only inside",
+                hint=f"`envctl exec {name}-0 -- …` runs a command beside them",
+            )
 
 
 def _differences(made: Up) -> Iterator[str]:

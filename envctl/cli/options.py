@@ -56,7 +56,7 @@ def asked_for(options: Mapping[str, Any], *, keep: bool = False) -> Asked:
 
     return Asked(full=options["full"], only=options["only"], stubs=options["stubs"], base=options["base"],
                  substrate=options["substrate"], ttl_s=options["ttl"], rng_seed=options.get("rng_seed"),
-                 ready_timeout_s=options.get("timeout", READY_S), keep=keep)
+                 ready_timeout_s=options.get("timeout", READY_S), keep=keep, publish=options.get("publish", ()))
 
 
 def plan_here(name: str | None, asked: Asked) -> Plan:

@@ -12,11 +12,13 @@ from envctl.cli.environments import answer, as_text, output_option
 @options.scenario
 @options.planning
 @options.ready_timeout
+@click.option("--publish", multiple=True, metavar="COMPONENT",
+              help="Also publish this engine's ports on 127.0.0.1, where every user of the machine can use them; may be given again.")
 @output_option
 def up(*, scenario: str | None, output: str, **given: object) -> None:
     """Bring the environment of this checkout up, or up to date, and wait until every node is ready.
 
-    Only what differs from what is alive is touched.  Interrupted, it says what is there; the next `up` continues.
+    Ports of services are published on 127.0.0.1.  Only what differs from what is alive is touched.  Interrupted, it says what is there; the next `up` continues.
     """
     from envctl import session
     from envctl.cli.console import Console

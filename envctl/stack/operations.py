@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,17 +59,19 @@ def pulumi_project(stack_directory: Path) -> str:
 
 def bring_up(
     plan: Plan, *, seed_key: str = "", ready_timeout_s: float = 120.0, progress: Progress = silent,
-    substrates: Substrates = installed, realise: Realise | None = None,
+    publish: Collection[str] = (), substrates: Substrates = installed, realise: Realise | None = None,
 ) -> Up:
     """Makes the environment of `plan`, or brings it up to date; renews its lease.
 
     Only what differs from what is alive is touched; when nothing does, no engine is called.  `seed_key` names a snapshot
-    that engines start from.  `substrates` and `realise` replace the installed substrates and engines.  Raises CapabilityError
+    that engines start from.  Ports of services are published on the host's loopback, those of other components when `publish`
+    names them.  `substrates` and `realise` replace the installed substrates and engines.  Raises CapabilityError
     for what the machine lacks, ResourceError or DeadlineError of the node that could not be made (the others stay, the next
     call continues; a bundle of diagnostics is left), CancelledError on SIGINT.
     """
     work = _Update(
-        plan, seed_key=seed_key, ready_timeout_s=ready_timeout_s, progress=progress, substrates=substrates, realise=realise
+        plan, seed_key=seed_key, ready_timeout_s=ready_timeout_s, progress=progress, publish=publish, substrates=substrates,
+        realise=realise,
     )
     with lock.hold(cache_dir(), plan.env_id, "up", progress=progress):
         environment = work.unchanged()
@@ -87,11 +89,11 @@ class _Update:
     """One `bring_up`, under the environment's lock."""
 
     def __init__(
-        self, plan: Plan, *, seed_key: str, ready_timeout_s: float, progress: Progress, substrates: Substrates,
-        realise: Realise | None,
+        self, plan: Plan, *, seed_key: str, ready_timeout_s: float, progress: Progress, publish: Collection[str],
+        substrates: Substrates, realise: Realise | None,
     ) -> None:
         self._plan, self._seed_key, self._ready_timeout_s = plan, seed_key, ready_timeout_s
-        self._progress, self._substrates = progress, substrates
+        self._progress, self._substrates, self._published = progress, substrates, publish
         self._substrate = substrates(plan.substrate)
         self._realise = realise or self._by_engines
         stack = plan.topology.directory
@@ -112,6 +114,9 @@ class _Update:
         known = memo.read(self._directory)
         if known is None or not known.covers(self._plan.digest, self._seed_key, environment):
             return None
+        if self._published:
+            self._publish(reach, environment)
+            environment = reach.environment()
         return replace(environment, expires_at=reach.renew(self._plan.ttl_s))
 
     def run(self) -> Tally:
@@ -177,13 +182,17 @@ class _Update:
     def _finish(self, realisations: Sequence[Realisation]) -> None:
         reach = self._reach()
         reach.renew(self._plan.ttl_s)
-        for node in reach.environment().nodes:
-            if node.name.endswith("-0"):
-                for port, number in node.ports.items():
-                    reach.publish(f"{node.component}.{port}", node.name, number)
+        self._publish(reach, reach.environment())
         nodes = {spec.name: spec.digest for each in realisations for spec in each.nodes}
         complete = replace(self._memo, plan_digest=self._plan.digest, nodes=nodes, variant=self._seed_key)
         complete.write(self._directory)
+
+    def _publish(self, reach: Reach, environment: Environment) -> None:
+        """Engines trust whoever reaches them, which on the host is every user: they are published only when somebody asks."""
+        for node in environment.nodes:
+            if node.name.endswith("-0") and (node.kind == "service" or node.component in self._published):
+                for port, number in node.ports.items():
+                    reach.publish(f"{node.component}.{port}", node.name, number)
 
     def _by_engines(self) -> Sequence[Realisation]:
         from envctl.stack.program import realised

@@ -141,7 +141,7 @@ class DiskWorld:
         entry = self._nodes()[name]
         up = alive(entry["pid"])
         return Node(
-            name, entry["component"], "service", "a", "198.18.1.1", "ready" if up else "exited", entry["pid"], 1.0, 1, None if up else 137,
+            name, entry["component"], "postgres" if entry["component"] == "db" else "service", "a", "198.18.1.1", "ready" if up else "exited", entry["pid"], 1.0, 1, None if up else 137,
             entry["ports"], entry["digest"],
         )
 

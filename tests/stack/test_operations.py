@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from stack_bench import Bench, node, system
 
 from envctl.engines.base import Provision, Realisation
-from envctl.errors import DeadlineError, LeakError, NoEnvironmentError, ResourceError
+from envctl.errors import DeadlineError, LeakError, NoEnvironmentError, ResourceError, UsageError
+from envctl.model.plan import Selection
+from envctl.model.topology import Kafka, Postgres
+from envctl.session import check_published
 from envctl.stack.operations import tear_down
 
 BUCKET = {
@@ -39,6 +43,23 @@ def test_a_second_up_with_nothing_changed_calls_no_engine_and_renews_the_lease(b
     assert second.unchanged
     assert second.environment.expires_at > first.environment.expires_at
     assert second.environment.endpoints == first.environment.endpoints
+
+
+def test_ports_of_engines_are_published_only_on_request(bench: Bench) -> None:
+    assert set(bench.up().environment.endpoints) == {"api.http", "web.http"}
+    again = bench.up(publish=("db",))
+    assert again.unchanged
+    assert set(again.environment.endpoints) == {"api.http", "web.http", "db.http"}
+
+
+def test_what_can_not_be_published_is_refused(bench: Bench) -> None:
+    components = {"bus": Kafka(name="bus", version="4"), "db": Postgres(name="db", version="15")}
+    topology = replace(bench.plan.topology, components=components)
+    plan = replace(bench.plan, topology=topology, selected=tuple(Selection(name, "full") for name in components))
+    check_published(plan, ["db"])
+    for name, said in (("bus", "names that are known only inside"), ("bd", "no component of this environment is called 'bd'")):
+        with pytest.raises(UsageError, match=said):
+            check_published(plan, [name])
 
 
 def test_a_changed_service_is_the_only_thing_that_is_replaced(bench: Bench) -> None:
