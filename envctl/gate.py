@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from envctl.checks.restarts import restarts
 from envctl.checks.settling import finding_of
 from envctl.checks.slo import never_sent, objectives, too_busy
 from envctl.model.event import FaultEdge, Step
@@ -32,7 +33,7 @@ def judge(record: Record, *, scenario: Scenario | None = None, gate: Gate = EVER
     record = record if scenario is None else Record.load(record.directory, scenario)
     checks = [finding_of(spec, record) for spec in record.scenario.checks]
     slo = objectives(record) if gate.slo == "all" else ()
-    findings = [*checks, *slo, *_faults(record), *_steady(record), *_run(record)]
+    findings = [*checks, *slo, *_faults(record), *_steady(record), *_run(record), *restarts(record)]
     if not checks and not slo:
         findings.append(_run_finding("run:checks", "inconclusive", "nothing was checked: the scenario has no check and no objective"))
     stubbed = record.manifest.stubbed
