@@ -61,17 +61,25 @@ def _run_finding(id: str, outcome: Outcome, title: str, evidence: Sequence[Evide
 
 def _faults(record: Record) -> list[Finding]:
     windows = {window.id: window for window in record.faults}
-    return [_fault(spec, windows.get(spec.id)) for spec in record.scenario.faults]
+    return [_fault(spec, windows.get(spec.id), record) for spec in record.scenario.faults]
 
 
-def _fault(spec: FaultSpec, window: FaultWindow | None) -> Finding:
+def _fault(spec: FaultSpec, window: FaultWindow | None, record: Record) -> Finding:
     outcome, title = _fault_outcome(window)
+    if outcome == "pass" and window is not None and not _met(window, record):
+        outcome, title = "inconclusive", f"no operation met it: {title}"
     evidence = tuple(
         Evidence(f"{edge.edge}: {edge.summary or 'failed'}", at_ns=edge.at_ns, faults=(spec.id,), detail=edge.detail)
         for edge in (window.edges if window else ()) if not edge.ok
     )
     stats = {str(edge.edge): edge.summary for edge in (window.edges if window else ()) if edge.summary}
     return Finding(f"fault:{spec.id}", spec.fault, outcome, title, "fault", evidence, len(evidence), stats)
+
+
+def _met(window: FaultWindow, record: Record) -> bool:
+    """Whether an operation was under way while the fault was there."""
+    begin, end = window.start_ns or 0, record.end_ns if window.end_ns is None else window.end_ns
+    return any(not op.unsent and op.start_ns <= end and (op.end_ns is None or op.end_ns >= begin) for op in record.operations)
 
 
 def _fault_outcome(window: FaultWindow | None) -> tuple[Outcome, str]:

@@ -104,6 +104,17 @@ def test_a_fault_whose_time_never_came_is_inconclusive(tmp_path):
     assert bad(verdict) == {"fault:kill": ("inconclusive", "its time never came")}
 
 
+@pytest.mark.parametrize(("begin", "end", "met"), [(0, 4, False), (7, 9, False), (4, 6, True), (0, 9, True), (0, 5, True)])
+def test_a_fault_that_no_operation_met_shows_nothing(tmp_path, begin, end, met):
+    ops = [event for n in range(20) for event in (
+        Op(at_ns=begin, op=n, process="c", type="invoke", f="place_order", due_ns=begin),
+        Op(at_ns=end, op=n, process="c", type="ok", f="place_order", value={"body": {"order_id": n}}))]
+    window = {stage: [replace(edge(stage, summary="exit 137" if stage == "verify" else ""), at_ns=6 if stage in ("absent", "recover") else 5)]
+              for stage in STAGES}
+    found = bad(judged(tmp_path, good() | window | {"ops": ops}))
+    assert found == ({} if met else {"fault:kill": ("inconclusive", "no operation met it: exit 137")})
+
+
 def test_an_effect_that_was_not_shown_does_not_hide_a_loss(tmp_path):
     parts = good() | {"verify": [edge("verify", ok=False)]}
     del parts["observe"][3]
