@@ -48,13 +48,17 @@ class Converges:
             return problem
         states = {source: _state(record, source) for source in sources}
         ids = set().union(*states.values())
-        if not ids:
+        nameless = {source: sum(o.id is None for o in record.stream(source)) for source in sources}
+        if not ids and not any(nameless.values()):
             return finding(id, cls.name, "inconclusive", f"{_and(sources)} are all empty, which is no agreement")
         apart = sorted(name for name in ids if not _agree(states, name))
         excused = _excused(record, states, apart)
         wrong = [name for name in apart if name not in excused]
-        stats = {"ids": len(ids), "apart": len(wrong), "unknown_outcomes": len(excused),
+        stats = {"ids": len(ids), "apart": len(wrong), "unknown_outcomes": len(excused), "nameless": sum(nameless.values()),
                  **{f"ids_{source}": len(state) for source, state in states.items()}}
+        if not wrong and any(nameless.values()):
+            title = ", ".join(f"{count:,} of {len(record.stream(source)):,} {source}" for source, count in nameless.items() if count)
+            return finding(id, cls.name, "inconclusive", f"{title} have no id to compare by", stats=stats)
         if not wrong:
             return finding(id, cls.name, "pass", f"{_and(sources)} agree on {len(ids) - len(excused):,} ids", stats=stats)
         read_at = min(record.read_at(source) for source in sources)

@@ -49,6 +49,28 @@ def test_empty_sources_are_no_agreement(history):
     assert Converges.judge("converges", TABLES, history.record()).outcome == "inconclusive"
 
 
+def test_elements_without_an_id_can_not_be_compared(history):
+    history.row("charges", "o0", 1)
+    history.row("charges", None, 1)
+    history.row("report", "o0", 1)
+    found = Converges.judge("converges", TABLES, history.record())
+    assert (found.outcome, found.title) == ("inconclusive", "1 of 2 charges have no id to compare by")
+
+
+def test_elements_without_an_id_do_not_hide_a_disagreement(history):
+    history.row("charges", None, 1)
+    history.row("charges", "o0", 1)
+    history.row("report", "o0", 2)
+    assert Converges.judge("converges", TABLES, history.record()).outcome == "fail"
+
+
+def test_sources_whose_elements_all_lack_an_id_say_so(history):
+    history.row("charges", None, 1)
+    history.row("report", None, 1)
+    found = Converges.judge("converges", TABLES, history.record())
+    assert (found.outcome, found.title) == ("inconclusive", "1 of 1 charges, 1 of 1 report have no id to compare by")
+
+
 def test_unknown_outcomes_explain_as_many_extra_ids_as_there_are(histories):
     for extra, outcome in ((1, "pass"), (2, "fail")):
         with histories() as history:
