@@ -141,8 +141,8 @@ def seed_named(project: Project, plan: Plan, name: str) -> Seed:
     return load_seed(seed_file(project, name), plan.topology)
 
 
-def bring_up(plan: Plan, asked: Asked, seed_key: str, line: StepLine) -> Up:
-    """The environment of the plan, ready, and what that took."""
+def bring_up(plan: Plan, asked: Asked, seed_key: str | None, line: StepLine) -> Up:
+    """The environment of the plan, ready, and what that took.  `seed_key` None keeps the seeded data that is there."""
     from envctl.stack import bring_up as up
 
     check_published(plan, asked.publish)

@@ -50,6 +50,6 @@ def seed(*, name: str, **options: object) -> None:
     asked = asked_for(options, keep=True)
     plan, _ = session.make_plan(project, None, asked)
     with console.step("up") as line:
-        environment = session.bring_up(plan, asked, "", line).environment
+        environment = session.bring_up(plan, asked, None, line).environment
     with console.step("seed") as line:
         session.seed(project, plan, name, environment, None, line)

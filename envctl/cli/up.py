@@ -29,7 +29,7 @@ def up(*, scenario: str | None, output: str, **given: object) -> None:
         plan = options.plan_here(scenario, asked)
         line.done(session.told(plan))
     with console.step("up") as line:
-        made = session.bring_up(plan, asked, "", line)
+        made = session.bring_up(plan, asked, None, line)
     fields = {
         **environment_fields(made.environment), "unchanged": made.unchanged, "started": made.started, "ended": made.ended, "stubbed": plan.stubbed,
     }

@@ -58,13 +58,13 @@ def pulumi_project(stack_directory: Path) -> str:
 
 
 def bring_up(
-    plan: Plan, *, seed_key: str = "", ready_timeout_s: float = 120.0, progress: Progress = silent,
+    plan: Plan, *, seed_key: str | None = "", ready_timeout_s: float = 120.0, progress: Progress = silent,
     publish: Collection[str] = (), substrates: Substrates = installed, realise: Realise | None = None,
 ) -> Up:
     """Makes the environment of `plan`, or brings it up to date; renews its lease.
 
     Only what differs from what is alive is touched; when nothing does, no engine is called.  `seed_key` names a snapshot
-    that engines start from.  Ports of services are published on the host's loopback, those of other components when `publish`
+    that engines start from (None: the one that the living environment started from, if any, so that no data is replaced).  Ports of services are published on the host's loopback, those of other components when `publish`
     names them.  `substrates` and `realise` replace the installed substrates and engines.  Raises CapabilityError
     for what the machine lacks, ResourceError or DeadlineError of the node that could not be made (the others stay, the next
     call continues; a bundle of diagnostics is left), CancelledError on SIGINT.
@@ -89,10 +89,11 @@ class _Update:
     """One `bring_up`, under the environment's lock."""
 
     def __init__(
-        self, plan: Plan, *, seed_key: str, ready_timeout_s: float, progress: Progress, publish: Collection[str],
+        self, plan: Plan, *, seed_key: str | None, ready_timeout_s: float, progress: Progress, publish: Collection[str],
         substrates: Substrates, realise: Realise | None,
     ) -> None:
-        self._plan, self._seed_key, self._ready_timeout_s = plan, seed_key, ready_timeout_s
+        self._plan, self._seed_key, self._ready_timeout_s = plan, seed_key or "", ready_timeout_s
+        self._keeps_seed = seed_key is None
         self._progress, self._substrates, self._published = progress, substrates, publish
         self._substrate = substrates(plan.substrate)
         self._realise = realise or self._by_engines
@@ -112,6 +113,8 @@ class _Update:
         except NoEnvironmentError:
             return None
         known = memo.read(self._directory)
+        if self._keeps_seed and known is not None:
+            self._seed_key = known.variant
         if known is None or not known.covers(self._plan.digest, self._seed_key, environment):
             return None
         if self._published:
@@ -177,7 +180,7 @@ class _Update:
     def _create(self, realiser: Realiser) -> None:
         plan = self._plan
         realiser.create_environment(plan.env_id, ttl_s=plan.ttl_s, labels=labels_of(plan))
-        self._memo.write(self._directory)
+        replace(self._memo, variant=self._seed_key).write(self._directory)
 
     def _finish(self, realisations: Sequence[Realisation]) -> None:
         reach = self._reach()

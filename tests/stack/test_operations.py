@@ -11,6 +11,7 @@ from envctl.errors import DeadlineError, LeakError, NoEnvironmentError, Resource
 from envctl.model.plan import Selection
 from envctl.model.topology import Kafka, Postgres
 from envctl.session import check_published
+from envctl.stack import memo
 from envctl.stack.operations import tear_down
 
 BUCKET = {
@@ -43,6 +44,18 @@ def test_a_second_up_with_nothing_changed_calls_no_engine_and_renews_the_lease(b
     assert second.unchanged
     assert second.environment.expires_at > first.environment.expires_at
     assert second.environment.endpoints == first.environment.endpoints
+
+
+def test_an_update_keeps_the_seed_that_the_living_environment_started_from(bench: Bench) -> None:
+    directory = bench.ground.directory(bench.plan.env_id)
+    bench.up(seed_key="seeded")
+    assert bench.up(seed_key=None).unchanged
+    assert bench.up(system(api="2"), digest="plan-2", seed_key=None).started == ("api-0",)
+    assert getattr(memo.read(directory), "variant", None) == "seeded"
+    assert not bench.up(system(api="2"), digest="plan-2", seed_key="").unchanged
+    tear_down(bench.plan.env_id, project=bench.root, substrates=bench.ground)
+    bench.up(seed_key=None)
+    assert getattr(memo.read(directory), "variant", None) == ""
 
 
 def test_ports_of_engines_are_published_only_on_request(bench: Bench) -> None:
