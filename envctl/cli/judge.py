@@ -16,7 +16,7 @@ from envctl.cli.options import run_directory
 def judge(run: Path, scenario: Path | None, output: str) -> int:
     """Judge the recorded RUN (a directory, or the id of a run of this project) again, without an environment.
 
-    Writes the verdict and the report anew.  Exits 0 for pass, 5 for fail, 7 for inconclusive.
+    Writes the verdict and the report anew; by another scenario, only a verdict of its own beside them.  Exits 0 for pass, 5 for fail, 7 for inconclusive.
     """
     from envctl import gate
     from envctl.model.project import Gate
@@ -30,9 +30,11 @@ def judge(run: Path, scenario: Path | None, output: str) -> int:
     record = Record.load(directory)
     _flatten(directory / "telemetry")
     policy = load_project(project).gate if (project / "envctl.yaml").is_file() else Gate()
-    verdict = gate.judge(record, scenario=load_scenario(scenario) if scenario else None, gate=policy)
-    saved = gate.save_verdict(directory, verdict)
-    write_all(directory)
+    other = load_scenario(scenario) if scenario else None
+    verdict = gate.judge(record, scenario=other, gate=policy)
+    saved = gate.save_verdict(directory, verdict, by=other.name if other else "")
+    if other is None:
+        write_all(directory)
     if output == "json":
         click.echo(saved.read_text(encoding="utf-8"), nl=False)
     else:

@@ -1,4 +1,4 @@
-"""`verdict.json`: the newest verdict on a run, rewritten by every judging."""
+"""`verdict.json`: the newest verdict on a run by its own scenario, rewritten by every judging."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ FORMAT = "verdict/v1"
 VERDICT = "verdict.json"
 
 
-def save_verdict(run_dir: Path, verdict: Verdict) -> Path:
-    """Writes `verdict.json` atomically and returns its path."""
-    publish(run_dir / VERDICT, {"format": FORMAT, **asdict(verdict)})
-    return run_dir / VERDICT
+def save_verdict(run_dir: Path, verdict: Verdict, *, by: str = "") -> Path:
+    """Writes `verdict.json`, or `verdict.BY.json` for a verdict by another scenario, atomically; returns its path."""
+    path = run_dir / (f"verdict.{by}.json" if by else VERDICT)
+    publish(path, {"format": FORMAT, **asdict(verdict)})
+    return path
 
 
 def load_verdict(run_dir: Path) -> Verdict:

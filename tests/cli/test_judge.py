@@ -85,7 +85,12 @@ def test_another_scenario_judges_the_same_run_again(run, tmp_path):
     (tmp_path / "traffic" / "elsewhere.jsonl").write_text((directory / "inputs" / "traffic.jsonl").read_text())
     other = tmp_path / "other.yaml"
     other.write_text(SCENARIO.replace("name: s", "name: other").replace("CHECK", DUPLICATES))
+    assert judged(directory) == 5
+    own = {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+    assert {"verdict.json", "report.html"} <= set(own)
     assert judged(directory, "--scenario", other) == 0
+    assert json.loads((directory / "verdict.other.json").read_text())["outcome"] == "pass"
+    assert {name: (directory / name).read_bytes() for name in own} == own
 
 
 def test_json_is_the_versioned_verdict_and_nothing_else(run, capsys):
