@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from envctl.cli.environments import meant
+from envctl.errors import UsageError
 
 if TYPE_CHECKING:
     from envctl.substrates.base import Process, Reach
@@ -33,7 +34,8 @@ def exec_(*, environment: str | None, node: str, command: tuple[str, ...]) -> in
     """
     from envctl.lease import locate
 
-    reach, _ = locate(meant(environment))
+    reach, found = locate(meant(environment))
+    check_node(node, [each.name for each in found.nodes])
     argv = command[1:] if command[0] == "--" else command
     if sys.stdin.isatty() and sys.stdout.isatty():
         return with_terminal(reach, node, argv)
@@ -43,6 +45,14 @@ def exec_(*, environment: str | None, node: str, command: tuple[str, ...]) -> in
             return process.wait()
         except KeyboardInterrupt:  # the command has no terminal to learn it from
             process.signal(signal.SIGINT)
+
+
+def check_node(name: str, nodes: Sequence[str]) -> None:
+    """Refuses a name that no node has.  Raises UsageError."""
+    from envctl.plugins import nearest
+
+    if name not in nodes:
+        raise UsageError(f"no node is called {name!r}", hint=nearest(name, tuple(nodes)))
 
 
 def with_terminal(reach: Reach, node: str, argv: Sequence[str]) -> int:

@@ -155,6 +155,8 @@ def test_logs_follow_until_they_are_interrupted(user: User) -> None:
 def test_exec_runs_inside_the_node_and_ends_as_the_command_does(user: User) -> None:
     status, said, _ = user.envctl("exec", "front-0", "--", "sh", "-c", "hostname; echo oh >&2; exit 7")
     assert (status, said) == (7, "front-0\n")
+    status, _, progress = user.envctl("exec", "front", "--", "true")
+    assert (status, progress) == (2, "error: no node is called 'front'\nhint: did you mean 'front-0'? known: back-0, front-0\n")
 
 
 @pytest.mark.cell

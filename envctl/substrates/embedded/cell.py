@@ -266,7 +266,8 @@ class Cell:
 
     def _unit(self, name: str) -> Unit:
         if name not in self.units:
-            raise ResourceError(f"there is no node {name!r} in {self.id}", hint=f"nodes: {', '.join(self.units) or 'none'}")
+            nodes = [each for each, unit in self.units.items() if unit.spec.kind != "helper"]
+            raise ResourceError(f"there is no node {name!r} in {self.id}", hint=f"nodes: {', '.join(nodes) or 'none'}")
         return self.units[name]
 
     async def _spawn(self, node: str | None, where: str, command: spawn.Command) -> tuple[int, asyncio.Future[int]]:

@@ -114,7 +114,8 @@ class CellReach:
         """One node as it is now.  Raises ResourceError for an unknown name."""
         nodes = {node.name: node for node in self._units(self.ask("status"))}
         if name not in nodes:
-            raise ResourceError(f"there is no node {name!r} in {self.directory.name}", hint=f"nodes: {', '.join(nodes) or 'none'}")
+            known = ", ".join(each.name for each in nodes.values() if each.kind != "helper")
+            raise ResourceError(f"there is no node {name!r} in {self.directory.name}", hint=f"nodes: {known or 'none'}")
         return nodes[name]
 
     def run(
