@@ -28,7 +28,7 @@ PARALLEL = 64  # more than any environment has nodes that wait at the same time;
 def environment_variables(state: State, cache: Path) -> dict[str, str]:
     """The environment of `pulumi`: our state, nothing from the network, nothing asked."""
     return {
-        "PULUMI_CONFIG_PASSPHRASE": "",  # nothing of ours is secret; a user's own settings win
+        "PULUMI_CONFIG_PASSPHRASE": "",  # nothing of ours is encrypted: only its owner may read the state; a user's own settings win
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         **os.environ,
         "PULUMI_BACKEND_URL": state.url,

@@ -56,6 +56,7 @@ class State:
         everything of ours is adopted, by an empty one.
         """
         with _alone(self.root):
+            self.root.mkdir(mode=0o700, exist_ok=True)  # values of services' `env` stand in it as they are
             self.config.parent.mkdir(parents=True, exist_ok=True)
             meta = self.root / ".pulumi" / "meta.yaml"
             if not meta.exists():

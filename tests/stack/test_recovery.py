@@ -108,6 +108,11 @@ def write_lock(bench: Bench, pid: int, when: datetime) -> Path:
     return path
 
 
+def test_the_state_is_for_nobody_else(bench: Bench) -> None:
+    bench.up()
+    assert bench.state.root.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_lock_of_a_dead_process_is_broken(bench: Bench) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()
