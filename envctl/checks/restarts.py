@@ -49,5 +49,5 @@ def _title(logs: Sequence[Log]) -> str:
 
 def _told(record: Record, log: Log) -> Evidence:
     faults = record.overlapping(log.at_ns - AFTERMATH_NS, log.at_ns)
-    text = f"{log.detail['node']} ended with exit status {log.detail.get('exit_status')} and was restarted by {seconds(log.at_ns)}"
+    text = f"{log.detail['node']} ended with exit status {log.detail.get('exit_status')}, seen at {seconds(log.at_ns)}"
     return Evidence(f"{text}{during(record, faults)}", at_ns=log.at_ns, faults=faults)

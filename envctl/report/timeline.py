@@ -137,7 +137,7 @@ def _markers(subject: Subject) -> list[Marker]:
         if "node" in log.detail:
             status = log.detail.get("exit_status")
             ended = f" (exit {status})" if status is not None else ""
-            found.append(Marker("restart", log.at_ns / 1e9, f"{log.detail['node']} was restarted{ended}"))
+            found.append(Marker("restart", log.at_ns / 1e9, f"{log.detail['node']} ended{ended}"))
         elif "stop" in log.detail:
             found.append(Marker("stop", log.at_ns / 1e9, f"a stop condition ended the run: {log.detail['stop']}"))
     return sorted(found, key=lambda marker: marker.at_s)[:MARKERS]

@@ -181,34 +181,36 @@ class Run:
     def _watch(self) -> None:
         """Stop conditions, the deadline, and restarts of nodes."""
         held = [Held(condition) for condition in self.scenario.stop]
-        starts: dict[str, int] = {}
+        ends: dict[str, int] = {}
         begun, deadline_s = time.monotonic(), self.scenario.limits.deadline_s or DEADLINE_S
         while not self._over.wait(0.25):
             try:
-                self._look(held, starts)
+                self._look(held, ends)
             except Exception as error:  # noqa: BLE001 — unwatched, a run could go on against its own stop conditions
                 self.stop(f"the run could not be watched any more: {type(error).__name__}: {error}")
                 return
             if time.monotonic() - begun > deadline_s:
                 self.stop("deadline")
 
-    def _look(self, held: Sequence[Held], starts: dict[str, int]) -> None:
+    def _look(self, held: Sequence[Held], ends: dict[str, int]) -> None:
         for each in held:
             if each.update(self.live.meets(each.condition, widen=True)) and not self.stopping.is_set():
                 self._stopped_by(each.condition)
-        self._note_restarts(starts)
+        self._note_ends(ends)
 
     def _stopped_by(self, condition: Condition) -> None:
         self.record.write(Log(at_ns=self.now_ns(), level="warning", message=f"stopped: {condition.text}",
                               detail={"stop": condition.text, "value": self.live.value(condition)}))
         self.stop(f"stop condition: {condition.text}")
 
-    def _note_restarts(self, starts: dict[str, int]) -> None:
+    def _note_ends(self, ends: dict[str, int]) -> None:
+        """Each end of a node once, whether its supervisor has started it again yet or not."""
         for node in self.reach.environment().nodes:
-            before = starts.setdefault(node.name, node.starts)
-            if node.starts > before:
-                starts[node.name] = node.starts
-                self.record.write(Log(at_ns=self.now_ns(), level="info", message=f"{node.name} was restarted",
+            ended = node.starts - (node.pid is not None)
+            before = ends.setdefault(node.name, ended)
+            if ended > before:
+                ends[node.name] = ended
+                self.record.write(Log(at_ns=self.now_ns(), level="info", message=f"{node.name} ended",
                                       detail={"node": node.name, "exit_status": node.exit_status}))
 
     # After the traffic

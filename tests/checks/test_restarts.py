@@ -40,7 +40,7 @@ def test_a_service_that_ends_by_itself_fails_and_is_named(run):
     (found,) = run((3, "payments-0", 1), (4, "payments-0", 1))
     assert (found.id, found.group, found.outcome, found.total) == ("run:restarts", "run", "fail", 2)
     assert found.title == "payments-0 ended without a fault that explains it (exit status 1 before 3.00 s; 2 times in all)"
-    assert found.evidence[0].summary == "payments-0 ended with exit status 1 and was restarted by 3.00 s"
+    assert found.evidence[0].summary == "payments-0 ended with exit status 1, seen at 3.00 s"
 
 
 def test_what_a_fault_killed_is_explained(run):

@@ -113,7 +113,7 @@ def events():
     loss = _fault("packet-loss", "packet-loss", ("probe", 4.9, "orders → bus 20 %"), ("journal", 5, ""), ("apply", 5.1, ""),
                   ("verify", 6, "measured 19.8 % of 4,210"), ("heal", 9, ""), ("absent", 9.5, "gone"), ("recover", 10.5, "recovered in 1.5 s"))
     kill = _fault("node-kill", "node-kill", ("probe", 11.9, ""), ("journal", 12, ""), ("apply", 12.1, ""))
-    restart = Log(at_ns=at(12.4), level="info", message="payments-0 was restarted", detail={"node": "payments-0", "exit_status": 137})
+    restart = Log(at_ns=at(12.4), level="info", message="payments-0 ended", detail={"node": "payments-0", "exit_status": 137})
     late = Log(at_ns=at(21.2), level="info", message="replay ended", detail={"late_p99_ms": 4.4})
     found = [Step(at_ns=0, name="run", edge="begin"), *_operations(), *loss, *kill, restart, late, *_samples()]
     return sorted(found, key=lambda event: event.at_ns)
