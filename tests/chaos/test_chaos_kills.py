@@ -1,6 +1,6 @@
 """SIGKILL at every boundary of a session: nothing leaks, nothing is made twice, and the next command goes on.
 
-A default run kills one kind of victim at half of the boundaries, and at six random instants.  `make chaos`
+A default run kills one kind of victim at half of the boundaries, and at three random instants.  `make chaos`
 (ENVCTL_CHAOS_EVERY=1, ENVCTL_CHAOS_INSTANTS=50) kills every kind at every boundary, and at fifty instants.
 """
 
@@ -19,7 +19,7 @@ from chaos_site import ALL, CELL, CLI, ENGINE, HELPERS, Running, Site, until
 
 pytestmark = [pytest.mark.cell, pytest.mark.engines, pytest.mark.slow]
 
-INSTANTS = int(os.environ.get("ENVCTL_CHAOS_INSTANTS", "6"))
+INSTANTS = int(os.environ.get("ENVCTL_CHAOS_INSTANTS", "3"))
 PAIRS = EVERY if os.environ.get("ENVCTL_CHAOS_EVERY") else SAMPLE
 REACHED_S = 120.0
 RECOVERIES: tuple[tuple[str, ...], ...] = (("down",), ("up", "down"), ("gc", "down"), ("down", "up", "down"))
