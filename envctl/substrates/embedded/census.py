@@ -117,9 +117,10 @@ def _members(directory: Path) -> list[Path]:
     spaces = _spaces_of(directory)
     return [
         process for process in _processes()
-        if ((m := _marked(process)) and m[1] == directory)
-        or mark in _read(process / "environ").split(b"\0")
-        or spaces & _own_spaces(process)
+        if (((m := _marked(process)) and m[1] == directory)
+            or mark in _read(process / "environ").split(b"\0")
+            or spaces & _own_spaces(process))
+        and _of_status(process, "State")[:1] not in (["Z"], ["X"])  # ended; whoever is its parent has not looked yet
     ]
 
 
