@@ -28,6 +28,7 @@ from envctl.telemetry import raw
 from envctl.waiting import until
 
 POLL_S = 0.1
+ENDED = ("backoff", "exited", "held", "stopped")  # states of a node that has no process
 STEADY_S = 15.0  # how long the first fault waits for the steady state before the run is given up
 ROUNDS_S = (1.0, 1.0, 2.0, 2.0, 4.0)  # pauses between rounds of collecting; the last one repeats
 CANCELLED, ABANDONED = "cancelled", "nobody follows it any more"  # reasons to end without waiting for what may still come true
@@ -206,9 +207,9 @@ class Run:
     def _note_ends(self, ends: dict[str, int]) -> None:
         """Each end of a node once, whether its supervisor has started it again yet or not."""
         for node in self.reach.environment().nodes:
-            ended = node.starts - (node.pid is not None)
+            ended = node.starts - (node.state not in ENDED)
             before = ends.setdefault(node.name, ended)
-            if ended > before:
+            if ended > before and node.exit_status is not None:  # of a death just now the status may still be to come
                 ends[node.name] = ended
                 self.record.write(Log(at_ns=self.now_ns(), level="info", message=f"{node.name} ended",
                                       detail={"node": node.name, "exit_status": node.exit_status}))
