@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chaos_site import ALL, CELL, CLI, ENGINE, HELPERS, Site
+from chaos_site import ALL, CELL, CLI, ENGINE, HELPERS, Running, Site, until
 
 
 @dataclass(frozen=True)
@@ -85,3 +85,13 @@ def forget_runs(site: Site) -> None:
 def forget_snapshots(site: Site) -> None:
     """So that the next run makes one."""
     shutil.rmtree(site.cache / "snapshots", ignore_errors=True)
+
+
+def begin(site: Site, boundary: str) -> Running:
+    """A session that has come as far as the boundary, and is still under way."""
+    forget_runs(site)
+    command = site.ci()
+    (wanted,) = (each for each in BOUNDARIES if each.name == boundary)
+    assert until(lambda: wanted.reached(site) or command.process.poll() is not None, 120), command.text()
+    assert command.process.poll() is None, command.text()
+    return command

@@ -10,19 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from chaos_boundaries import BOUNDARIES, forget_runs
-from chaos_site import CLI, HELPERS, Running, Site, until
+from chaos_boundaries import begin
+from chaos_site import CLI, HELPERS, Site, until
 
 pytestmark = [pytest.mark.cell, pytest.mark.engines, pytest.mark.slow]
-
-
-def begin(site: Site, boundary: str) -> Running:
-    forget_runs(site)
-    command = site.ci()
-    (wanted,) = (each for each in BOUNDARIES if each.name == boundary)
-    assert until(lambda: wanted.reached(site) or command.process.poll() is not None, 120), command.text()
-    assert command.process.poll() is None, command.text()
-    return command
 
 
 def edges(site: Site) -> list[str]:
