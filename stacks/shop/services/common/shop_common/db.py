@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from opentelemetry.trace import SpanKind
-from psycopg import Connection, OperationalError
+from psycopg import Connection, DataError, OperationalError
 from psycopg.conninfo import make_conninfo
+from psycopg.errors import CheckViolation, NotNullViolation
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from shop_common import telemetry
+from shop_common import retry, telemetry
 
 waits = telemetry.meter.create_histogram("db.client.connection.wait_time", "s")
 timeouts = telemetry.meter.create_counter("db.client.connection.timeouts")
@@ -39,7 +40,8 @@ def pool(variable: str = "DATABASE_URL", size: int = 8) -> ConnectionPool:
 def transaction(connections: ConnectionPool, summary: str) -> Iterator[Connection]:
     """A connection inside one transaction, committed at the end of the block, rolled back by an exception.
 
-    Raises ConnectionError when the database can't do it now; whether it was committed may then be unknown.
+    Raises ConnectionError when the database can't do it now; whether it was committed may then be unknown.  Raises
+    retry.Hopeless when it will never take these values.
     """
     attributes = {"db.system.name": "postgresql", "db.namespace": connections.name, "db.query.summary": summary}
     with telemetry.span(summary, SpanKind.CLIENT, attributes):
@@ -52,6 +54,8 @@ def transaction(connections: ConnectionPool, summary: str) -> Iterator[Connectio
                 connections.putconn(connection)
         except OperationalError as error:
             raise ConnectionError(f"{summary}: {error}") from error
+        except (DataError, CheckViolation, NotNullViolation) as error:
+            raise retry.Hopeless(f"{summary}: {error}") from error
 
 
 def _lend(connections: ConnectionPool) -> Connection:

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -26,16 +27,18 @@ MOVED = (  # the group's partitions have been dealt anew: what was not committed
 )
 log = logging.getLogger("shop")
 busy = telemetry.meter.create_histogram("messaging.process.duration", "s")
+copying = threading.Lock()
 
 
 class Subscriber:
     """A member of a consumer group.
 
     Its user handles a batch, then commits it.  A crash between the two repeats the batch, so effects have to be idempotent.
+    A handler that raises repeats it too, except retry.Hopeless: that message goes to the topic `dead`, the others go on.
     """
 
-    def __init__(self, group: str, *topics: str, batch: int = 32, workers: int = 1) -> None:
-        self._group, self._topics, self._batch = group, topics, batch
+    def __init__(self, group: str, *topics: str, dead: str, batch: int = 32, workers: int = 1) -> None:
+        self._group, self._topics, self._dead, self._batch = group, topics, dead, batch
         self._threads = ThreadPoolExecutor(workers)
         self._owned: set[tuple[str, int]] = set()
         self.joined = False  # whether the group has given it its share
@@ -87,8 +90,14 @@ class Subscriber:
             "messaging.destination.partition.id": str(message.partition()), "messaging.kafka.offset": message.offset(),
         }
         parent = telemetry.extract(headers(message))
-        with telemetry.timed(busy, labels), telemetry.span(f"process {message.topic()}", SpanKind.CONSUMER, attributes, parent):
-            handler(message)
+        name = f"process {message.topic()}"
+        with telemetry.timed(busy, labels), telemetry.span(name, SpanKind.CONSUMER, attributes, parent) as span:
+            try:
+                handler(message)
+            except retry.Hopeless as error:
+                log.warning("%s at %s goes to %s: %s", message.topic(), place(message), self._dead, error)
+                telemetry.failed(span, "hopeless")
+                copy(message, self._dead, str(error))
 
     def _usable(self, message: Message) -> bool:
         if message.error() and message.error().fatal():
@@ -108,14 +117,16 @@ def producer() -> Producer:
     return Producer(PRODUCER)
 
 
-def send(to: Producer, topic: str, key: str | bytes, value: str | bytes, carried: Mapping[str, str], sent: Callable[[], Any]) -> None:
+def send(
+    to: Producer, topic: str, key: str | bytes | None, value: str | bytes | None, carried: Mapping[str, str], sent: Callable[[], Any],
+) -> None:
     """Hands a message over; `sent` is called when the brokers have it.
 
     `carried` are its headers.  The trace context among them is the parent of the span that lasts until then.
     """
     attributes = {
         "messaging.system": "kafka", "messaging.operation.type": "send", "messaging.operation.name": "send",
-        "messaging.destination.name": topic, "messaging.kafka.message.key": key,
+        "messaging.destination.name": topic, "messaging.kafka.message.key": key or "",
     }
     span = telemetry.tracer.start_span(f"send {topic}", telemetry.extract(carried), SpanKind.PRODUCER, attributes)
 
@@ -141,26 +152,50 @@ def finish(waiting: Producer, stop: threading.Event) -> None:
         waiting.flush(1)
 
 
-def deliver(to: Producer, topic: str, key: bytes, value: bytes, carried: Mapping[str, str]) -> None:
-    """Sends one message and returns when the brokers have it.  Raises RuntimeError when they refuse it."""
+@cache
+def copier() -> Producer:
+    """The producer of copies, made when there is something to copy."""
+    return producer()
+
+
+def copy(message: Message, topic: str, reason: str, **more: str) -> None:
+    """Puts a message into another topic too, in the current trace, with the reason and `more` among its headers.
+
+    Returns when the brokers have it.  Raises RuntimeError when they refuse it.
+    """
+    origin = {"origin": f"{message.topic()}/{place(message)}"}  # stays that of the first copy
+    carried = {**origin, **headers(message), **telemetry.inject(), "reason": reason[:200], **more}
     acknowledged = threading.Event()
-    send(to, topic, key, value, carried, acknowledged.set)
-    to.flush()
+    with copying:
+        send(copier(), topic, message.key(), message.value(), carried, acknowledged.set)
+        copier().flush()
     if not acknowledged.is_set():
         raise RuntimeError(f"{topic} refused a message")
 
 
-def event(message: Message) -> dict[str, Any]:
-    """A message's value.  Raises ValueError when it is not a JSON object."""
-    value = json.loads(message.value() or b"")
+def event(message: Message, **fields: type) -> dict[str, Any]:
+    """A message's value, which has at least these fields.  Raises retry.Hopeless when it is not such a JSON object."""
+    try:
+        value = json.loads(message.value() or b"")
+        json.dumps(value, ensure_ascii=False).encode()  # JSON can say what text can't hold: half of a surrogate pair
+    except (ValueError, RecursionError) as error:
+        raise retry.Hopeless(f"not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError("not an object")  # noqa: TRY004 (a wrong message, not a wrong call)
+        raise retry.Hopeless("not an object")
+    for name, kind in fields.items():
+        if type(value.get(name)) is not kind or (kind is int and abs(value[name]) >= 2**63):
+            raise retry.Hopeless(f"{name} must be of type {kind.__name__}")
     return value
 
 
 def headers(message: Message) -> dict[str, str]:
     """A message's headers as text."""
-    return {name: value.decode() for name, value in message.headers() or [] if value is not None}
+    return {name: value.decode(errors="replace") for name, value in message.headers() or [] if value is not None}
+
+
+def place(message: Message) -> str:
+    """Where a message stands in its topic: partition@offset."""
+    return f"{message.partition()}@{message.offset()}"
 
 
 def _key(message: Message) -> bytes:

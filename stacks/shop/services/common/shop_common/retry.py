@@ -9,6 +9,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+class Hopeless(Exception):  # noqa: N818 (it is a finding)
+    """Fails however often it is tried: the data itself is wrong."""
+
+
 def delay(attempt: int, base_s: float = 0.05, cap_s: float = 2.0) -> float:
     """A random wait before attempt `attempt` (1, 2, …) is repeated."""
     return random.uniform(0, min(cap_s, base_s * 2**attempt))

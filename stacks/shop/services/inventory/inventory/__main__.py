@@ -6,12 +6,12 @@ from shop_common import db, kafka
 from shop_common.http import serve
 
 pool = db.pool()
-settled = kafka.Subscriber("inventory", "payments.settled")
+settled = kafka.Subscriber("inventory", "payments.settled", dead="inventory.dead")
 
 
 def reserve(message: kafka.Message) -> None:
     """Once for each order; what is not in stock is on back order."""
-    order = kafka.event(message)
+    order = kafka.event(message, order_id=str, status=str, sku=str, quantity=int)
     if order["status"] != "charged":
         return
     with db.transaction(pool, "INSERT reservation") as connection:

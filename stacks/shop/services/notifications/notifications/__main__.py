@@ -1,51 +1,41 @@
 """notifications: tells customers how their payment went.
 
-What fails for now goes through the topic `notifications.retry`, what can't ever work to `notifications.dead`; neither holds up
-the others.
+What fails for now goes through the topic `notifications.retry`, and in the end to `notifications.dead`; it does not hold up the
+others.
 """
 
 import threading
 import time
 
-import psycopg
-from shop_common import db, kafka, telemetry
+from shop_common import db, kafka
 from shop_common.http import serve
 
 RETRY, DEAD = "notifications.retry", "notifications.dead"
 DELAYS_S = (1, 2, 4, 8)
 pool = db.pool()
-settled = kafka.Subscriber("notifications", "payments.settled")
-retries = kafka.Subscriber("notifications-retry", RETRY, batch=1)
-lock = threading.Lock()
-producer = kafka.producer()
+settled = kafka.Subscriber("notifications", "payments.settled", dead=DEAD)
+retries = kafka.Subscriber("notifications-retry", RETRY, dead=DEAD, batch=1)
 
 
 def notify(message: kafka.Message) -> None:
-    """Sends one notice for an order and status, or puts the message where it belongs."""
-    try:
-        order = kafka.event(message)
-        text = f"Order {order['order_id']} has been {order['status']}: {order['amount_cents'] / 100:.2f}"
-        notice = [order["order_id"], order["status"], order["customer"], text]
-    except (ValueError, KeyError, TypeError) as error:
-        put(DEAD, message, 0, repr(error))
-        return
+    """Sends one notice for an order and status; what fails is tried again later, but not for ever."""
+    order = kafka.event(message, order_id=str, status=str, customer=str, amount_cents=int)
+    text = f"Order {order['order_id']} has been {order['status']}: {order['amount_cents'] / 100:.2f}"
     try:
         with db.transaction(pool, "INSERT notice") as connection:
-            connection.execute("insert into notice values (%s, %s, %s, %s) on conflict do nothing", notice)
-    except psycopg.DataError as error:
-        put(DEAD, message, 0, repr(error))
+            connection.execute(
+                "insert into notice values (%s, %s, %s, %s) on conflict do nothing",
+                [order["order_id"], order["status"], order["customer"], text],
+            )
     except ConnectionError as error:
-        attempts = int(kafka.headers(message).get("attempts", "0")) + 1
-        put(RETRY if attempts <= len(DELAYS_S) else DEAD, message, attempts, repr(error))
+        attempts = attempts_of(message) + 1
+        kafka.copy(message, RETRY if attempts <= len(DELAYS_S) else DEAD, repr(error), attempts=str(attempts))
 
 
-def put(topic: str, message: kafka.Message, attempts: int, reason: str) -> None:
-    """Copies a message to another topic, and waits until it is there."""
-    carried = {**kafka.headers(message), **telemetry.inject(), "attempts": str(attempts), "reason": reason[:200]}
-    if topic == RETRY:
-        carried["not-before"] = str(time.time() + DELAYS_S[attempts - 1])
-    with lock:
-        kafka.deliver(producer, topic, message.key(), message.value(), carried)
+def attempts_of(message: kafka.Message) -> int:
+    """How often it has been tried."""
+    said = kafka.headers(message).get("attempts", "")
+    return int(said) if said.isdecimal() else 0
 
 
 def follow_payments(stop: threading.Event) -> None:
@@ -59,7 +49,9 @@ def follow_retries(stop: threading.Event) -> None:
     """Handles what had failed when its time has come; all waits are short, so one may hold up the next."""
     for batch in retries.batches(stop):
         for message in batch:
-            stop.wait(max(0.0, float(kafka.headers(message)["not-before"]) - time.time()))
+            _, since_ms = message.timestamp()
+            delay_s = DELAYS_S[min(attempts_of(message), len(DELAYS_S)) - 1]
+            stop.wait(since_ms / 1000 + delay_s - time.time())
         if not stop.is_set():
             retries.process(batch, notify)
             retries.commit(batch)

@@ -11,7 +11,7 @@ from shop_common.http import Call, Problem, route, serve
 
 pool = db.pool()
 catalog = Client(os.environ["CATALOG_URL"], timeout_s=0.7, budget_s=1.2)  # less than whoever asks us waits
-settlements = kafka.Subscriber("orders", "payments.settled")
+settlements = kafka.Subscriber("orders", "payments.settled", dead="orders.dead")
 
 
 def place(call: Call) -> tuple[int, dict[str, Any]]:
@@ -69,7 +69,7 @@ def find(connection: Any, column: str, value: str) -> dict[str, Any] | None:
 
 def settle(message: kafka.Message) -> None:
     """The payment's outcome becomes the order's status, once."""
-    event = kafka.event(message)
+    event = kafka.event(message, order_id=str, status=str)
     with db.transaction(pool, "UPDATE orders") as connection:
         connection.execute(
             "update orders set status = %(status)s where id = %(order_id)s and status = 'placed'", event

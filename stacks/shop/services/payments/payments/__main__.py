@@ -9,12 +9,12 @@ from shop_common.http import serve
 from payments import fraud
 
 pool = db.pool()
-placed = kafka.Subscriber("payments", "orders.placed", workers=12)
+placed = kafka.Subscriber("payments", "orders.placed", dead="payments.dead", workers=12)
 
 
 def charge(message: kafka.Message) -> None:
     """The charge and the event that tells of it are one transaction; a second message of an order changes nothing."""
-    order = kafka.event(message)
+    order = kafka.event(message, order_id=str, customer=str, sku=str, quantity=int, amount_cents=int)
     if known(order["order_id"]):
         return
     allowed = fraud.allows(order)

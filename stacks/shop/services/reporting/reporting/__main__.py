@@ -8,15 +8,18 @@ from shop_common.http import Call, route, serve
 
 primary = db.pool(size=2)
 standby = db.pool("STANDBY_URL")
-events = kafka.Subscriber("reporting", "orders.placed", "payments.settled")
+events = kafka.Subscriber("reporting", "orders.placed", "payments.settled", dead="reporting.dead")
 
 
 def record(message: kafka.Message) -> None:
     """The two topics have no order between them, so each fills in its own columns."""
+    order = kafka.event(message, **FIELDS[message.topic()])
     with db.transaction(primary, "UPSERT order_view") as connection:
-        connection.execute(UPSERT[message.topic()], kafka.event(message))
+        connection.execute(UPSERT[message.topic()], order)
 
 
+PLACED = {"order_id": str, "customer": str, "sku": str, "quantity": int, "amount_cents": int}
+FIELDS = {"orders.placed": PLACED, "payments.settled": {**PLACED, "status": str}}
 UPSERT = {
     "orders.placed": """
         insert into order_view (order_id, customer, sku, quantity, amount_cents)
