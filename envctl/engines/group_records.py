@@ -1,24 +1,43 @@
-"""What Kafka keeps about consumer groups in `__consumer_offsets`: their generations."""
+"""What Kafka keeps about consumer groups in `__consumer_offsets`: their generations, and the members of KIP-848 groups."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from typing import Any
 
 from envctl.engines.topics import messages_of, partitions_of, reader
 
 TOPIC = "__consumer_offsets"
-CLASSIC, CONSUMER = 2, 3  # key versions of group metadata records: classic protocol, KIP-848
+CLASSIC, CONSUMER, MEMBER = 2, 3, 5  # key versions of records: a classic group, a KIP-848 group, a member of such a one
 
 
 def generation(bootstrap: str, group: str, *, within_s: float) -> int:
     """The newest generation (or epoch) of a group in its records; 0 when it never had one.  Raises ResourceError."""
     newest = 0
-    with reader(bootstrap) as consumer:
-        partition = partition_of(group, partitions_of(consumer, TOPIC))
-    for message in messages_of(bootstrap, TOPIC, partitions=(partition,), within_s=within_s):
-        found = parse_generation(message.key(), message.value()) if message.key() is not None else None
+    for message in _records(bootstrap, group, within_s):
+        found = parse_generation(message.key(), message.value())
         newest = found[1] if found and found[0] == group else newest
     return newest
+
+
+def members(bootstrap: str, group: str, *, within_s: float) -> dict[str, tuple[str, ...]]:
+    """The members of a KIP-848 group, with the topics each has subscribed to by name.  Raises ResourceError."""
+    found: dict[str, tuple[str, ...]] = {}
+    for message in _records(bootstrap, group, within_s):
+        member = parse_member(message.key(), message.value())
+        if member and member[0] == group:
+            found.pop(member[1], None)
+            if member[2] is not None:
+                found[member[1]] = member[2]
+    return found
+
+
+def _records(bootstrap: str, group: str, within_s: float) -> Iterator[Any]:
+    """The records in the group's partition, oldest first."""
+    with reader(bootstrap) as consumer:
+        partition = partition_of(group, partitions_of(consumer, TOPIC))
+    return (message for message in messages_of(bootstrap, TOPIC, partitions=(partition,), within_s=within_s) if message.key())
 
 
 def partition_of(group: str, partitions: int) -> int:
@@ -46,12 +65,40 @@ def parse_generation(key: bytes, value: bytes | None) -> tuple[str, int] | None:
     if version != CLASSIC:
         return None
     (layout,) = struct.unpack_from(">h", value)
-    if layout >= 4:  # compact strings: an unsigned varint of length + 1
-        at, size = _uvarint(value, 2)
-        at += max(0, size - 1)
-    else:
-        at = 4 + max(0, struct.unpack_from(">h", value, 2)[0])
+    at = _compact(value, 2)[0] if layout >= 4 else 4 + max(0, struct.unpack_from(">h", value, 2)[0])
     return group, struct.unpack_from(">i", value, at)[0]
+
+
+def parse_member(key: bytes, value: bytes | None) -> tuple[str, str, tuple[str, ...] | None] | None:
+    """(group, member, topics) of a member's record, topics None once it has left; None for records of other types.
+
+    Formats: ConsumerGroupMemberMetadataKey/Value in Kafka's group-coordinator message definitions.
+    """
+    if len(key) < 4 or struct.unpack_from(">h", key)[0] != MEMBER:
+        return None
+    at, names = 2, []
+    for _ in range(2):
+        (size,) = struct.unpack_from(">h", key, at)
+        names.append(key[at + 2 : at + 2 + size].decode("utf-8", "replace"))
+        at += 2 + size
+    if value is None:
+        return names[0], names[1], None
+    at = 2
+    for _ in range(4):  # instance, rack, client and host
+        at, _text = _compact(value, at)
+    at, count = _uvarint(value, at)
+    topics = []
+    for _ in range(count - 1):
+        at, topic = _compact(value, at)
+        topics.append(topic)
+    return names[0], names[1], tuple(topics)
+
+
+def _compact(data: bytes, at: int) -> tuple[int, str]:
+    """(offset behind it, text) of a compact string: an unsigned varint of length + 1, and the bytes; null is empty."""
+    at, size = _uvarint(data, at)
+    end = at + max(0, size - 1)
+    return end, data[at:end].decode("utf-8", "replace")
 
 
 def _uvarint(data: bytes, at: int) -> tuple[int, int]:

@@ -3,7 +3,8 @@
 `churn`: a transient member that processes nothing joins and leaves again, so partitions are revoked and move.
 `evict`: members are removed by the admin API; each loses its partitions, notices, and joins again.
 The proof is the group's generation (classic groups) or epoch (KIP-848 groups), read from the group's own records in
-`__consumer_offsets`; "the assignment differs" would not do, because a cooperative group can end as it began.
+`__consumer_offsets`; "the assignment differs" would not do, because a cooperative group can end as it began.  Classic members
+come back from an eviction under a new id, KIP-848 members under their own.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from envctl.engines.group_records import generation
+from envctl.engines.group_records import generation, members
 from envctl.errors import CapabilityError, ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, World
 from envctl.model.environment import Node
@@ -32,7 +33,7 @@ class Group:
     """A consumer group as its coordinator describes it."""
 
     state: str
-    assignor: str
+    assignor: str  # empty in a KIP-848 group, whose coordinator assigns
     members: tuple[str, ...]  # member ids
     topics: tuple[str, ...]
 
@@ -62,6 +63,7 @@ class Rebalance:
         self._member: Process | None = None
         self._before = 0
         self._evicted: tuple[str, ...] = ()
+        self._renamed = True
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> Rebalance:
@@ -81,7 +83,7 @@ class Rebalance:
         if not group.members or group.state != STABLE:
             raise UsageError(f"consumer group {self._group_name!r} is not stable, so no rebalance could be told from its own",
                              hint=f"its state is {group.state}, it has {len(group.members)} members")
-        if self._mode == "churn" and group.assignor not in KNOWN_ASSIGNORS:
+        if self._mode == "churn" and group.assignor and group.assignor not in KNOWN_ASSIGNORS:
             raise CapabilityError(f"group {self._group_name!r} uses the assignor {group.assignor!r}, which can't be joined from outside",
                                   hint=f"use mode: evict, or one of {', '.join(KNOWN_ASSIGNORS)}")
         if self._count is not None and self._count > len(group.members):
@@ -98,6 +100,7 @@ class Rebalance:
             return
         self._before = self._generation()
         group = describe(self._world.bootstrap, self._group_name)
+        self._renamed = bool(group.assignor)
         if self._mode == "evict":
             chosen = sorted(group.members)
             self._evicted = tuple(self._world.rng.sample(chosen, self._count or len(chosen)))
@@ -112,7 +115,7 @@ class Rebalance:
         until(lambda: self._generation() > self._before, SETTLE_S, poll_s=0.2)
         stable = until(self._stable, SETTLE_S, poll_s=0.2)
         after = self._generation()
-        stayed = set(self._evicted) & set(describe(self._world.bootstrap, self._group_name).members)
+        stayed = set(self._evicted) & set(describe(self._world.bootstrap, self._group_name).members) if self._renamed else set()
         summary = f"generation {self._before} → {after}"
         if stayed:
             summary += f", {len(stayed)} evicted members are still there"
@@ -150,17 +153,35 @@ def describe(bootstrap: str, group: str) -> Group:
     """The group as its coordinator sees it now.
 
     Through kafka-python: librdkafka's admin client has been seen to crash while a coordinator is away, and this is asked
-    just then.  It speaks of classic groups only; a group of the newer protocol is `Dead` to it.
+    just then.  It can describe classic groups only; of a KIP-848 group it lists the state, and the group's records have the rest.
     """
     with _admin(bootstrap) as admin:
         found = admin.describe_groups([group])[group]
+        newer = None if found["members"] else _listed(admin, group)
+    if newer is not None and newer.get("group_type") == "consumer":
+        joined = members(bootstrap, group, within_s=SETTLE_S)
+        return Group(newer["group_state"], "", tuple(joined), tuple(sorted(set().union(*joined.values()))))
+    if newer is not None and newer.get("group_type", "classic") != "classic":
+        raise CapabilityError(f"{group!r} is a group of type {newer['group_type']!r}, which can't be rebalanced")
     topics = {topic for member in found["members"] for topic in (member["member_metadata"] or {}).get("topics", ())}
-    members = tuple(member["member_id"] for member in found["members"])
-    return Group(found["group_state"], found["protocol_data"], members, tuple(sorted(topics)))
+    ids = tuple(member["member_id"] for member in found["members"])
+    return Group(found["group_state"], found["protocol_data"], ids, tuple(sorted(topics)))
+
+
+def _listed(admin: Any, group: str) -> Any:
+    """The group as its coordinator lists it; None where no broker that answers does."""
+    from kafka.errors import KafkaError
+
+    for broker in admin.describe_cluster()["brokers"]:
+        with suppress(KafkaError):  # another broker may be away
+            for one in admin.list_groups(broker_ids=[broker["broker_id"]]):
+                if one["group_id"] == group:
+                    return one
+    return None
 
 
 def evict(bootstrap: str, group: str, members: Sequence[str]) -> None:
-    """Removes members by id through the admin API; a dynamic member that is alive joins again under a new id."""
+    """Removes members by id through the admin API; one that is alive joins again."""
     from kafka.admin import MemberToRemove
 
     with _admin(bootstrap) as admin:

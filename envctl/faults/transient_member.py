@@ -1,5 +1,6 @@
 """A consumer-group member that processes nothing: `python -m … BOOTSTRAP GROUP ASSIGNOR LEASE_SECONDS TOPIC…`.
 
+Without an assignor (an empty argument) it joins by the protocol of KIP-848.
 It joins, waits until it was given partitions (or until the lease is over), stays until it is told to leave or a moment
 after its assignment, and leaves.  It never commits, so whoever gets its partitions next starts where the group stood.
 """
@@ -20,9 +21,9 @@ def main(argv: list[str]) -> None:
 
     bootstrap, group, assignor, lease_s, *topics = argv
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    protocol = {"partition.assignment.strategy": assignor, "session.timeout.ms": 6000} if assignor else {"group.protocol": "consumer"}
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False,
-                         "client.id": "envctl-transient-member", "auto.offset.reset": "earliest",
-                         "partition.assignment.strategy": assignor, "session.timeout.ms": 6000})
+                         "client.id": "envctl-transient-member", "auto.offset.reset": "earliest", **protocol})
     leave_at = time.monotonic() + float(lease_s)
 
     def assigned(_consumer: Any, _partitions: Any) -> None:

@@ -2,7 +2,7 @@ import struct
 
 import pytest
 
-from envctl.engines.group_records import parse_generation, partition_of
+from envctl.engines.group_records import parse_generation, parse_member, partition_of
 
 
 @pytest.mark.parametrize(("group", "java_hash"), [("payments", 1382682413), ("", 0), ("polygenelubricants", -2147483648), ("é€", 15587)])
@@ -26,3 +26,15 @@ def test_new_groups_have_an_epoch_and_other_records_are_passed_over():
     assert parse_generation(key_of(3, "payments"), struct.pack(">hi", 0, 9)) == ("payments", 9)
     assert parse_generation(key_of(1, "payments"), struct.pack(">hi", 0, 9)) is None
     assert parse_generation(key_of(2, "payments"), None) is None
+
+
+def member_key(version, group, member):
+    return struct.pack(">h", version) + b"".join(struct.pack(">h", len(text)) + text for text in (group.encode(), member.encode()))
+
+
+def test_a_member_of_a_newer_group_has_its_topics_until_it_leaves():
+    texts = b"\x00\x00\x02c\x05/h:1"  # no instance, no rack, client, host
+    value = struct.pack(">h", 0) + texts + b"\x03" + b"\x08letters" + b"\x06bills"
+    assert parse_member(member_key(5, "readers", "m1"), value) == ("readers", "m1", ("letters", "bills"))
+    assert parse_member(member_key(5, "readers", "m1"), None) == ("readers", "m1", None)
+    assert parse_member(member_key(6, "readers", "m1"), value) is None
