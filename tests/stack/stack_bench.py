@@ -27,7 +27,7 @@ def system(api: str = "1", **env: str) -> list[Realisation]:
     return [
         Realisation("api", ("db",), (node("api-0", api, **env),)),
         Realisation("db", (), (node("db-0"), node("db-1")), touch),
-        Realisation("web", ("api", "elsewhere"), (node("web-0"),)),
+        Realisation("web", ("api", "elsewhere"), (node("web-0", **env),)),
     ]
 
 
