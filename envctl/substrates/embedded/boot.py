@@ -16,11 +16,10 @@ from typing import NoReturn
 from envctl.substrates.embedded import root
 from envctl.substrates.embedded import syscalls as sys
 from envctl.substrates.embedded.identity import FIRST_LEASE_S, NODE_UID, cell_uid, stranger_uid
-from envctl.substrates.embedded.ip import batch
+from envctl.substrates.embedded.network import ip
+from envctl.substrates.embedded.spawn import map_users, unshare_users
 
-_SPACES = (
-    sys.CLONE_NEWUSER | sys.CLONE_NEWPID | sys.CLONE_NEWNS | sys.CLONE_NEWNET | sys.CLONE_NEWIPC | sys.CLONE_NEWUTS
-)
+_SPACES = sys.CLONE_NEWPID | sys.CLONE_NEWNS | sys.CLONE_NEWNET | sys.CLONE_NEWIPC | sys.CLONE_NEWUTS
 
 
 def main() -> NoReturn:
@@ -34,29 +33,14 @@ def main() -> NoReturn:
         os.close(lock)
         _become_pid_1(env_id, directory, its)
     its.close()
-    if mine.recv(1):
-        _map_users(pid)
-        mine.send(b"m")
+    stranger = stranger_uid()
+    nodes = {} if stranger is None else {NODE_UID: stranger}
+    map_users(pid, mine, {0: os.geteuid(), **nodes}, {0: os.getegid(), **nodes})
     os._exit(0 if mine.recv(1) else 1)
 
 
-def _map_users(pid: int) -> None:
-    stranger = stranger_uid()
-    base = Path(f"/proc/{pid}")
-    for kind, me in (("uid", os.geteuid()), ("gid", os.getegid())):
-        if stranger is None:
-            if kind == "gid":
-                (base / "setgroups").write_text("deny")
-            (base / f"{kind}_map").write_text(f"0 {me} 1")
-        else:
-            (base / f"{kind}_map").write_text(f"0 {me} 1\n{NODE_UID} {stranger} 1\n")
-
-
 def _become_pid_1(env_id: str, directory: Path, parent: socket.socket) -> NoReturn:
-    sys.unshare(_SPACES)
-    parent.send(b"u")
-    if not parent.recv(1):
-        raise SystemExit("the users of the cell could not be mapped")
+    unshare_users(_SPACES, parent)
     if os.fork():
         os._exit(0)
     os.setsid()
@@ -84,9 +68,9 @@ def _furnish(env_id: str, directory: Path) -> None:
         with contextlib.suppress(OSError):  # a machine without the file
             sys.mount(str(directory / name), os.path.realpath(f"/etc/{name}"), flags=sys.MS_BIND)
     socket.sethostname(env_id)
-    batch([
+    ip(
         "link set lo up",
         "link add cell0 address 02:00:c6:12:00:01 type bridge",
         f"addr add {root.RESOLVER}/16 dev cell0",
         "link set cell0 up",
-    ])
+    )

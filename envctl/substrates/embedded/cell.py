@@ -306,7 +306,7 @@ class Cell:
     async def _launch_node(self, spec: NodeSpec) -> tuple[int, asyncio.Future[int]]:
         home = self.directory / "nodes" / spec.name
         (home / "root").mkdir(exist_ok=True)
-        place = root.Root(home / "root", spec.name, self.network.address(spec.name), home / "data", spec.mounts)
+        place = root.Root(home / "root", spec.name, await self.network.join(spec.name), home / "data", spec.mounts)
         argv = ("/bin/sh", "-c", spawn.INIT, f"envctl-node:{self.id}:{spec.name}", *spec.command)
         with self._log(spec.name) as stdio:
             command = spawn.Command(argv, self._node_env(spec), spec.cwd, stdio)
@@ -333,8 +333,7 @@ class Cell:
         if unit.spec.kind == "helper":
             return
         data = self.directory / "nodes" / unit.spec.name / "data"
-        _, removed = await self.children.fork(spawn.removal(data))  # it may be large, and names must go on being resolved
-        await removed
+        await self._runner(None)(("rm", "-rf", str(data)), False)  # it may be large, and names must go on being resolved
         if network:
             self.ports.withdraw(unit.spec.name)
             self.network.leave(unit.spec.name)

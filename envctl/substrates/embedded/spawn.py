@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import resource
-import shutil
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from envctl.errors import ResourceError
-from envctl.substrates.embedded import ip, root
+from envctl.substrates.embedded import root
 from envctl.substrates.embedded import syscalls as sys
 from envctl.substrates.embedded.identity import NODE_UID
 from envctl.substrates.embedded.wire import readable
@@ -29,6 +28,8 @@ INIT = '"$@"; exit $?'
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PROCESSES = 4096  # processes and threads of a node: the kernel counts them for each user namespace since 5.14, before for each user
 _NODE_NAMESPACES = ("net", "ipc", "uts", "pid", "mnt")
+Child = Callable[[int], None]
+"""Runs after a fork: executes a program, or leaves one behind, whose number it writes to the descriptor it is given, and returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Children:
             self._waiting[pid] = future
         return future
 
-    async def fork(self, child: Callable[[int], NoReturn]) -> tuple[int, asyncio.Future[int]]:
+    async def fork(self, child: Child) -> tuple[int, asyncio.Future[int]]:
         """Forks and runs `child(report)`, which executes a program, or leaves one behind and names it on `report`.
 
         Returns the process that is left (its number in the cell) and the future of its exit status.  Raises ResourceError with what `child` raised.
@@ -111,7 +112,7 @@ async def _drain(fd: int) -> list[str]:
         data += part
 
 
-def _guarded(child: Callable[[int], NoReturn], report: int) -> NoReturn:
+def _guarded(child: Child, report: int) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
@@ -134,10 +135,10 @@ def execute(command: Command) -> NoReturn:
     os.execvpe(command.argv[0], command.argv, dict(command.env))  # noqa: S606 - without a shell is the point
 
 
-def beside(command: Command, netns: int | None) -> Callable[[int], NoReturn]:
+def beside(command: Command, netns: int | None) -> Child:
     """A command with the machine's files, in the cell's network or in a node's."""
 
-    def child(_report: int) -> NoReturn:
+    def child(_report: int) -> None:
         if netns is not None:
             sys.setns(netns, sys.CLONE_NEWNET)
         os.setsid()
@@ -146,79 +147,49 @@ def beside(command: Command, netns: int | None) -> Callable[[int], NoReturn]:
     return child
 
 
-def inside(command: Command, init: int) -> Callable[[int], NoReturn]:
+def inside(command: Command, init: int) -> Child:
     """A command in all namespaces of the node whose PID 1 has the number `init`."""
 
-    def child(report: int) -> NoReturn:
+    def child(report: int) -> None:
         user = os.open(f"/proc/{init}/ns/user", os.O_RDONLY)
         for fd in [os.open(f"/proc/{init}/ns/{kind}", os.O_RDONLY) for kind in _NODE_NAMESPACES]:
             sys.setns(fd)
-        pid = os.fork()
-        if pid == 0:
-            sys.setns(user, sys.CLONE_NEWUSER)
-            os.setsid()
-            _become_ordinary()
-            execute(command)
-        os.write(report, f"pid {pid}\n".encode())
-        os._exit(0)
+        if pid := os.fork():
+            os.write(report, f"pid {pid}\n".encode())
+            return
+        sys.setns(user, sys.CLONE_NEWUSER)
+        os.setsid()
+        _become_ordinary()
+        execute(command)
 
     return child
 
 
-def removal(path: Path) -> Callable[[int], NoReturn]:
-    """Removes a tree."""
-
-    def child(_report: int) -> NoReturn:
-        shutil.rmtree(path, ignore_errors=True)
-        os._exit(0)
-
-    return child
-
-
-def node(command: Command, place: root.Root, netns: int, cell_uid: int) -> Callable[[int], NoReturn]:
+def node(command: Command, place: root.Root, netns: int, cell_uid: int) -> Child:
     """A new node: namespaces and root of its own, an ordinary user without any privilege, a tiny init as PID 1."""
 
-    def child(report: int) -> NoReturn:
+    def child(report: int) -> None:
         sys.setns(netns, sys.CLONE_NEWNET)
-        sys.unshare(sys.CLONE_NEWNS | sys.CLONE_NEWPID | sys.CLONE_NEWIPC | sys.CLONE_NEWUTS)
-        socket.sethostname(place.hostname)
-        proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)  # the cell's, from before the pivot
+        sys.unshare(sys.CLONE_NEWPID)
         mine, its = socket.socketpair()
-        pid = os.fork()
-        if pid == 0:
-            mine.close()
-            _guarded(lambda _: _node_init(command, place, its), report)
-        os.write(report, f"pid {pid}\n".encode())
-        its.close()
-        if mine.recv(1):
-            _map(proc, pid, cell_uid)
-            mine.send(b"m")
-        os._exit(0)
+        if pid := os.fork():
+            os.write(report, f"pid {pid}\n".encode())
+            its.close()
+            map_users(pid, mine, {NODE_UID: cell_uid}, {NODE_UID: cell_uid})
+            return
+        mine.close()
+        sys.unshare(sys.CLONE_NEWNS | sys.CLONE_NEWIPC | sys.CLONE_NEWUTS)
+        socket.sethostname(place.hostname)
+        root.enter(place)
+        os.setsid()
+        unshare_users(0, its)
+        _become_ordinary()
+        execute(command)
 
     return child
-
-
-def _node_init(command: Command, place: root.Root, mapper: socket.socket) -> NoReturn:
-    root.enter(place)
-    os.setsid()
-    sys.unshare(sys.CLONE_NEWUSER)
-    mapper.send(b"u")
-    if not mapper.recv(1):
-        raise OSError("the user namespace of the node could not be mapped")
-    _become_ordinary()
-    execute(command)
-
-
-def _map(proc: int, pid: int, cell_uid: int) -> None:
-    for name in ("uid_map", "gid_map"):
-        fd = os.open(f"{pid}/{name}", os.O_WRONLY, dir_fd=proc)
-        os.write(fd, f"{NODE_UID} {cell_uid} 1".encode())
-        os.close(fd)
 
 
 def _become_ordinary() -> None:
-    with contextlib.suppress(PermissionError):  # an ordinary user may not drop groups; the node sees none of their files
-        os.setgroups([])
     os.setresgid(NODE_UID, NODE_UID, NODE_UID)
     os.setresuid(NODE_UID, NODE_UID, NODE_UID)
     sys.no_new_privileges()
@@ -230,27 +201,21 @@ def _become_ordinary() -> None:
     resource.setrlimit(resource.RLIMIT_NPROC, (_PROCESSES, _PROCESSES))
 
 
-def network(address: str, port: str) -> Callable[[int], NoReturn]:
-    """A new network namespace, joined to the cell's bridge by a veth pair; the process stays until it is killed."""
+def unshare_users(flags: int, parent: socket.socket) -> None:
+    """A user namespace, and others that belong to it; returns once the parent has said who is who in it."""
+    sys.unshare(sys.CLONE_NEWUSER | flags)
+    parent.send(b"?")
+    if not parent.recv(1):
+        raise OSError("the users of the new namespace could not be mapped")
 
-    def child(report: int) -> NoReturn:
-        cell = os.open("/proc/self/ns/net", os.O_RDONLY)
-        sys.unshare(sys.CLONE_NEWNET)
-        node = os.open("/proc/self/ns/net", os.O_RDONLY)
-        third, fourth = address.split(".")[2:]
-        mac = f"02:00:c6:12:{int(third):02x}:{int(fourth):02x}"
-        ip.batch([
-            "link set lo up",
-            f"link add eth0 address {mac} type veth peer name {port} netns 1",
-            f"addr add {address}/16 dev eth0",
-            "link set eth0 up",
-        ])
-        Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0")  # nodes have no capability, but may use port 80
-        sys.setns(cell, sys.CLONE_NEWNET)
-        ip.batch([f"link set {port} master cell0 up"])
-        sys.setns(node, sys.CLONE_NEWNET)
-        os.close(report)
-        while True:
-            signal.pause()
 
-    return child
+def map_users(pid: int, child: socket.socket, uids: Mapping[int, int], gids: Mapping[int, int]) -> None:
+    """What a child that is in `unshare_users` waits for: ids inside → ids here."""
+    if not child.recv(1):
+        return
+    process = Path(f"/proc/{pid}")
+    if len(gids) == 1:  # without privilege, a group can be mapped only where groups can't be dropped any more
+        (process / "setgroups").write_text("deny")
+    for name, ids in (("uid_map", uids), ("gid_map", gids)):
+        (process / name).write_text("".join(f"{inside} {here} 1\n" for inside, here in ids.items()))
+    child.send(b"!")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -17,7 +16,7 @@ ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 0x1, 0x2, 0x4
 
 _AT_FDCWD, _AT_RECURSIVE, _MOUNT_SETATTR = -100, 0x8000, 442
 _PR_SET_NO_NEW_PRIVS, _KEYCTL_JOIN_SESSION = 38, 1
-_NUMBERS = {"x86_64": {"pivot_root": 155, "keyctl": 250}, "aarch64": {"pivot_root": 41, "keyctl": 219}}
+_KEYCTL = {"x86_64": 250, "aarch64": 219}  # libc has no name for it
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -32,17 +31,6 @@ def _check(result: int, what: str) -> None:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
-
-
-def _syscall(number: int, *arguments: object) -> int:
-    return int(_libc.syscall(ctypes.c_long(number), *arguments))
-
-
-def _number(name: str) -> int:
-    try:
-        return _NUMBERS[platform.machine()][name]
-    except KeyError:
-        raise OSError(f"{name} is not known for the processor {platform.machine()}") from None
 
 
 def unshare(flags: int) -> None:
@@ -64,18 +52,16 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
 def restrict(target: str, attributes: int, *, recursive: bool = True) -> None:
     """Adds `ATTR_…` to the mount at `target` and those beneath it; mount_setattr(2), Linux ≥ 5.12."""
     attr = _MountAttr(set=attributes)
-    flags = _AT_RECURSIVE if recursive else 0
+    flags = ctypes.c_uint(_AT_RECURSIVE if recursive else 0)
     size = ctypes.c_size_t(ctypes.sizeof(attr))
-    path = ctypes.c_char_p(target.encode())
-    result = _syscall(_MOUNT_SETATTR, ctypes.c_int(_AT_FDCWD), path, ctypes.c_uint(flags), ctypes.byref(attr), size)
+    result = _libc.syscall(ctypes.c_long(_MOUNT_SETATTR), _AT_FDCWD, target.encode(), flags, ctypes.byref(attr), size)
     _check(result, f"mount_setattr {target}")
 
 
 def pivot_root_here() -> None:
     """Makes the current directory (a mount point) the root and lets go of the old one; see pivot_root(2), "pivot_root(".", ".")"."""
-    dot = ctypes.c_char_p(b".")
-    _check(_syscall(_number("pivot_root"), dot, dot), "pivot_root")
-    _check(_libc.umount2(dot, MNT_DETACH), "umount of the old root")
+    _check(_libc.pivot_root(b".", b"."), "pivot_root")
+    _check(_libc.umount2(b".", MNT_DETACH), "umount of the old root")
     os.chdir("/")
 
 
@@ -86,4 +72,7 @@ def no_new_privileges() -> None:
 
 def leave_session_keyring() -> None:
     """Replaces the inherited session keyring, which may hold the user's keys, by an empty one; keyctl(2)."""
-    _check(_syscall(_number("keyctl"), ctypes.c_long(_KEYCTL_JOIN_SESSION), ctypes.c_void_p(None)), "keyctl")
+    machine = os.uname().machine
+    if machine not in _KEYCTL:
+        raise OSError(f"the system call keyctl has no known number on {machine}")
+    _check(_libc.syscall(ctypes.c_long(_KEYCTL[machine]), ctypes.c_long(_KEYCTL_JOIN_SESSION), None), "keyctl")
