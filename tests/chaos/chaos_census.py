@@ -3,13 +3,19 @@
 Nothing here imports envctl or relies on how it marks what it makes.  Whatever was started by this process counts as ours, also
 when it was orphaned (`adopt` makes us the parent of all orphans), and so does whatever speaks of one of the directories we gave it.
 On a machine that does nothing else, ENVCTL_CHAOS_ALONE=1 makes everything count that is new.
+
+`chaos_census.py [--may-write DIRECTORY]... COMMAND...` runs a command and tells what it leaves on the machine, in HOME, here and
+in the places for temporary files.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import os
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -218,3 +224,24 @@ def settled(before: Census, roots: Iterable[Path], *, ignored: Iterable[Path] = 
     while (left := leftovers(before, take(Path(before.mark), roots, ignored=ignored))) and time.monotonic() < deadline:
         time.sleep(0.1)
     return left
+
+
+def main() -> int:
+    """Runs a command; its exit status, or 1 when it ends well but leaves something."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--may-write", type=Path, action="append", default=[], metavar="DIRECTORY")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    asked = parser.parse_args()
+    roots, ignored = (Path.home(), Path.cwd()), [path.absolute() for path in asked.may_write]
+    adopt()
+    before = take(Path.cwd(), roots, ignored=ignored)
+    status = subprocess.run(asked.command, check=False).returncode
+    reap()
+    left = settled(before, roots, ignored=ignored)
+    lines = [f"census: {len(left) or 'nothing'} left of {' '.join(asked.command)} (exit status {status})", *left]
+    sys.stdout.write("\n  ".join(lines) + "\n")
+    return status or bool(left)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
