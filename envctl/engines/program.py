@@ -22,6 +22,8 @@ from envctl.model.environment import Mount, NodeSpec
 from envctl.model.topology import AnyComponent, Job, Probe, Service, Topology
 
 APP = "/app"
+SCHEDULE_DELAY = "OTEL_BSP_SCHEDULE_DELAY"  # how long exporters hold spans back, milliseconds
+SCHEDULE_DELAY_MS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def _given_env(component: str, node: str, zone: str, site: Site) -> dict[str, st
             "OTEL_RESOURCE_ATTRIBUTES": ",".join(f"{key}={value}" for key, value in attributes.items()),
             "OTEL_EXPORTER_OTLP_ENDPOINT": site.otlp_http,
             "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-            "OTEL_BSP_SCHEDULE_DELAY": "500",
+            SCHEDULE_DELAY: str(SCHEDULE_DELAY_MS),
             "OTEL_METRIC_EXPORT_INTERVAL": "2000",
             "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED": "true",  # the SDK counts what it sends, so that lost spans are noticed
         }

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from envctl import plugins
-from envctl.checks.settling import settled
+from envctl.checks.settling import patience_s, settled
 from envctl.errors import EnvctlError, UsageError
 from envctl.faults.base import Blast
 from envctl.model.event import Log, Op, Sample, Step
@@ -20,6 +19,7 @@ from envctl.model.scenario import Condition, FaultSpec, Scenario
 from envctl.model.topology import Topology
 from envctl.record import EVENTS, Record, RecordWriter, RunManifest
 from envctl.runner.collect import Collector, bootstrap_of
+from envctl.runner.drain import Drain, export_s
 from envctl.runner.faulting import FaultRun, Field, build, check_limits, probe
 from envctl.runner.live import Held, Live
 from envctl.runner.traffic import Driver
@@ -30,10 +30,9 @@ from envctl.waiting import until
 POLL_S = 0.1
 ENDED = ("backoff", "exited", "held", "stopped")  # states of a node that has no process
 STEADY_S = 15.0  # how long the first fault waits for the steady state before the run is given up
-ROUNDS_S = (1.0, 1.0, 2.0, 2.0, 4.0)  # pauses between rounds of collecting; the last one repeats
+ROUNDS_S = (0.5, 1.0, 1.0, 2.0, 2.0, 4.0)  # pauses between rounds of collecting; the last one repeats
 CANCELLED, ABANDONED = "cancelled", "nobody follows it any more"  # reasons to end without waiting for what may still come true
 DEADLINE_S = 3600.0  # of a scenario that names none
-SPANS_QUIET_S = 3.0  # twice the longest export interval, and a little
 
 
 @dataclass(slots=True)
@@ -50,6 +49,7 @@ class Run:
     record: RecordWriter = field(init=False)
     live: Live = field(init=False)
     _over: threading.Event = field(default_factory=threading.Event)
+    _hurry: threading.Event = field(default_factory=threading.Event)  # set: nothing that might still come true is waited for
 
     def __post_init__(self) -> None:
         """Opens the record."""
@@ -62,6 +62,8 @@ class Run:
 
     def stop(self, reason: str) -> None:
         """Ends the run early: faults heal, traffic ends, what there is gets judged.  The first reason counts."""
+        if reason in (CANCELLED, ABANDONED):
+            self._hurry.set()
         if not self.stopping.is_set():
             self.reason = reason
             self.stopping.set()
@@ -94,11 +96,11 @@ class Run:
                                   self.manifest.epoch_ns)
             collector.remember_starts()
             telemetry = self.reach.environment().directory / "telemetry"
-            before = raw.positions(telemetry)
+            drain = Drain(telemetry, raw.positions(telemetry), self.directory / "telemetry", export_s(self.topology))
             with self._watched(bootstrap):
                 self._traffic(ground)
                 self._settle(collector)
-            raw.copy_since(telemetry, before, self.directory / "telemetry")
+                self._drain(drain)
             if self.reason:
                 said |= {"ok": False, "reason": self.reason}
 
@@ -218,19 +220,23 @@ class Run:
 
     def _settle(self, collector: Collector) -> None:
         """Reads the streams, again and again until every check that may still come true has, or its time is over."""
-        patience = max((_waits(check.check, check.params) for check in self.scenario.checks), default=0.0)
+        patience = patience_s(self.scenario.checks)
         with self.step("settle", patience_s=patience) as said:
-            deadline = time.monotonic() + (0.0 if self.reason in (CANCELLED, ABANDONED) else patience)
+            deadline = time.monotonic() + patience
             rounds = 0
             while True:
                 collector.round()
                 rounds += 1
-                if time.monotonic() >= deadline or self.reason in (CANCELLED, ABANDONED) or settled(Record(self.directory, self.scenario)):
+                if self._hurry.is_set() or time.monotonic() >= deadline or settled(Record(self.directory, self.scenario)):
                     break
-                time.sleep(min(ROUNDS_S[min(rounds, len(ROUNDS_S)) - 1], max(0.0, deadline - time.monotonic())))
+                pause = min(ROUNDS_S[min(rounds, len(ROUNDS_S)) - 1], deadline - time.monotonic())
+                until(self._hurry.is_set, pause, poll_s=POLL_S)  # not its wait: a signal sets it in this very thread
             said["rounds"] = rounds
-        with self.step("drain"):
-            time.sleep(SPANS_QUIET_S)  # spans are exported in the background; nothing tells that none is to come
+
+    def _drain(self, drain: Drain) -> None:
+        """Waits for the spans that exporters still hold back; longer where a check misses some."""
+        with self.step("drain") as said:
+            said["whole"] = drain.until_whole(lambda: settled(Record(self.directory, self.scenario), telemetry=True))
 
 
 class _Once:
@@ -244,10 +250,6 @@ class _Once:
         if self._answer is None:
             self._answer = self._ask(phase)
         return self._answer
-
-
-def _waits(check: str, params: Mapping[str, Any]) -> float:
-    return float(plugins.load("envctl.checks", check).waits_s(params))
 
 
 def _due(spec: FaultSpec, elapsed_s: float, runs: Mapping[str, FaultRun]) -> bool:

@@ -88,6 +88,14 @@ def positions(directory: Path) -> dict[Signal, int]:
     return {signal: whole_size(path_of(directory, signal)) for signal in SIGNALS}
 
 
+def last_span_at(directory: Path) -> float:
+    """When the newest request with spans was written, Unix seconds; 0 where none was."""
+    try:
+        return path_of(directory, "traces").stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def copy_since(directory: Path, since: Mapping[Signal, int], target: Path) -> None:
     """Copies what was appended after `since` into the files of `target` (whole records only; replaces them)."""
     target.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from envctl import plugins
-from envctl.checks.settling import settled
+from envctl.checks.settling import finding_of, patience_s, settled
 from envctl.model.scenario import CheckSpec
 from envctl.record import Record
 
@@ -55,3 +57,36 @@ def test_a_check_that_raises_is_not_settled_and_ends_nothing(history, monkeypatc
     for check in (Broken, Worse):
         monkeypatch.setattr(plugins, "load", lambda *_, check=check: check)
         assert not settled(record)
+
+
+def test_what_only_telemetry_can_tell_asks_to_wait_for_late_spans(history):
+    history.order("o1")
+    history.empty("published")
+    record = asking(history.record(), TRACES)
+    assert settled(record)
+    assert not settled(record, telemetry=True)
+    assert settled(asking(record, NO_LOSS), telemetry=True)
+
+
+@pytest.mark.parametrize("answer", ["soon", None, float("inf"), float("nan"), KeyError("within")])
+def test_a_check_that_can_not_say_how_long_to_wait_is_inconclusive_and_holds_up_nothing(history, monkeypatch, answer):
+    class Vague:
+        @classmethod
+        def waits_s(cls, _):
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        @classmethod
+        def judge(cls, *_):
+            raise AssertionError("never asked")
+
+    load = plugins.load
+    monkeypatch.setattr(plugins, "load", lambda group, name: Vague if name == "vague" else load(group, name))
+    vague, patient = CheckSpec("v", "vague", {}), CheckSpec("late", "no-loss", {"from": "accepted", "to": "published", "within": "7s"})
+    assert patience_s([vague]) == 0
+    assert patience_s([vague, patient]) == 7
+    found = finding_of(vague, asking(history.record(), vague))
+    assert found.outcome == "inconclusive"
+    assert "the check gave up" in found.title
+    assert "waits_s" in found.evidence[0].summary
