@@ -15,7 +15,7 @@ from envctl.model.scenario import FaultSpec, Scenario
 from envctl.model.verdict import Evidence, Finding, Outcome, Verdict, worst
 from envctl.record import FaultWindow, Record
 from envctl.record.verdict import load_verdict, save_verdict
-from envctl.spec.conditions import MEASURES
+from envctl.spec.conditions import MEASURES, format_answer, format_value, parse_condition
 
 __all__ = ["explain", "judge", "load_verdict", "reproduce", "save_verdict"]
 
@@ -65,7 +65,7 @@ def _faults(record: Record) -> list[Finding]:
 
 
 def _fault(spec: FaultSpec, window: FaultWindow | None, record: Record) -> Finding:
-    outcome, title = _fault_outcome(window)
+    outcome, title = _fault_outcome(window, record)
     if outcome == "pass" and window is not None and not _met(window, record):
         outcome, title = "inconclusive", f"no operation met it: {title}"
     evidence = tuple(
@@ -82,7 +82,7 @@ def _met(window: FaultWindow, record: Record) -> bool:
     return any(not op.unsent and op.start_ns <= end and (op.end_ns is None or op.end_ns >= begin) for op in record.operations)
 
 
-def _fault_outcome(window: FaultWindow | None) -> tuple[Outcome, str]:
+def _fault_outcome(window: FaultWindow | None, record: Record) -> tuple[Outcome, str]:
     """What the stages say: what was left behind or didn't recover fails, what was never shown to act is inconclusive."""
     if window is None:
         return "inconclusive", "its time never came"
@@ -99,17 +99,28 @@ def _fault_outcome(window: FaultWindow | None) -> tuple[Outcome, str]:
             return "inconclusive", f"{words}: {edges[stage].summary}"
     if missing := [stage for stage in ("apply", "verify", "heal", "absent") if stage not in edges]:
         return "inconclusive", f"it was cut short: nothing is recorded of {', '.join(missing)}"
-    return _recovery(edges)
+    return _recovery(edges, record)
 
 
-def _recovery(edges: Mapping[str, FaultEdge]) -> tuple[Outcome, str]:
+def _recovery(edges: Mapping[str, FaultEdge], record: Record) -> tuple[Outcome, str]:
     recover = edges.get("recover")
     if recover is None:
         return "inconclusive", "nothing is recorded of a recovery from it"
     if recover.ok:
         return "pass", "; ".join(text for stage in ("verify", "absent", "recover") if (text := edges[stage].summary)) or "it acted"
-    unmet = recover.detail.get("unmet", True)  # a recovery that could only not be measured names nothing as unmet
-    return ("fail", f"the system did not recover in time: {recover.summary}") if unmet else ("inconclusive", recover.summary)
+    outcome, busy = _conditions(record, recover.detail.get("conditions", ()))
+    if outcome == "fail":
+        return "fail", f"the system did not recover in time: {recover.summary}"
+    return "inconclusive", recover.summary + busy
+
+
+def _conditions(record: Record, answers: Sequence[Mapping[str, Any]]) -> tuple[Outcome, str]:
+    """What measured conditions come to, and words that excuse those that did not hold; unknown ones are no failure."""
+    unmet = [answer for answer in answers if answer["ok"] is False]
+    busy = [words for answer in unmet if (words := _excuse(record, answer))]
+    if len(busy) < len(unmet):
+        return "fail", ""
+    return "pass" if all(answer["ok"] for answer in answers) else "inconclusive", f"; {busy[0]}" if busy else ""
 
 
 def _steady(record: Record) -> list[Finding]:
@@ -129,37 +140,31 @@ def _steady(record: Record) -> list[Finding]:
 
 def _looked_at(record: Record, phase: str, step: Step) -> Finding:
     conditions = step.detail.get("conditions", ())
-    unmet = [c for c in conditions if c["ok"] is False]
-    unknown = [c for c in conditions if c["ok"] is None]
-    busy = [words for c in unmet if (words := _excuse(record, c))]
-    outcome: Outcome = "pass" if not unmet and not unknown else "fail" if phase == "after" and len(busy) < len(unmet) else "inconclusive"
-    words = "held" if outcome == "pass" else "did not hold" if unmet else "could not be measured"
-    because = f"; {busy[0]}" if busy and outcome == "inconclusive" else ""
-    evidence = tuple(Evidence(f"{c['text']}: {_value(c['value'])}", at_ns=step.at_ns) for c in (*unmet, *unknown))
-    return Finding(f"steady:{phase}", "steady", outcome, _phase(phase) + words + because, "steady", evidence, len(evidence))
+    outcome, busy = _conditions(record, conditions)
+    if outcome == "fail" and phase == "before":
+        outcome = "inconclusive"
+    bad = sorted((c for c in conditions if not c["ok"]), key=lambda c: c["ok"] is None)
+    words = "held" if outcome == "pass" else "could not be measured" if bad[0]["ok"] is None else "did not hold"
+    evidence = tuple(Evidence(format_answer(c), at_ns=step.at_ns) for c in bad)
+    stats = {c["text"]: format_value(parse_condition(c["text"]), c["value"]) for c in conditions}
+    return Finding(f"steady:{phase}", "steady", outcome, _phase(phase) + words + busy, "steady", evidence, len(evidence), stats)
 
 
 def _excuse(record: Record, condition: Mapping[str, Any]) -> str:
     """Why an unmet condition on latency may be the machine's doing; empty when it is not."""
-    asked = next((c for c in record.scenario.steady if c.text == condition["text"]), None)
-    if asked is None or MEASURES[asked.measure][0] != "time" or condition["value"] is None:
-        return ""
-    return too_busy(record, condition["value"], asked.threshold)
+    asked = parse_condition(condition["text"])
+    return too_busy(record, condition["value"], asked.threshold) if MEASURES[asked.measure][0] == "time" else ""
 
 
 def _phase(phase: str) -> str:
     return f"the steady state {'before the first fault' if phase == 'before' else 'at the end'} "
 
 
-def _value(value: float | None) -> str:
-    return "unknown" if value is None else f"it was {value:.4g}"
-
-
 def _run(record: Record) -> list[Finding]:
     """What happened to the run as a whole: stopped early, cut short, too few operations."""
     found = [
         _run_finding("run:stop", "fail", f"a stop condition ended the run: {log.detail['stop']}",
-                     [Evidence(f"{_value(log.detail.get('value'))} at {log.at_ns / 1e9:.2f} s", at_ns=log.at_ns,
+                     [Evidence(f"{format_answer({'text': log.detail['stop'], 'value': log.detail.get('value')})}, at {log.at_ns / 1e9:.2f} s", at_ns=log.at_ns,
                                faults=record.overlapping(log.at_ns, log.at_ns))])
         for log in record.logs if "stop" in log.detail
     ]

@@ -86,8 +86,11 @@ def test_a_run_in_which_everything_held_passes(tmp_path):
         ("hold", [edge("hold", ok=False, summary="0 %")], "inconclusive", "did not last"),
         ("heal", [edge("heal", ok=False, summary="refused")], "fail", "could not be healed"),
         ("absent", [edge("absent", ok=False, summary="18 %")], "fail", "could not be healed: absent: 18 %"),
-        ("recover", [edge("recover", ok=False, summary="not recovered: p95", unmet=["p95"])], "fail", "did not recover in time"),
-        ("recover", [edge("recover", ok=False, summary="could not be measured", unmet=[])], "inconclusive", "could not be measured"),
+        ("recover", [edge("recover", ok=False, summary="not recovered: p95", conditions=[CONDITION | {"ok": False, "value": 0.5}])],
+         "fail", "did not recover in time: not recovered: p95"),
+        ("recover", [edge("recover", ok=False, summary="could not be measured", conditions=[CONDITION | {"ok": None, "value": None}])],
+         "inconclusive", "could not be measured"),
+        ("recover", [edge("recover", ok=False, summary="could not be measured", conditions=[])], "inconclusive", "could not be measured"),
         ("verify", [], "inconclusive", "nothing is recorded of verify"),
         ("recover", [], "inconclusive", "nothing is recorded of a recovery"),
     ],
@@ -129,7 +132,7 @@ def test_an_unmet_steady_state_counts_by_when_it_was(tmp_path, phase, ok, outcom
     step = Step(at_ns=4, name="steady", edge="end", ok=False, detail={"phase": phase, "conditions": [CONDITION | {"ok": ok}]})
     verdict = judged(tmp_path, good() | {phase: [step]})
     assert {id: found[0] for id, found in bad(verdict).items()} == {f"steady:{phase}": outcome}
-    assert "p95(traffic) < 400 ms: it was 0.1" in gate.explain(verdict)[1]
+    assert "p95(traffic) < 400 ms: it was 100 ms" in gate.explain(verdict)[1]
 
 
 @pytest.mark.parametrize(("value", "outcome"), [(0.5, "inconclusive"), (1.5, "fail")])
@@ -140,6 +143,18 @@ def test_a_latency_at_the_end_that_a_busy_machine_may_explain_is_inconclusive(tm
     found = bad(judged(tmp_path, good() | {"after": [step], "logs": [late]}))
     assert {id: each[0] for id, each in found.items()} == {"steady:after": outcome}
     assert ("too busy" in found["steady:after"][1]) is (outcome == "inconclusive")
+
+
+@pytest.mark.parametrize(("value", "outcome"), [(0.5, "inconclusive"), (1.5, "fail")])
+def test_a_recovery_that_a_busy_machine_may_have_held_up_is_inconclusive(tmp_path, value, outcome):
+    lag = {"text": "lag(payments) < 200", "value": 250.0, "ok": False}
+    late = Log(at_ns=7, level="info", message="replay ended", detail={"late_p99_ms": 60.0})
+    for conditions, expected in (([CONDITION | {"ok": False, "value": value}], outcome), ([CONDITION | {"ok": False, "value": value}, lag], "fail")):
+        recover = edge("recover", ok=False, summary="not recovered", conditions=conditions)
+        found = bad(judged(tmp_path, good() | {"recover": [recover], "logs": [late]}))["fault:kill"]
+        assert found[0] == expected
+        assert ("too busy" in found[1]) is (expected == "inconclusive")
+        (tmp_path / EVENTS).unlink()
 
 
 def test_a_steady_state_nobody_looked_at_is_inconclusive(tmp_path):
@@ -180,6 +195,10 @@ def test_a_scenario_without_checks_is_never_a_pass(tmp_path):
 
 def test_a_check_that_raises_is_inconclusive_with_its_traceback(tmp_path, monkeypatch):
     class Broken:
+        @classmethod
+        def waits_s(cls, _):
+            return 0.0
+
         @classmethod
         def judge(cls, *_):
             raise ZeroDivisionError("boom")

@@ -6,7 +6,7 @@ can't tell.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from math import ceil, inf
 
@@ -21,11 +21,27 @@ WAKE_UPS = 10  # that one operation may wait for on its way, each of which a bus
 
 def objectives(record: Record) -> tuple[Finding, ...]:
     """A finding `slo:…` for each objective of the scenario."""
-    slo = record.scenario.slo
-    counted = [op for op in record.operations if not op.unsent or NO_TURN in op.unsent]
-    found = [_availability(record, slo.availability, counted)] if slo.availability is not None else []
-    found += [_latency(record, name, limit, counted) for name, limit in slo.latency_s.items()]
+    slo, ops = record.scenario.slo, counted(record.operations)
+    found = [_availability(record, slo.availability, ops)] if slo.availability is not None else []
+    found += [_latency(record, name, limit, timed(ops)) for name, limit in slo.latency_s.items()]
     return tuple(found)
+
+
+def counted(operations: Iterable[Operation]) -> list[Operation]:
+    """Those that say how the system answered: all that were sent, and those whose turn never came because it did not answer."""
+    return [op for op in operations if not op.unsent or NO_TURN in op.unsent]
+
+
+def timed(ops: Iterable[Operation]) -> list[Operation]:
+    """Those of the counted that were answered or given up, or never had their turn; known failures are left to availability, as
+    being fast would help them.
+    """
+    return [op for op in ops if op.type != "fail" or op.unsent]
+
+
+def latency_s(op: Operation) -> float:
+    """From the intended start to the answer; unbounded without one."""
+    return inf if op.latency_ns is None or op.unsent else op.latency_ns / 1e9
 
 
 def never_sent(record: Record) -> tuple[str, ...]:
@@ -100,30 +116,22 @@ def percentile(values: Sequence[float], share: Fraction) -> float:
     return values[max(0, ceil(share * len(values)) - 1)]
 
 
-def _latency(record: Record, name: str, limit_s: float, sent: Sequence[Operation]) -> Finding:
-    """Over operations that were answered or given up, or never had their turn; known failures are left to availability, as
-    being fast would help them.
-    """
+def _latency(record: Record, name: str, limit_s: float, ops: Sequence[Operation]) -> Finding:
     share, id = share_of(name), f"slo:{name}"
-    counted = [op for op in sent if op.type != "fail" or op.unsent]
-    if allowed_bad(share, len(counted)) is None:
-        title = f"{len(counted):,} operations are too few to judge {name}"
-        return finding(id, "slo", "inconclusive", title, stats={"operations": len(counted)})
-    values = sorted(_seconds(op) for op in counted)
+    if allowed_bad(share, len(ops)) is None:
+        title = f"{len(ops):,} operations are too few to judge {name}"
+        return finding(id, "slo", "inconclusive", title, stats={"operations": len(ops)})
+    values = sorted(latency_s(op) for op in ops)
     seen = percentile(values, share)
-    slow = [op for op in counted if _seconds(op) > limit_s]
-    stats = {"operations": len(counted), "seconds": None if seen == inf else seen, "limit_s": limit_s, "slower": len(slow),
+    slow = [op for op in ops if latency_s(op) > limit_s]
+    stats = {"operations": len(ops), "seconds": None if seen == inf else seen, "limit_s": limit_s, "slower": len(slow),
              "p50_s": percentile(values, Fraction(1, 2))}
-    title = f"{name} is {_milli(seen)}, at most {_milli(limit_s)} asked ({len(counted):,} operations)"
+    title = f"{name} is {_milli(seen)}, at most {_milli(limit_s)} asked ({len(ops):,} operations)"
     if seen > limit_s and (busy := too_busy(record, seen, limit_s)):
         return finding(id, "slo", "inconclusive", f"{title}; {busy}", evidence=_slowest(record, slow), total=len(slow), stats=stats)
     if seen > limit_s:
         return finding(id, "slo", "fail", title, evidence=_slowest(record, slow), total=len(slow), stats=stats)
     return finding(id, "slo", "pass", title, stats=stats)
-
-
-def _seconds(op: Operation) -> float:
-    return inf if op.latency_ns is None or op.unsent else op.latency_ns / 1e9
 
 
 def _milli(value_s: float) -> str:
@@ -132,10 +140,10 @@ def _milli(value_s: float) -> str:
 
 def _slowest(record: Record, slow: Sequence[Operation]) -> list[Evidence]:
     told = []
-    for op in sorted(slow, key=_seconds, reverse=True)[:SHOWN]:
+    for op in sorted(slow, key=latency_s, reverse=True)[:SHOWN]:
         end = op.end_ns if op.end_ns is not None else record.end_ns
         faults = record.overlapping(op.due_ns, end)
         traces = (op.trace_id,) if op.trace_id else ()
-        text = f"{op.f} #{op.op} due {seconds(op.due_ns)} took {_milli(_seconds(op))}{during(record, faults)}{trace_words(traces)}"
+        text = f"{op.f} #{op.op} due {seconds(op.due_ns)} took {_milli(latency_s(op))}{during(record, faults)}{trace_words(traces)}"
         told.append(Evidence(text, ids=(str(op.op),), at_ns=op.due_ns, faults=faults, traces=traces))
     return told

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import chain
 
+from envctl.model.event import FaultEdge
 from envctl.model.scenario import FaultSpec
 from envctl.model.verdict import Finding
 from envctl.record import FaultWindow, Operation
@@ -12,6 +13,7 @@ from envctl.report import words
 from envctl.report.model import Fault
 from envctl.report.subject import Subject
 from envctl.report.timeline import latency_limit_s
+from envctl.spec.conditions import format_answer
 
 
 def faults(subject: Subject, findings: Mapping[str, Finding]) -> tuple[Fault, ...]:
@@ -40,8 +42,14 @@ def _fault(subject: Subject, id: str, spec: FaultSpec | None, window: FaultWindo
         asked=asked(spec) if spec else words.NONE, measured=measured[0] if measured else words.NONE,
         title=finding.title if finding else "not judged", start_s=_s(start), end_s=_s(end), detect_s=detect,
         symptom=symptom[1] if symptom else "", recover_s=_recovery_s(window),
-        stages=tuple((str(edge.edge), edge.ok, edge.at_ns / 1e9, edge.summary) for edge in edges),
+        stages=tuple((str(edge.edge), edge.ok, edge.at_ns / 1e9, _told(edge)) for edge in edges),
     )
+
+
+def _told(edge: FaultEdge) -> str:
+    """A stage's summary; of a recovery that came also the values it was believed by."""
+    values = map(format_answer, edge.detail.get("conditions", ())) if edge.ok else ()
+    return "; ".join((edge.summary, *values))
 
 
 def _s(ns: int | None) -> float | None:

@@ -42,7 +42,7 @@ class Figures:
     failed: int
     unknown: int
     unsent: int
-    success: float | None  # of the operations that were sent
+    success: float | None  # of those that objectives count: all that were sent, and those whose turn never came
     p50_s: float | None
     p95_s: float | None
     p99_s: float | None

@@ -8,7 +8,7 @@ from fractions import Fraction
 from math import inf
 from pathlib import Path
 
-from envctl.checks.slo import percentile
+from envctl.checks.slo import counted, latency_s, percentile, timed
 from envctl.model.event import Sample
 from envctl.model.verdict import Finding
 from envctl.record import Operation
@@ -42,21 +42,17 @@ def run(subject: Subject) -> Run:
 
 def figures(subject: Subject) -> Figures:
     """The numbers at a glance."""
-    sent = [op for op in subject.operations if not op.unsent]
-    ok = sum(op.type == "ok" for op in sent)
-    latencies = sorted(_latency_s(op) for op in sent if op.type != "fail")
+    ops = counted(subject.operations)
+    ok = sum(op.type == "ok" for op in ops)
+    latencies = sorted(map(latency_s, timed(ops)))
     p50, p95, p99 = (_bounded(latencies, Fraction(share, 100)) for share in (50, 95, 99))
     spans, traces = _spans(subject)
     return Figures(
-        operations=len(subject.operations), ok=ok, failed=sum(op.type == "fail" for op in sent),
-        unknown=sum(op.type == "info" for op in sent), unsent=len(subject.operations) - len(sent),
-        success=ok / len(sent) if sent else None, p50_s=p50, p95_s=p95, p99_s=p99, rate_per_s=_rate(sent),
+        operations=len(subject.operations), ok=ok, failed=sum(op.type == "fail" for op in ops),
+        unknown=sum(op.type == "info" for op in ops), unsent=len(subject.operations) - len(ops),
+        success=ok / len(ops) if ops else None, p50_s=p50, p95_s=p95, p99_s=p99, rate_per_s=_rate(ops),
         peak_lag=peak_lag(subject.samples(LAG)), spans=spans, traces=traces, late_p99_s=_late(subject),
     )
-
-
-def _latency_s(op: Operation) -> float:
-    return inf if op.latency_ns is None else op.latency_ns / 1e9
 
 
 def _bounded(values: Sequence[float], share: Fraction) -> float | None:

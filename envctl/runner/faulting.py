@@ -17,10 +17,11 @@ from envctl import plugins
 from envctl.errors import EnvctlError, ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, Fault, World
 from envctl.model.event import FaultEdge
-from envctl.model.scenario import Condition, FaultSpec, Scenario
+from envctl.model.scenario import FaultSpec, Scenario
 from envctl.model.topology import Topology
 from envctl.record import RecordWriter
 from envctl.runner.live import Live
+from envctl.spec.conditions import format_answer
 from envctl.substrates.base import Reach
 
 LEASE_S = 8.0  # how long a fault outlives an injector that was killed
@@ -149,11 +150,11 @@ class FaultRun(threading.Thread):
     def _recover(self, healed_ns: int) -> None:
         """Waits until every steady-state condition holds again, counting only what was due after the healing."""
         deadline = time.monotonic() + self._field.scenario.recover_within_s
-        answers: list[tuple[Condition, bool | None]] = []
+        answers: list[dict[str, Any]] = []
         since: float | None = None
         while time.monotonic() < deadline and not self._field.stopping.is_set():
-            answers = [(c, self._field.live.meets(c, healed_ns)) for c in self._field.scenario.steady]
-            if not all(met for _, met in answers):
+            answers = [self._field.live.answer(condition, healed_ns) for condition in self._field.scenario.steady]
+            if not all(answer["ok"] for answer in answers):
                 since = None
             elif since is None:
                 since = time.monotonic()
@@ -162,10 +163,8 @@ class FaultRun(threading.Thread):
                 break
             time.sleep(POLL_S)
         took = (self._field.now_ns() - healed_ns) / 1e9 - STEADY_FOR_S
-        unmet = [c.text for c, met in answers if met is False]
-        unknown = [c.text for c, met in answers if met is None]
-        summary = f"recovered in {max(took, 0):.1f} s" if self.recovered else _not_recovered(unmet, unknown)
-        self._event("recover", self.recovered, summary, {"seconds": max(took, 0.0), "unmet": unmet, "unknown": unknown})
+        summary = f"recovered in {max(took, 0):.1f} s" if self.recovered else _not_recovered(answers)
+        self._event("recover", self.recovered, summary, {"seconds": max(took, 0.0), "conditions": answers})
 
     def _stage(self, name: Stage, work: Callable[[], Any]) -> None:
         try:
@@ -194,9 +193,10 @@ class FaultRun(threading.Thread):
                                      detail={"traceback": traceback.format_exc()}))
 
 
-def _not_recovered(unmet: list[str], unknown: list[str]) -> str:
-    if unmet:
-        return f"not recovered: {'; '.join(unmet)}"
+def _not_recovered(answers: list[dict[str, Any]]) -> str:
+    if unmet := [answer for answer in answers if answer["ok"] is False]:
+        return f"not recovered: {'; '.join(map(format_answer, unmet))}"
+    unknown = [answer["text"] for answer in answers if answer["ok"] is None]
     return f"recovery could not be measured: {'; '.join(unknown) or 'the run was stopped'}"
 
 

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from envctl.model.event import Op, Sample
 from envctl.model.scenario import Comparison, Condition
@@ -95,8 +96,16 @@ class Live:
 
     def meets(self, condition: Condition, since_ns: int = 0, *, widen: bool = False) -> bool | None:
         """Whether the condition holds now; None when nothing can be said."""
-        value = self.value(condition, since_ns, widen=widen)
-        return None if value is None else COMPARE[condition.comparison](value, condition.threshold)
+        return _met(condition, self.value(condition, since_ns, widen=widen))
+
+    def answer(self, condition: Condition, since_ns: int = 0) -> dict[str, Any]:
+        """{`text`, `value`, `ok`} of a condition as of now, for the record."""
+        value = self.value(condition, since_ns)
+        return {"text": condition.text, "value": value, "ok": _met(condition, value)}
+
+
+def _met(condition: Condition, value: float | None) -> bool | None:
+    return None if value is None else COMPARE[condition.comparison](value, condition.threshold)
 
 
 def _over(done: list[_Done], measure: str, window_s: float) -> float | None:

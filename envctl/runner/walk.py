@@ -169,15 +169,11 @@ class Run:
         """Whether the steady state holds (or comes to hold in time); the answer is an event with every condition's value."""
         with self.step("steady", phase=phase) as said:
             until(lambda: self.stopping.is_set() or all(self.live.meets(c) for c in self.scenario.steady), wait_s, poll_s=POLL_S)
-            answers = [self._answer(condition) for condition in self.scenario.steady]
+            answers = [self.live.answer(condition) for condition in self.scenario.steady]
             said |= {"conditions": answers, "ok": all(answer["ok"] for answer in answers)}
             if phase == "before" and not said["ok"]:
                 self.stop("the steady state was not reached, so no fault was applied")
             return bool(said["ok"])
-
-    def _answer(self, condition: Condition) -> dict[str, Any]:
-        value = self.live.value(condition)
-        return {"text": condition.text, "value": value, "ok": self.live.meets(condition)}
 
     # Beside the walk
 

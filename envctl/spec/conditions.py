@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, cast
+from collections.abc import Mapping
+from typing import Any, Literal, cast
 
 from envctl.model.scenario import Comparison, Condition
 from envctl.spec.document import did_you_mean
@@ -55,6 +56,21 @@ def parse_condition(text: str, line: int = 0) -> Condition:
         raise ValueError(f"{found['number']} % is more than 100 %")
     hold_s = duration_s(found["hold"]) if found["hold"] else 0.0
     return Condition(text.strip(), measure, found["subject"], cast("Comparison", found["comparison"]), threshold, hold_s, line)
+
+
+def format_value(condition: Condition, value: float | None) -> str:
+    """A value of the condition's measure in a unit it is written with: `97.3 %`, `912 ms`, `53`; `unknown` for None."""
+    if value is None:
+        return "unknown"
+    quantity = MEASURES[condition.measure][0]
+    if quantity == "ratio":
+        return f"{100 * value:.4g} %"
+    return f"{1000 * value:,.0f} ms" if quantity == "time" else f"{value:,.4g}{'/s' if quantity == 'rate' else ''}"
+
+
+def format_answer(answer: Mapping[str, Any]) -> str:
+    """What the record keeps of a condition at one time: `p95(traffic) < 800 ms: it was 912 ms`."""
+    return f"{answer['text']}: it was {format_value(parse_condition(answer['text']), answer['value'])}"
 
 
 def format_condition(condition: Condition) -> str:

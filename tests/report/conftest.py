@@ -90,7 +90,8 @@ def _operations():
 
 def _fault(id: str, kind: str, *stages: tuple[str, float, str]):
     for stage, seconds, summary in stages:
-        detail = {"seconds": 1.5} if stage == "recover" else {}
+        conditions = [{"text": "p95(traffic) < 400 ms", "value": 0.12, "ok": True}]
+        detail = {"seconds": 1.5, "conditions": conditions} if stage == "recover" else {}
         yield FaultEdge(at_ns=at(seconds), id=id, fault=kind, edge=stage, ok=True, summary=summary, detail=detail)
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import pytest
 
+from envctl.checks.slo import NO_TURN, objectives
 from envctl.errors import UsageError
+from envctl.model.event import Op
+from envctl.record import EVENTS, Record
 from envctl.report.build import build
 
 
@@ -17,12 +23,26 @@ def test_the_numbers_are_those_of_the_record(whole):
     assert (figures.spans, figures.traces) == (5, 1)
 
 
+def test_the_report_and_the_objective_mean_the_same_by_answered_well(whole):
+    with (whole / EVENTS).open("a", encoding="utf-8") as record:
+        for number, reason in ((200, f"the replay ended {NO_TURN}"), (201, "what it refers to was never answered")):
+            for type, value in (("invoke", {}), ("fail", {"error": reason, "sent": False})):
+                op = Op(at_ns=21 * 10**9, op=number, process="c", type=type, f="place_order", due_ns=20 * 10**9, value=value)
+                record.write(json.dumps(asdict(op) | {"seq": number}) + "\n")
+    (availability, _) = objectives(Record.load(whole))
+    figures = build(whole).figures
+    assert (figures.operations, figures.ok, figures.unknown, figures.failed, figures.unsent) == (202, 199, 1, 1, 1)
+    assert figures.success == pytest.approx(199 / 201)
+    assert (availability.stats["operations"], availability.stats["bad"]) == (201, 2)
+
+
 def test_a_fault_tells_what_was_asked_what_was_measured_and_how_long_it_took_to_show_and_to_pass(whole):
     loss, kill = build(whole).faults
     assert loss.asked == "from orders, to bus, loss 20 %; at 5.00\N{NO-BREAK SPACE}s, for 4.00\N{NO-BREAK SPACE}s"
     assert (loss.measured, loss.recover_s, loss.outcome) == ("measured 19.8 % of 4,210", 1.5, "pass")
     assert loss.detect_s == pytest.approx(6.5 + 1 - 5), "the first slow operation was due at 6.5 s and had a second"
     assert "place_order #55" in loss.symptom
+    assert loss.stages[-1][3] == "recovered in 1.5 s; p95(traffic) < 400 ms: it was 120 ms"
     assert (kill.end_s, kill.recover_s, kill.outcome) == (None, None, None)
     assert kill.detect_s == pytest.approx(13.05 - 12), "the operation that got no answer"
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envctl.model.scenario import Condition
-from envctl.spec.conditions import MEASURES, format_condition, parse_condition
+from envctl.spec.conditions import MEASURES, format_condition, format_value, parse_condition
 
 LARGEST = {"ratio": 10_000, "time": 10**8, "count": 10**6, "rate": 10**6}
 SCALE = {"ratio": 10_000, "time": 10_000, "count": 1, "rate": 100}
@@ -61,3 +61,10 @@ def test_the_documented_conditions_mean_what_they_say(text: str, measure: str, t
 def test_a_wrong_condition_says_what_is_allowed(text: str, fragment: str) -> None:
     with pytest.raises(ValueError, match=re.escape(fragment)):
         parse_condition(text)
+
+
+@pytest.mark.parametrize(("text", "value", "told"), [
+    ("success_rate(traffic) >= 99 %", 0.9734, "97.34 %"), ("p95(traffic) < 800 ms", 1.912, "1,912 ms"), ("lag(payments) < 200", 53.0, "53"),
+    ("throughput(traffic) > 5 /s", 4.25, "4.25/s"), ("lag(payments) < 200", None, "unknown")])
+def test_values_are_told_in_the_unit_of_their_measure(text, value, told):
+    assert format_value(parse_condition(text), value) == told

@@ -1,0 +1,103 @@
+"""What a fault's walk leaves in the record."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from envctl.faults.base import Blast, Effect
+from envctl.model.event import FaultEdge, Op
+from envctl.model.scenario import FaultSpec, Scenario, Traffic
+from envctl.model.topology import Topology
+from envctl.runner.faulting import FaultRun, Field
+from envctl.runner.live import Live
+from envctl.spec.conditions import parse_condition
+
+STEADY = (parse_condition("p95(traffic) < 400 ms"), parse_condition("lag(payments) < 200"))
+
+
+class Nothing:
+    """A fault that acts as far as anyone can see."""
+
+    name = "nothing"
+    instantaneous = True
+
+    def probe(self) -> Blast:
+        return Blast((), "nothing")
+
+    def undo(self) -> dict[str, Any]:
+        return {}
+
+    def apply(self, lease_s: float) -> None:
+        """Done."""
+
+    def verify(self) -> Effect:
+        return Effect(shown=True, summary="it acts")
+
+    absent = verify
+
+    def heal(self) -> None:
+        """Done."""
+
+
+class Kept:
+    """The record, in memory."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    write = property(lambda self: self.events.append)
+
+    def sync(self) -> None:
+        """Nothing to do."""
+
+
+def recovery(tmp_path: Path, latency_s: float, within_s: float) -> FaultEdge:
+    """The end of a fault under operations that take so long."""
+    kept, over, begun = Kept(), threading.Event(), time.monotonic_ns()
+    now_ns = lambda: time.monotonic_ns() - begun  # noqa: E731
+    live = Live(now_ns)
+
+    def operate() -> None:
+        number = random.Random(1).randrange(1000)
+        while not over.wait(0.01):
+            number, due = number + 1, now_ns()
+            live.operation(Op(at_ns=due, op=number, process="c", type="invoke", f="buy", due_ns=due))
+            live.operation(Op(at_ns=due + int(latency_s * 1e9), op=number, process="c", type="ok", f="buy", value={}))
+
+    traffic = threading.Thread(target=operate)
+    traffic.start()
+    scenario = Scenario("s", tmp_path / "s.yaml", Traffic(tmp_path / "t", "g", None, None), steady=STEADY[:1] if latency_s else STEADY,
+                        recover_within_s=within_s)
+    field = Field(None, Topology("t", tmp_path / "t.yaml", (), {}), scenario, "", tmp_path, kept, live, now_ns, threading.Event())  # type: ignore[arg-type]
+    run = FaultRun(field, FaultSpec("n", "nothing", 0.0, "", None, {}), Nothing())
+    run.run()
+    over.set()
+    traffic.join()
+    last: FaultEdge = kept.events[-1]
+    assert last.edge == "recover"
+    return last
+
+
+def test_a_recovery_tells_the_values_it_was_believed_by(tmp_path: Path) -> None:
+    edge = recovery(tmp_path, 0.1, 60)
+    assert edge.ok
+    assert edge.detail["conditions"] == [{"text": "p95(traffic) < 400 ms", "value": pytest.approx(0.1), "ok": True}]
+
+
+def test_one_that_was_given_up_tells_what_it_was_given_up_at(tmp_path: Path) -> None:
+    edge = recovery(tmp_path, 0.5, 1)
+    assert not edge.ok
+    assert edge.summary == "not recovered: p95(traffic) < 400 ms: it was 500 ms"
+    assert edge.detail["conditions"] == [{"text": "p95(traffic) < 400 ms", "value": pytest.approx(0.5), "ok": False}]
+
+
+def test_what_was_never_sampled_is_unknown(tmp_path: Path) -> None:
+    edge = recovery(tmp_path, 0, 1)
+    assert edge.summary == "recovery could not be measured: lag(payments) < 200"
+    assert [answer["ok"] for answer in edge.detail["conditions"]] == [True, None]
