@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import platform
-import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from envctl import __version__, plugins
-from envctl.errors import CancelledError, EnvctlError, Exit, NoEnvironmentError, ResourceError, UsageError, of_system
+from envctl import plugins
+from envctl.errors import CancelledError, EnvctlError, Exit, NoEnvironmentError, UsageError, of_system
 from envctl.model.environment import Environment
-from envctl.model.plan import Plan
+from envctl.model.plan import Ask, Plan
 from envctl.model.project import Project
 from envctl.model.scenario import Scenario
 from envctl.model.seed import Seed
 from envctl.model.verdict import EXITS, Verdict
-from envctl.record import EVENTS, RunManifest
-from envctl.runner.follow import Follower
-from envctl.spec.contracts import contract_files
+from envctl.record import EVENTS, new_run
+from envctl.runner.follow import Shown
+from envctl.runner.launch import KILLED, run_inside, why
 from envctl.stack import diagnostics, lock
 from envctl.stack.requirements import versions_of
-from envctl.substrates.base import Process, Reach
 from envctl.toolchain import cache_dir
 from envctl.toolchain.lookup import find
 
@@ -39,40 +30,18 @@ if TYPE_CHECKING:
     from envctl.seeding import Snapshot
     from envctl.stack.operations import Up
 
-RUNS = Path(".envctl") / "runs"
-KILLED = 128  # exit statuses above say which signal ended a process
-
-
-class StepLine(Protocol):
-    """One line of progress."""
-
-    def update(self, text: str) -> None:
-        """What the step is doing now."""
-
-    def note(self, text: str) -> None:
-        """Something that happened and stays on the screen."""
-
-    def done(self, text: str, *, ok: bool | None = True) -> None:
-        """The step's result."""
-
 
 class Steps(Protocol):
     """Where progress goes."""
 
-    def step(self, name: str) -> AbstractContextManager[StepLine]:
+    def step(self, name: str) -> AbstractContextManager[Shown]:
         """A step from its begin to its end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the user asked for on the command line; empty and zero mean what the project says."""
+class Asked(Ask):
+    """What the user asked for on the command line, of the plan and of what is done with it."""
 
-    full: bool = False
-    only: tuple[str, ...] = ()
-    stubs: tuple[str, ...] = ()
-    base: str = ""
-    substrate: str = ""
-    ttl_s: float = 0.0
     rng_seed: int | None = None
     ready_timeout_s: float = 120.0
     keep: bool = False
@@ -120,12 +89,10 @@ def make_plan(project: Project, scenario_file: Path | None, asked: Asked) -> tup
             load_seed(seed_file(project, scenario.seed), topology)  # refused now, not when everything is up
         for tool in {tool for spec in scenario.faults for tool in plugins.load("envctl.faults", spec.fault).tools}:
             find(tool)  # likewise
-    plan = plan_project(project, topology, scenario, asked=asked.only, stubs=asked.stubs, full=asked.full, base=asked.base,
-                        substrate=asked.substrate, ttl_s=asked.ttl_s, digests=source_digests(topology))
-    return plan, scenario
+    return plan_project(project, topology, scenario, asked, digests=source_digests(topology)), scenario
 
 
-def snapshot(project: Project, plan: Plan, scenario: Scenario, line: StepLine) -> Snapshot | None:
+def snapshot(project: Project, plan: Plan, scenario: Scenario, line: Shown) -> Snapshot | None:
     """Seeded data to start from, made when it is not in the cache; None for a scenario without a seed."""
     if not scenario.seed:
         return None
@@ -141,7 +108,7 @@ def seed_named(project: Project, plan: Plan, name: str) -> Seed:
     return load_seed(seed_file(project, name), plan.topology)
 
 
-def bring_up(plan: Plan, asked: Asked, seed_key: str | None, line: StepLine) -> Up:
+def bring_up(plan: Plan, asked: Asked, seed_key: str | None, line: Shown) -> Up:
     """The environment of the plan, ready, and what that took.  `seed_key` None keeps the seeded data that is there."""
     from envctl.stack import bring_up as up
 
@@ -170,132 +137,52 @@ def _differences(made: Up) -> Iterator[str]:
         yield from (f"{len(names)} {what}" for names, what in ((made.started, "started"), (made.ended, "removed")) if names)
 
 
-def seed(project: Project, plan: Plan, name: str, environment: Environment, kept: Snapshot | None, line: StepLine) -> None:
+def check_seed(project: Project, plan: Plan, name: str) -> None:
+    """Refuses a seed for an environment that holds another one, before anything is changed.  Raises UsageError."""
+    from envctl.seeding import check_mixing
+
+    place = plugins.load("envctl.substrates", plan.substrate)
+    try:
+        living = place.attach(place.directory(plan.env_id)).environment()
+    except NoEnvironmentError:
+        return
+    check_mixing(living, seed_named(project, plan, name))
+
+
+def seed(project: Project, plan: Plan, name: str, environment: Environment, kept: Snapshot | None, line: Shown) -> None:
     """The seed is in the environment, and verified."""
     from envctl.seeding import load_seed_into
 
     reach = plugins.load("envctl.substrates", environment.substrate).attach(environment.directory)
     data = seed_named(project, plan, name)
     with diagnostics.kept(plan):
-        loaded = load_seed_into(reach, plan.topology, data, plan.components, line.update, expected=kept.found if kept else None)
+        loaded = load_seed_into(reach, plan.topology, data, plan.components, line.update, kept)
     line.done(f"{loaded.seed}: {loaded.rows:,} rows, {loaded.messages:,} messages, {loaded.source}")
 
 
-def run_scenario(project: Project, plan: Plan, scenario: Scenario, environment: Environment, line: StepLine,
-                 interrupts: Interrupts) -> Path:
+def run_scenario(plan: Plan, scenario: Scenario, environment: Environment, line: Shown, interrupts: Interrupts) -> Path:
     """Runs the scenario inside the environment; returns the run's directory with its record."""
-    directory = new_run(project, plan, scenario, environment)
-    reach = plugins.load("envctl.substrates", environment.substrate).attach(environment.directory)
-    argv = [sys.executable, "-P", "-m", "envctl.runner", str(directory), environment.substrate, str(environment.directory)]
-    lifeline, ours = os.pipe()  # a byte cancels the run, and so does its end: when we die, however we die
-    try:
-        with (directory / "runner.log").open("wb") as log:
-            process = reach.popen(None, argv, stdin=lifeline, stdout=log, stderr=log)
-        status = Follower(directory, line).until_ended(_Cancelling(process, ours, interrupts))
-    finally:
-        os.close(lifeline)
-        os.close(ours)
-        keep_logs(reach, environment, directory)
+    directory = new_run(plan, scenario, environment.nodes, versions_of(plan))
+    status = run_inside(environment, directory, line, lambda: interrupts.count > 0)
     if status and interrupts.count:
         raise CancelledError("cancelled before there was anything to judge")
     if status > KILLED and (directory / EVENTS).exists():
         line.note(f"the runner was killed (status {status}); what it had recorded is judged")
     elif status:
-        raise _why(directory, status)
+        raise why(directory, status)
     return directory
 
 
-@dataclass(slots=True)
-class _Cancelling:
-    """Polls the runner and passes a cancellation on, once: a pipe keeps it for a runner that is still starting."""
-
-    process: Process
-    lifeline: int
-    interrupts: Interrupts
-    told: bool = False
-
-    def __call__(self) -> int | None:
-        if self.interrupts.count and not self.told:
-            self.told = True
-            with suppress(BrokenPipeError):
-                os.write(self.lifeline, b"c")
-        return self.process.poll()
-
-
-def new_run(project: Project, plan: Plan, scenario: Scenario, environment: Environment) -> Path:
-    """The run's directory: the manifest and copies of every input, saved before anything happens."""
-    now = datetime.now(UTC)
-    run_id = f"{now:%Y-%m-%dT%H%M%S}.{now.microsecond // 1000:03d}Z-{scenario.name}"
-    directory = project.root / RUNS / run_id
-    (directory / "inputs").mkdir(parents=True)
-    ignore = project.root / ".envctl" / ".gitignore"
-    ignore.write_text("*\n", encoding="utf-8")
-    copy_inputs(plan, scenario, directory / "inputs")
-    RunManifest(
-        id=run_id, scenario=scenario.name, stack=plan.topology.name, env_id=plan.env_id, commit=git(project.root, "rev-parse", "HEAD"),
-        branch=git(project.root, "rev-parse", "--abbrev-ref", "HEAD"), rng_seed=scenario.rng_seed, started_at=now.timestamp(),
-        clock_ns=time.monotonic_ns(), epoch_ns=time.time_ns(), scenario_file=_relative(scenario.file, project.root),
-        components=plan.selected, stubbed=plan.stubbed, left_out=plan.left_out, nodes=environment.nodes,
-        versions={"envctl": __version__, "python": platform.python_version()} | versions_of(plan), seed=scenario.seed,
-        machine={"system": platform.system(), "kernel": platform.release().split("-")[0],
-                                        "cores": os.cpu_count() or 0},
-    ).save(directory)
-    return directory
-
-
-def copy_inputs(plan: Plan, scenario: Scenario, inputs: Path) -> None:
-    """Topology, contracts, scenario and traffic as they are now, under the names that reading a record expects."""
-    shutil.copy(plan.topology.file, inputs / "topology.yaml")
-    for file in contract_files(plan.topology.directory):
-        copy = inputs / file.relative_to(plan.topology.directory)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, copy)
-    shutil.copy(scenario.file, inputs / "scenario.yaml")
-    shutil.copy(scenario.traffic.file, inputs / "traffic.jsonl")
-
-
-def git(root: Path, *arguments: str) -> str:
-    """What git answers, or an empty text where there is no repository."""
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _relative(path: Path, root: Path) -> str:
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-
-
-def _why(directory: Path, status: int) -> EnvctlError:
-    """The runner's own error, with its exit code."""
-    left = directory / "error.json"
-    if left.exists():
-        said = json.loads(left.read_text(encoding="utf-8"))
-        error = EnvctlError(said["message"], hint=said["hint"])
-        error.exit_code = Exit(said["exit_code"])
-        return error
-    if status > KILLED:
-        return ResourceError(f"the runner was killed before its first event (status {status})", hint="run the same command again")
-    tail = "\n".join((directory / "runner.log").read_text(errors="replace").splitlines()[-5:])
-    return EnvctlError(f"the runner ended with status {status}\n{tail}", hint=f"its record is in {directory}")
-
-
-def keep_logs(reach: Reach, environment: Environment, directory: Path) -> None:
-    """Copies every node's log into the run's directory; an environment that has gone keeps nothing from us."""
-    (directory / "logs").mkdir(exist_ok=True)
-    for node in environment.nodes:
-        with suppress(EnvctlError, OSError), (directory / "logs" / f"{node.name}.log").open("wb") as kept:
-            for part in reach.logs(node.name):
-                kept.write(part.read_bytes())
-
-
-def finish(directory: Path, project: Project, line: StepLine) -> Verdict:
-    """The verdict of a record, saved beside it; telemetry is flattened first, because judging reads that."""
+def finish(directory: Path, project: Project, line: Shown) -> Verdict:
+    """The verdict of a record, saved beside it."""
     from envctl import gate
     from envctl.record import Record
-    from envctl.telemetry.store import flatten
+    from envctl.telemetry.store import FILE, flatten
 
-    if (directory / "telemetry").is_dir():  # a run that was cut short kept none, which is not the same as none being there
+    telemetry = directory / "telemetry"  # the runner makes it readable; one that was killed on the way may not have
+    if telemetry.is_dir() and not (telemetry / FILE).exists():
         line.update("flattening telemetry")
-        flatten(directory / "telemetry")
+        flatten(telemetry)
     line.update("judging")
     verdict = gate.judge(Record.load(directory), gate=project.gate)
     gate.save_verdict(directory, verdict)
@@ -333,19 +220,21 @@ class Outcome:
         return EXITS[self.verdict.outcome]
 
 
-def ci(project: Project, scenario_file: Path, asked: Asked, steps: Steps, interrupts: Interrupts, attempt: int = 1) -> Outcome:
+def ci(project: Project, scenario_file: Path, asked: Asked, steps: Steps, interrupts: Interrupts, *, fresh: bool = False) -> Outcome:
     """Plan, up, seed, run, judge, report, down; the last one whatever happened before.  Raises EnvctlError.
 
-    A further attempt gets a fresh environment, also where the one before was kept.
+    `fresh` removes first what another scenario or attempt has kept.
     """
     with steps.step("plan") as line:
         plan, scenario = make_plan(project, scenario_file, asked)
         assert scenario is not None
-        line.done(told(plan))
+        line.done(plan.summary)
     with lock.hold(cache_dir(), f"{plan.env_id}.run", "run"):
-        if attempt > 1 and asked.keep:
+        if fresh and asked.keep:
             with steps.step("down") as line:
                 down(project, plan, line)
+        if scenario.seed:
+            check_seed(project, plan, scenario.seed)
         return _ci(project, plan, scenario, asked, steps, interrupts)
 
 
@@ -364,13 +253,13 @@ def _ci(project: Project, plan: Plan, scenario: Scenario, asked: Asked, steps: S
 def _judged(project: Project, plan: Plan, scenario: Scenario, asked: Asked, steps: Steps, interrupts: Interrupts) -> Outcome:
     with steps.step("up") as line:
         kept = snapshot(project, plan, scenario, line)
-        environment = bring_up(plan, asked, kept.key if kept else "", line).environment
+        environment = bring_up(plan, asked, kept.key if kept else None, line).environment
     if scenario.seed:
         with steps.step("seed") as line:
             seed(project, plan, scenario.seed, environment, kept, line)
     with interrupts.bearing(1):
         with steps.step("run") as line:
-            directory = run_scenario(project, plan, scenario, environment, line, interrupts)
+            directory = run_scenario(plan, scenario, environment, line, interrupts)
         with steps.step("judge") as line:
             verdict = finish(directory, project, line)
         with steps.step("report") as line:
@@ -391,20 +280,6 @@ def _ended(project: Project, plan: Plan, asked: Asked, steps: Steps, interrupts:
     return None
 
 
-def told(plan: Plan) -> str:
-    """`9 of 14 components: orders changed; bus, shop-db needed; fraud stubbed (unverified)`."""
-    reasons: dict[str, list[str]] = {}
-    for selection in plan.selected:
-        reasons.setdefault(selection.why, []).append(selection.component)
-    parts = [f"{_some(names)} {why}" for why, names in reasons.items()]
-    parts += [f"{', '.join(plan.stubbed)} stubbed (unverified)"] if plan.stubbed else []
-    return f"{len(plan.selected)} of {len(plan.topology.components)} components: {'; '.join(parts)}"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
-
-
 def report(directory: Path) -> Path:
     """Writes all forms of the report; returns the page's path."""
     from envctl.report import write_all
@@ -412,7 +287,7 @@ def report(directory: Path) -> Path:
     return write_all(directory)
 
 
-def down(project: Project, plan: Plan, line: StepLine) -> None:
+def down(project: Project, plan: Plan, line: Shown) -> None:
     """Removes the environment and proves it.  Raises LeakError."""
     from envctl.stack import tear_down
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -13,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envctl.errors import UsageError
-from envctl.model.plan import Plan
+from envctl.model.plan import Ask, Plan
 from envctl.model.project import Project
+from envctl.model.scenario import Scenario
 from envctl.model.topology import Kafka, Postgres, Service, Source, Subscription, Topic, Topology
-from envctl.planner import Changes, changed_files, changes, environment_id, plan, plan_project
+from envctl.planner import Changes, Checkout, changed_files, changes, environment_id, plan, plan_project
 from envctl.planner.reasons import requirements
 from envctl.spec import load_project, load_scenario, load_topology
 
@@ -49,8 +51,11 @@ def files(*names: str) -> Changes:
     return Changes(tuple(PurePosixPath("stacks/x") / name for name in names), base="main")
 
 
-def planned(topology: Topology, changed: Changes, **options: object) -> Plan:
-    return plan(Project(ROOT, ROOT / "stacks/x"), topology, env_id="e", changed=changed, **options)  # type: ignore[arg-type]
+def planned(
+    topology: Topology, changed: Changes, scenarios: Sequence[Scenario] = (), digests: Mapping[str, str] | None = None, **asked: object
+) -> Plan:
+    checkout = Checkout("e", changed, source_digests=digests or {})
+    return plan(Project(ROOT, ROOT / "stacks/x"), topology, checkout, Ask(**asked), scenarios)  # type: ignore[arg-type]
 
 
 changed_services = st.lists(st.sampled_from(NAMES), unique=True)
@@ -116,19 +121,19 @@ def test_the_full_topology_has_everything(topology: Topology) -> None:
 
 @given(topologies(), changed_services)
 def test_the_digest_ignores_reasons_and_lines_and_sees_sources_and_configuration(topology: Topology, names: list[str]) -> None:
-    made = planned(topology, of(names), asked=["db"])
+    made = planned(topology, of(names), only=["db"])
     moved = {name: replace(each, line=each.line + 7) for name, each in topology.components.items()}
-    assert planned(replace(topology, components=moved), of(names), asked=["db"]).digest == made.digest
-    assert planned(topology, of(names), asked=["db"], source_digests={"db": "other"}).digest != made.digest
+    assert planned(replace(topology, components=moved), of(names), only=["db"]).digest == made.digest
+    assert planned(topology, of(names), only=["db"], digests={"db": "other"}).digest != made.digest
     settings = {**topology.components, "db": replace(topology.components["db"], settings={"fsync": "off"})}  # type: ignore[call-arg]
-    assert planned(replace(topology, components=settings), of(names), asked=["db"]).digest != made.digest
+    assert planned(replace(topology, components=settings), of(names), only=["db"]).digest != made.digest
 
 
 def test_what_a_left_out_component_is_like_does_not_touch_the_digest() -> None:
     topology = load_topology(SYSTEM / "stacks/tiny/topology.yaml")
-    made = planned(topology, Changes(), asked=["pricing"])
+    made = planned(topology, Changes(), only=["pricing"])
     other = {**topology.components, "worker": replace(topology.components["worker"], replicas=9)}  # type: ignore[call-arg]
-    assert planned(replace(topology, components=other), Changes(), asked=["pricing"], source_digests={"worker": "x"}).digest == made.digest
+    assert planned(replace(topology, components=other), Changes(), only=["pricing"], digests={"worker": "x"}).digest == made.digest
 
 
 def test_a_configuration_change_selects_only_the_component_it_touches() -> None:
@@ -167,7 +172,7 @@ def test_a_file_nobody_claims_is_noted() -> None:
 def test_a_changed_service_runs_itself_although_a_stub_was_asked_for() -> None:
     topology = replace(load_topology(SYSTEM / "stacks/tiny/topology.yaml"), file=ROOT / "stacks/x/topology.yaml")
     assert planned(topology, files("services/web/main.py"), stubs=["pricing"]).stubbed == ()  # both share one source
-    assert planned(topology, Changes(), asked=["web"], stubs=["pricing"]).stubbed == ("pricing",)
+    assert planned(topology, Changes(), only=["web"], stubs=["pricing"]).stubbed == ("pricing",)
 
 
 def test_a_scenario_brings_what_it_names() -> None:
@@ -192,12 +197,13 @@ def test_a_component_that_a_scenario_both_names_and_stubs_runs_itself_with_a_not
 
 
 @pytest.mark.parametrize(("options", "fragment"), [
-    ({"asked": ["wbe"]}, "no component is called 'wbe'"),
+    ({"only": ["wbe"]}, "no component is called 'wbe'"),
     ({"stubs": ["db"]}, "no stub can answer for db"),
     ({"stubs": ["worker"]}, "no stub can answer for worker"),
-    ({"asked": ["pricing"], "stubs": ["pricing"]}, "asked for and to be stubbed"),
+    ({"only": ["pricing"], "stubs": ["pricing"]}, "asked for and to be stubbed"),
+    ({"ttl_s": 3.0}, "lives at least 10 s after its last use, not 3 s"),
 ])
-def test_impossible_wishes_are_refused(options: dict[str, list[str]], fragment: str) -> None:
+def test_impossible_wishes_are_refused(options: dict[str, object], fragment: str) -> None:
     topology = load_topology(SYSTEM / "stacks/tiny/topology.yaml")
     with pytest.raises(UsageError, match=fragment):
         planned(topology, Changes(), **options)
@@ -303,7 +309,7 @@ def test_a_missing_base_is_an_error_when_named_and_the_full_topology_when_not(ch
     project = replace(load_project(checkout), base="origin/main")
     topology = load_topology(project.topology_file)
     with pytest.raises(UsageError, match="no branch or commit 'origin/trunk'") as caught:
-        plan_project(project, topology, base="origin/trunk")
+        plan_project(project, topology, None, Ask(base="origin/trunk"))
     assert "git fetch origin trunk" in caught.value.hint
     made = plan_project(project, topology)
     assert made.left_out == ()

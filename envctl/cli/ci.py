@@ -58,7 +58,7 @@ def _all(project: Project, files: list[Path], asked: Asked, policy: str) -> list
     verdicts: list[Verdict] = []
     for file in files:
         try:
-            outcome = _one(project, file, asked, policy, interrupts)
+            outcome = _one(project, file, asked, policy, interrupts, fresh=bool(codes))
         except BrokenPipeError:
             raise
         except (EnvctlError, OSError) as error:  # is this scenario's result: the others have theirs
@@ -104,7 +104,7 @@ def _files(project: Project, names: tuple[str, ...], suite: str) -> list[Path]:
     return found * (known.repeat if known else 1)
 
 
-def _one(project: Project, file: Path, asked: Asked, policy: str, interrupts: Interrupts) -> Outcome:
+def _one(project: Project, file: Path, asked: Asked, policy: str, interrupts: Interrupts, *, fresh: bool) -> Outcome:
     """One scenario; an inconclusive run is tried once more on a fresh environment where the policy says so."""
     from envctl import session
     from envctl.cli.console import Console
@@ -113,7 +113,7 @@ def _one(project: Project, file: Path, asked: Asked, policy: str, interrupts: In
     for attempt in (1, 2):
         begun = time.monotonic()
         console.above(_headline(project, file, attempt))
-        outcome = session.ci(project, file, asked, console, interrupts, attempt)
+        outcome = session.ci(project, file, asked, console, interrupts, fresh=fresh or attempt > 1)
         explain(outcome, time.monotonic() - begun)
         if outcome.verdict.outcome != "inconclusive" or policy != "retry" or interrupts.count:
             break
@@ -121,11 +121,11 @@ def _one(project: Project, file: Path, asked: Asked, policy: str, interrupts: In
 
 
 def _headline(project: Project, file: Path, attempt: int) -> str:
-    from envctl.session import git
+    from envctl.planner import repository
 
-    where = f"{git(project.root, 'rev-parse', '--abbrev-ref', 'HEAD')} {git(project.root, 'rev-parse', '--short', 'HEAD')}".strip()
+    found = repository(project.root)
     again = f"  (try {attempt}: the last one was inconclusive)" if attempt > 1 else ""
-    return f"{project.stack.name}  {where or 'no commit yet'}  {file.stem}{again}"
+    return f"{project.stack.name}  {found.ref} {found.commit[:7] or '(no commit yet)'}  {file.stem}{again}"
 
 
 def explain(outcome: Outcome, seconds: float) -> None:

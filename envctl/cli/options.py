@@ -44,7 +44,7 @@ def planning(command: F) -> F:
         click.option("--stub", "stubs", multiple=True, metavar="COMPONENT", help="Let a stub answer for this service; may be given again."),
         click.option("--base", default="", metavar="BRANCH", help="Compare with this branch or commit instead of the project's base."),
         click.option("--substrate", default="", metavar="NAME", help="Where nodes run, instead of the project's choice."),
-        click.option("--ttl", type=Duration(), default=0.0, metavar="2h", help="How long it lives after its last use, instead of the project's choice."),
+        click.option("--ttl", type=Duration(), default=0.0, metavar="2h", help="How long it lives after its last use, at least 10s, instead of the project's choice; a command at work on it is a use."),
     )):
         command = option(command)
     return command

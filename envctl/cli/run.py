@@ -49,6 +49,7 @@ def seed(*, name: str, **options: object) -> None:
     console = Console()
     asked = asked_for(options, keep=True)
     plan, _ = session.make_plan(project, None, asked)
+    session.check_seed(project, plan, name)
     with console.step("up") as line:
         environment = session.bring_up(plan, asked, None, line).environment
     with console.step("seed") as line:

@@ -27,7 +27,7 @@ def up(*, scenario: str | None, output: str, **given: object) -> None:
     console, asked = Console(), options.asked_for(given)
     with console.step("plan") as line:
         plan = options.plan_here(scenario, asked)
-        line.done(session.told(plan))
+        line.done(plan.summary)
     with console.step("up") as line:
         made = session.bring_up(plan, asked, None, line)
     fields = {

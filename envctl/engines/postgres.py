@@ -20,6 +20,7 @@ from envctl.engines.nodes import PATH, sealed, tool_mounts, tool_names
 from envctl.engines.provision_postgres import statements
 from envctl.engines.sources import migration_directories, tree_copy
 from envctl.engines.unprivileged import not_root, run
+from envctl.errors import UsageError
 from envctl.model.environment import NodeSpec
 from envctl.model.topology import AnyComponent, Postgres, Probe
 from envctl.toolchain.lookup import find
@@ -112,16 +113,28 @@ def _prepared(component: Postgres, tool: Tool, site: Site) -> Path:
 
 def _node(component: Postgres, tool: Tool, prepared: Path, site: Site, index: int) -> NodeSpec:
     name = _names(component)[index]
+    data = site.data(name, prepared)
+    _check_major(name, tool, data)
     server = (str(tool.programs["postgres"]), "-D", "/data/pg", *_flags(component, index))
     spec = NodeSpec(
         name=name, component=component.name, kind=component.kind, zone=site.zone(component, index), digest="",
         command=("/bin/sh", "-c", _STANDBY, "sh", *server) if index else server,
         env={"PATH": PATH, "LC_ALL": "C.UTF-8", "TZ": "UTC", **tool.env},
-        cwd="/data", mounts=tool_mounts(tool), data=site.data(name, prepared), ports={"postgres": PORT},
+        cwd="/data", mounts=tool_mounts(tool), data=data, ports={"postgres": PORT},
         ready=_probe(component, tool, index), stop_signal="SIGINT", stop_grace_s=10.0, resources=component.resources,
     )
     # Databases that were added are made in the running server: they are no part of the digest.
     return sealed(spec, data=f"postgres-{_FORM}-{tool.version}-{site.seed_key}", names=tool_names(tool))
+
+
+def _check_major(name: str, tool: Tool, data: Path) -> None:
+    """Refuses data of another major version, such as a kept seed's after a change of `version:`: the server could not read it."""
+    found = (data / "pg" / "PG_VERSION").read_text().strip()
+    if found != tool.version.partition(".")[0]:
+        raise UsageError(
+            f"{name} would start PostgreSQL {tool.version} with seeded data of PostgreSQL {found}",
+            hint="`envctl down`, then this again: data is not kept over a change of `version:`",
+        )
 
 
 def _flags(component: Postgres, index: int) -> list[str]:

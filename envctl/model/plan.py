@@ -26,6 +26,18 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """What a plan is asked to be; empty and zero mean what the project says."""
+
+    full: bool = False
+    only: tuple[str, ...] = ()  # components in the place of what changed
+    stubs: tuple[str, ...] = ()  # services that a stub answers for
+    base: str = ""  # the branch or commit to compare with
+    substrate: str = ""
+    ttl_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Subset + substrate + environment id + lease; a pure value.  `digest` covers everything but the reasons and notes."""
 
@@ -46,3 +58,13 @@ class Plan:
     def components(self) -> tuple[str, ...]:
         """Names of the selected components, in topology order."""
         return tuple(selection.component for selection in self.selected)
+
+    @property
+    def summary(self) -> str:
+        """`9 of 14 components: orders changed; bus, shop-db needed; fraud stubbed (unverified)`."""
+        reasons: dict[str, list[str]] = {}
+        for selection in self.selected:
+            reasons.setdefault(selection.why, []).append(selection.component)
+        parts = [f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''} {why}" for why, names in reasons.items()]
+        parts += [f"{', '.join(self.stubbed)} stubbed (unverified)"] if self.stubbed else []
+        return f"{len(self.selected)} of {len(self.topology.components)} components: {'; '.join(parts)}"

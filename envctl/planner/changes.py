@@ -34,7 +34,7 @@ class Repository:
 
     name: str
     ref: str  # branch, `pr-N` in a pull request's CI job, or the short commit where no branch is checked out
-    commit: str  # short; empty before the first commit
+    commit: str  # empty before the first commit
 
 
 def _git(root: Path, *arguments: str) -> str:
@@ -116,13 +116,13 @@ def repository(root: Path) -> Repository:
     except UsageError:
         return Repository(root.resolve().name, "local", "")
     pull = re.fullmatch(r"refs/pull/(\d+)/\w+", os.environ.get("GITHUB_REF", ""))
-    ref = f"pr-{pull[1]}" if pull else branch or commit
+    ref = f"pr-{pull[1]}" if pull else branch or commit[:7]
     name = os.environ.get("GITHUB_REPOSITORY", "").rpartition("/")[2] or Path(top).name
     return Repository(name, ref, commit)
 
 
 def _commit(root: Path) -> str:
     try:
-        return _git(root, "rev-parse", "--short=7", "HEAD").strip()
+        return _git(root, "rev-parse", "HEAD").strip()
     except UsageError:  # a repository without a commit
         return ""

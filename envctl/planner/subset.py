@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from envctl.errors import UsageError
-from envctl.model.plan import Plan, Selection, Why
+from envctl.model.plan import Ask, Plan, Selection, Why
 from envctl.model.project import Project
 from envctl.model.scenario import Scenario
 from envctl.model.topology import Service, Topology
@@ -22,8 +22,18 @@ from envctl.planner.reasons import (
 )
 from envctl.spec.document import did_you_mean
 
+LEAST_TTL_S = 10.0  # the moments between two commands that use an environment must not end it
 _SHOWN = 5  # unclaimed files named in a note
-_NOTHING = Changes()
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """What is known of a checkout besides its project's files."""
+
+    env_id: str
+    changed: Changes = field(default_factory=Changes)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    source_digests: Mapping[str, str] = field(default_factory=dict)  # component → content hash
 
 
 @dataclass(slots=True)
@@ -49,45 +59,42 @@ class _Subset:
         return tuple(Selection(name, self.why[name], tuple(self.because[name])) for name in self.topology.components if name in self.why)
 
 
-def plan(
-    project: Project,
-    topology: Topology,
-    *,
-    env_id: str,
-    scenarios: Sequence[Scenario] = (),
-    changed: Changes = _NOTHING,
-    asked: Sequence[str] = (),
-    stubs: Sequence[str] = (),
-    full: bool = False,
-    source_digests: Mapping[str, str] | None = None,
-    labels: Mapping[str, str] | None = None,
-    substrate: str = "",
-    ttl_s: float = 0.0,
-) -> Plan:
+def plan(project: Project, topology: Topology, checkout: Checkout, ask: Ask, scenarios: Sequence[Scenario] = ()) -> Plan:
     """The plan: pure, without a look at files or git; the same input gives the same plan.
 
-    Services in `stubs` (and in those of the scenarios, unless `full`) are answered by stubs where something calls them,
-    unless they changed.  `substrate` and `ttl_s` default to the project's.  Raises UsageError for unknown names and for
-    stubs that can't be.
+    Services that are asked to be stubbed (and those of the scenarios, unless the full topology is asked for) are answered by
+    stubs where something calls them, unless they changed.  Raises UsageError for unknown names, for stubs that can't be and
+    for a time to live that is too short.
     """
-    _check_names(topology, asked, stubs)
+    _check_names(topology, ask.only, ask.stubs)
     subset = _Subset(topology)
-    changes, notes = _changes(project, topology, changed)
+    changes, notes = _changes(project, topology, checkout.changed)
     subset.add("changed", changes)
-    stubbable = {*stubs, *(name for each in scenarios if not full for name in each.stubs)}
+    stubbable = {*ask.stubs, *(name for each in scenarios if not ask.full for name in each.stubs)}
     for scenario in scenarios:
         subset.add("scenario", scenario_names(topology, scenario))
-    subset.add("asked", [(name, "asked for") for name in asked])
+    subset.add("asked", [(name, "asked for") for name in ask.only])
     notes += [f"{name} runs itself and no stub answers for it: {subset.reason(name)}" for name in sorted(stubbable & set(subset.why))]
     stubbable -= set(subset.why)
     subset.add("needed", [reason for reason in fed_by_changes(topology, changes) if reason[0] not in stubbable])
     stubbed = _close(subset, stubbable)
-    if full or changed.unknown:
+    if ask.full or checkout.changed.unknown:
         subset.add("full", [(name, "the full topology") for name in topology.components if name not in stubbable])
         stubbed = _close(subset, stubbable)
-    digests = {name: (source_digests or {}).get(name, "") for name in topology.components if name in subset.why or name in stubbed}
-    chosen = {"substrate": substrate or project.substrate, "ttl_s": ttl_s or project.ttl_s, "env_id": env_id}
-    return _made(project, subset, stubbed, {**chosen, "labels": dict(labels or {}), "source_digests": digests}, notes)
+    inside = [name for name in topology.components if name in subset.why or name in stubbed]
+    rest = {
+        "substrate": ask.substrate or project.substrate, "ttl_s": _ttl_s(ask, project), "env_id": checkout.env_id,
+        "labels": dict(checkout.labels), "source_digests": {name: checkout.source_digests.get(name, "") for name in inside},
+    }
+    return _made(project, subset, stubbed, rest, notes)
+
+
+def _ttl_s(ask: Ask, project: Project) -> float:
+    ttl_s = ask.ttl_s or project.ttl_s
+    if ttl_s < LEAST_TTL_S:
+        hint = "give a longer --ttl" if ask.ttl_s else "raise `ttl:` in envctl.yaml"
+        raise UsageError(f"an environment lives at least {LEAST_TTL_S:.0f} s after its last use, not {ttl_s:g} s", hint=hint)
+    return ttl_s
 
 
 def _check_names(topology: Topology, asked: Sequence[str], stubs: Sequence[str]) -> None:

@@ -5,9 +5,9 @@ and sources stay in the file and are read when somebody asks for them, so that a
 """
 
 from envctl.record.expression import pick
-from envctl.record.manifest import RunManifest
+from envctl.record.manifest import RunManifest, new_run
 from envctl.record.reader import EVENTS, Record
 from envctl.record.values import FaultWindow, Observed, Operation
 from envctl.record.writer import RecordWriter, encode, publish
 
-__all__ = ["EVENTS", "FaultWindow", "Observed", "Operation", "Record", "RecordWriter", "RunManifest", "encode", "pick", "publish"]
+__all__ = ["EVENTS", "FaultWindow", "Observed", "Operation", "Record", "RecordWriter", "RunManifest", "encode", "new_run", "pick", "publish"]

@@ -1,6 +1,6 @@
 """Loads seeds, verifies them, and keeps seeded data by content."""
 
-from envctl.seeding.seeds import Loaded, load_seed_into
-from envctl.seeding.snapshots import Snapshot, prepare
+from envctl.seeding.seeds import Loaded, Snapshot, check_mixing, load_seed_into
+from envctl.seeding.snapshots import prepare
 
-__all__ = ["Loaded", "Snapshot", "load_seed_into", "prepare"]
+__all__ = ["Loaded", "Snapshot", "check_mixing", "load_seed_into", "prepare"]

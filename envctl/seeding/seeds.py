@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from envctl import plugins
-from envctl.errors import Problem, ResourceError, SpecError
+from envctl.errors import Problem, ResourceError, SpecError, UsageError
+from envctl.model.environment import Environment
 from envctl.model.seed import Seed, TableLoad, TopicLoad
 from envctl.model.topology import Topology
 from envctl.record import publish
@@ -34,36 +35,54 @@ class Loaded:
     source: str  # "loaded", "from snapshot" or "already there"
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Seeded data directories in the cache, one a node, and the checksums of what they hold."""
+
+    key: str
+    found: Mapping[str, Any]
+
+
 def load_seed_into(reach: Reach, topology: Topology, seed: Seed, selected: tuple[str, ...], progress: Progress,
-                   *, expected: Mapping[str, Any] | None = None) -> Loaded:
+                   started_from: Snapshot | None = None) -> Loaded:
     """Loads the part of the seed that belongs to selected components, unless it is there.
 
-    `expected` are the checksums of the snapshot that the environment started from: then nothing is loaded, only verified.
-    Raises SpecError with file and line for bad data (nothing is half-loaded), ResourceError when it can't be done.
+    In an environment that started from a snapshot nothing is loaded, only verified.  Raises SpecError with file and line for bad
+    data (nothing is half-loaded), UsageError as `check_mixing`, ResourceError when it can't be done.
     """
-    directory = reach.environment().directory
-    before = _marker(directory)
-    if before is not None and before["digest"] == digest(seed):
+    environment = reach.environment()
+    before = check_mixing(environment, seed)
+    if before is not None and (started_from is None or before["snapshot"] == started_from.key):
         return _loaded(seed, before["found"], "already there")
-    if before is not None:
-        raise ResourceError(f"this environment holds the seed {before['seed']}, and seeds don't mix",
-                            hint="`envctl down`, then `up` again")
     wanted = [load for load in seed.loads if load.component in selected]
-    files = {} if expected else ready_files(seed, cache_dir(), progress)
-    found = _run(reach, topology, wanted, files, progress, only_verify=expected is not None)
-    if expected is not None and found != expected:
-        raise ResourceError(f"the snapshot of {seed.name} does not hold what was loaded into it: {found} instead of {dict(expected)}",
+    files = {} if started_from else ready_files(seed, cache_dir(), progress)
+    found = _run(reach, topology, wanted, files, progress, only_verify=started_from is not None)
+    if started_from is not None and found != started_from.found:
+        raise ResourceError(f"the snapshot of {seed.name} does not hold what was loaded into it: {found} instead of {dict(started_from.found)}",
                             hint="remove the snapshots from the cache: `envctl doctor` says where it is")
-    publish(directory / MARKER, {"seed": seed.name, "digest": digest(seed), "found": found})
-    return _loaded(seed, found, "from snapshot" if expected else "loaded")
+    stores = {load.component for load in wanted}
+    publish(environment.directory / MARKER, {
+        "seed": seed.name, "digest": digest(seed), "found": found, "snapshot": started_from.key if started_from else "",
+        "nodes": {node.name: node.digest for node in environment.nodes if node.component in stores},
+    })
+    return _loaded(seed, found, "from snapshot" if started_from else "loaded")
 
 
-def _marker(directory: Path) -> dict[str, Any] | None:
+def check_mixing(environment: Environment, seed: Seed) -> Mapping[str, Any] | None:
+    """What a living environment notes of its seed, if it has one.  Raises UsageError for another one, or one that was lost."""
     try:
-        found: dict[str, Any] = json.loads((directory / MARKER).read_text(encoding="utf-8"))
+        before: dict[str, Any] = json.loads((environment.directory / MARKER).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return found
+    hint = f"`envctl down {environment.id}` removes it, then run this again"
+    if before["digest"] != digest(seed):
+        other = before["seed"] if before["seed"] != seed.name else f"{seed.name} as it was before it changed"
+        raise UsageError(f"{environment.id} holds the seed {other}, and seeds don't mix", hint=hint)
+    nodes = {node.name: node.digest for node in environment.nodes}
+    lost = sorted(name for name, known in before["nodes"].items() if nodes.get(name) != known)
+    if lost and not before["snapshot"]:  # from a snapshot a new node starts with the same data
+        raise UsageError(f"{environment.id} has lost data of the seed {seed.name}: {', '.join(lost)} was replaced", hint=hint)
+    return before
 
 
 def _loaded(seed: Seed, found: Mapping[str, Any], source: str) -> Loaded:

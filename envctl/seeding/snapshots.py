@@ -14,19 +14,19 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from envctl import plugins
 from envctl.errors import NoEnvironmentError, ResourceError
 from envctl.model.environment import Environment
-from envctl.model.plan import Plan
+from envctl.model.plan import Plan, Selection
 from envctl.model.seed import Seed
 from envctl.model.topology import Kafka, Postgres
 from envctl.record import publish
 from envctl.seeding import seeds
 from envctl.seeding.files import digest
+from envctl.seeding.seeds import Snapshot
 from envctl.stack import bring_up, diagnostics, requirements, tear_down
 from envctl.substrates.base import Reach
 from envctl.toolchain import cache_dir
@@ -38,30 +38,30 @@ MAKING = "snapshot-"  # what the names of environments begin with that only live
 MAKING_TTL_S = 300.0  # from the last use: what was killed while it made a snapshot is soon gone
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Seeded data directories in the cache, one a node, and the checksums of what they hold."""
-
-    key: str
-    found: Mapping[str, Any]
-
-
 def prepare(plan: Plan, seed: Seed, progress: Callable[[str], None]) -> Snapshot:
     """The snapshot of the seed for the plan's stateful components; made when it is not in the cache.
 
     Raises SpecError for bad data, ResourceError when it can't be made.
     """
-    stateful = tuple(s for s in plan.selected if isinstance(plan.topology.components[s.component], Postgres | Kafka))
-    versions = requirements.versions_of(plan)
-    parts = [digest(seed), [(s.component, plan.source_digests[s.component], versions[s.component]) for s in stateful]]
-    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+    key = key_of(plan, seed, requirements.versions_of(plan))
     home = cache_dir() / "snapshots" / key
     home.parent.mkdir(parents=True, exist_ok=True)
     with (home.parent / f".{key}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (home / CONTENT).exists():
-            _make(_making_plan(plan, stateful, key), seed, home, progress)
+            _make(_making_plan(plan, key), seed, home, progress)
     return Snapshot(key, json.loads((home / CONTENT).read_text(encoding="utf-8"))["found"])
+
+
+def key_of(plan: Plan, seed: Seed, versions: Mapping[str, str]) -> str:
+    """The hash of everything that decides what a snapshot holds: seed, migrations and configuration, versions of the engines."""
+    stateful = [s.component for s in _stateful(plan)]
+    parts = [digest(seed), [(name, plan.source_digests[name], versions[name]) for name in stateful]]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+
+def _stateful(plan: Plan) -> tuple[Selection, ...]:
+    return tuple(s for s in plan.selected if isinstance(plan.topology.components[s.component], Postgres | Kafka))
 
 
 def abandoned(env_id: str) -> bool:
@@ -79,10 +79,10 @@ def _is_held(path: Path) -> bool:
     return False
 
 
-def _making_plan(plan: Plan, stateful: tuple[Any, ...], key: str) -> Plan:
+def _making_plan(plan: Plan, key: str) -> Plan:
     env_id = f"{MAKING}{key[:16]}"
     labels = {**plan.labels, "envctl.dev/env": env_id}
-    return replace(plan, env_id=env_id, selected=stateful, stubbed=(), ttl_s=MAKING_TTL_S, labels=labels, digest=key)
+    return replace(plan, env_id=env_id, selected=_stateful(plan), stubbed=(), ttl_s=MAKING_TTL_S, labels=labels, digest=key)
 
 
 def _make(plan: Plan, seed: Seed, home: Path, progress: Callable[[str], None]) -> None:

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from envctl.engines.base import Realisation
-from envctl.errors import CancelledError, LeakError, NoEnvironmentError, ResourceError, UsageError
+from envctl.errors import CancelledError, EnvctlError, LeakError, NoEnvironmentError, ResourceError
 from envctl.model.environment import Environment
 from envctl.model.plan import Plan
 from envctl.spec.project import state_directory
 from envctl.stack import diagnostics, lock, memo, requirements
 from envctl.stack.memo import Memo, labels_of
-from envctl.stack.state import State
+from envctl.stack.state import State, pulumi_project
 from envctl.stack_provider.ground import Substrates, Tally, begin, installed, is_up
 from envctl.substrates.base import Found, Reach, Realiser, Substrate
 from envctl.toolchain.tool import cache_dir
-from envctl.waiting import until
 
 Progress = Callable[[str], None]
 Realise = Callable[[], Sequence[Realisation]]
-ORPHAN_WAIT_S = 15.0
 CREATION_S = 15.0
 DEFAULT_SUBSTRATE = "embedded"
 
@@ -41,20 +41,6 @@ class Up:
     started: tuple[str, ...] = ()
     ended: tuple[str, ...] = ()
     provisioned: tuple[str, ...] = ()
-
-
-def pulumi_project(stack_directory: Path) -> str:
-    """The `name` in a stack's Pulumi.yaml.  Raises UsageError when the directory is no Pulumi project."""
-    import yaml
-
-    file = stack_directory / "Pulumi.yaml"
-    try:
-        name = yaml.safe_load(file.read_text())["name"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
-        raise UsageError(f"{file} is missing or has no name", hint="a stack is a Pulumi project: `envctl init` shows one") from None
-    if not (stack_directory / "__main__.py").exists():
-        raise UsageError(f"{stack_directory / '__main__.py'} is missing", hint="it calls envctl.stack.deploy()")
-    return str(name)
 
 
 def bring_up(
@@ -126,13 +112,22 @@ class _Update:
         """Calls the engine.  The cell is made and nodes are prepared while the engine starts."""
         if self._realise == self._by_engines:
             requirements.require(self._plan)
+        over = threading.Event()
+        begin(lambda: self._keep_alive(over))
         prepared = begin(self._realise)
         realiser = self._substrate.realiser(self._directory)  # here: an import that is interrupted may block another thread's
         cell = begin(lambda: self._create(realiser))
         try:
             return self._by_the_engine(cell, prepared)
         finally:
+            over.set()
             wait([cell], CREATION_S)  # whoever cancels must find what was made, or nothing would ever remove it
+
+    def _keep_alive(self, over: threading.Event) -> None:
+        """An update is a use from its begin to its end, also while something is built and nobody asks the environment for anything."""
+        while not over.wait(self._plan.ttl_s / 3):
+            with suppress(EnvctlError, OSError):
+                self._reach().renew(self._plan.ttl_s)
 
     def _by_the_engine(self, cell: Future[None], prepared: Future[Sequence[Realisation]]) -> Tally:
         from envctl.stack import engine, program
@@ -144,7 +139,7 @@ class _Update:
             return prepared.result()
 
         plan = self._plan
-        settle_locks(self._state, self._progress)
+        self._state.settle_locks(self._progress)
         provider = EnvctlProvider(self._substrates, self._progress)
         deployment = program.deployment_of(plan, self._ready_timeout_s, both)
         inline = program.as_program(deployment, plan.topology.directory)
@@ -232,7 +227,7 @@ def tear_down(
         if only_if_over and found is not None and _is_alive(place, found):
             return Down(env_id, ("it is alive again, and was kept",))
         for state in states:
-            settle_locks(state, progress)
+            state.settle_locks(progress)
             _destroy_foreign(state, known, substrates, progress)
         place.realiser(found.directory if found else place.directory(env_id)).end_environment()
         for state in states:
@@ -286,16 +281,3 @@ def _destroy_foreign(state: State, known: Memo | None, substrates: Substrates, p
     progress(f"destroys {len(foreign)} resources of other providers")
     pulumi = lookup.find("pulumi").programs["pulumi"]
     engine.destroy(pulumi, state, EnvctlProvider(substrates, progress), cwd=Path(known.stack_directory), cache=cache_dir())
-
-
-def settle_locks(state: State, progress: Progress) -> None:
-    """Breaks the Pulumi locks of dead processes and waits for living ones.  Raises ResourceError when they go on."""
-    living = state.break_stale_locks()
-    if not living:
-        return
-    progress(f"waits for the Pulumi engine (process {living[0]})")
-    if not until(lambda: not state.break_stale_locks(), ORPHAN_WAIT_S):
-        living = state.break_stale_locks()
-        raise ResourceError(
-            f"a Pulumi engine (process {', '.join(map(str, living))}) is working on {state.stack}", hint="wait, or end it"
-        )

@@ -13,7 +13,7 @@ import pulumi
 
 from envctl.engines.base import Provision, Realisation, Site
 from envctl.model.environment import NodeSpec
-from envctl.model.plan import Plan
+from envctl.model.plan import Ask, Plan
 from envctl.stack.memo import labels_of
 from envctl.stack_provider.encoding import spec_to_json
 from envctl.stack_provider.provider import ENVIRONMENT, NODE, PROVISION
@@ -113,7 +113,7 @@ def planned_in_full() -> Deployment:
 
     project = load_project(find_root(Path.cwd()))
     topology = load_topology(Path.cwd() / "topology.yaml")
-    plan = plan_project(project, topology, None, full=True, digests=source_digests(topology))
+    plan = plan_project(project, topology, None, Ask(full=True), digests=source_digests(topology))
     plan = replace(plan, env_id=pulumi.get_stack())
     return deployment_of(plan, READY_TIMEOUT_S, lambda: realised(plan, cache_dir(), ""))
 

@@ -11,15 +11,33 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from envctl.errors import ResourceError, UsageError
+from envctl.waiting import until
+
+ORPHAN_WAIT_S = 15.0
 HALF_WRITTEN_S = 3.0  # a lock that stays half-written for so long has no living writer
 OURS = ("envctl:", "pulumi:pulumi:Stack", "pulumi:providers:envctl")
+
+
+def pulumi_project(stack_directory: Path) -> str:
+    """The `name` in a stack's Pulumi.yaml.  Raises UsageError when the directory is no Pulumi project."""
+    import yaml
+
+    file = stack_directory / "Pulumi.yaml"
+    try:
+        name = yaml.safe_load(file.read_text())["name"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        raise UsageError(f"{file} is missing or has no name", hint="a stack is a Pulumi project: `envctl init` shows one") from None
+    if not (stack_directory / "__main__.py").exists():
+        raise UsageError(f"{stack_directory / '__main__.py'} is missing", hint="it calls envctl.stack.deploy()")
+    return str(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +150,18 @@ class State:
             else:
                 living.append(pid)
         return living
+
+    def settle_locks(self, progress: Callable[[str], None]) -> None:
+        """Breaks the locks of dead processes and waits for living ones.  Raises ResourceError when they go on."""
+        living = self.break_stale_locks()
+        if not living:
+            return
+        progress(f"waits for the Pulumi engine (process {living[0]})")
+        if not until(lambda: not self.break_stale_locks(), ORPHAN_WAIT_S):
+            living = self.break_stale_locks()
+            raise ResourceError(
+                f"a Pulumi engine (process {', '.join(map(str, living))}) is working on {self.stack}", hint="wait, or end it"
+            )
 
     def _read_locks(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         for path in self._locks.glob("*.json"):

@@ -55,12 +55,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[E
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
     monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
     (tmp_path / "report.md").write_text("the report\n")
-    plan, scenario = SimpleNamespace(env_id="one"), SimpleNamespace(seed="")
+    plan, scenario = SimpleNamespace(env_id="one", summary=""), SimpleNamespace(seed="")
 
     def run(steps: Steps, files: int = 1, policy: str = "fail") -> list[Exit]:
         doubles = {
-            "make_plan": lambda *_: (plan, scenario), "told": str, "snapshot": lambda *_: None, "bring_up": steps.bring_up, "down": steps.down,
-            "run_scenario": lambda *_: tmp_path, "finish": steps.finish, "report": str, "git": lambda *_: "",
+            "make_plan": lambda *_: (plan, scenario), "snapshot": lambda *_: None, "bring_up": steps.bring_up, "down": steps.down,
+            "run_scenario": lambda *_: tmp_path, "finish": steps.finish, "report": str,
         }
         for name, double in doubles.items():
             monkeypatch.setattr(session, name, double)

@@ -12,7 +12,8 @@ from envctl.model.plan import Selection
 from envctl.model.topology import Kafka, Postgres
 from envctl.session import check_published
 from envctl.stack import memo
-from envctl.stack.operations import tear_down
+from envctl.stack.operations import bring_up, tear_down
+from envctl.waiting import until
 
 BUCKET = {
     "urn": "urn:pulumi:shop-main-1::shop::aws:s3/bucket:Bucket::b", "type": "aws:s3/bucket:Bucket", "custom": True, "id": "b",
@@ -56,6 +57,19 @@ def test_an_update_keeps_the_seed_that_the_living_environment_started_from(bench
     tear_down(bench.plan.env_id, project=bench.root, substrates=bench.ground)
     bench.up(seed_key=None)
     assert getattr(memo.read(directory), "variant", None) == ""
+
+
+def test_an_environment_outlives_a_preparation_that_takes_longer_than_its_lease(bench: Bench) -> None:
+    plan = replace(bench.plan, ttl_s=0.6)
+    renewals: list[int] = []
+
+    def slow() -> list[Realisation]:
+        assert until(lambda: bench.world.journal().count("renew") >= 3, 20)
+        renewals.append(bench.world.journal().count("renew"))
+        return system()
+
+    bring_up(plan, substrates=bench.ground, realise=slow)
+    assert renewals
 
 
 def test_ports_of_engines_are_published_only_on_request(bench: Bench) -> None:
@@ -128,8 +142,6 @@ def test_a_provision_that_fails_is_explained_and_tried_again(bench: Bench) -> No
 def test_an_engine_that_cannot_prepare_is_the_cause_that_is_told(bench: Bench) -> None:
     def fails() -> list[Realisation]:
         raise ResourceError("the build of api failed")
-
-    from envctl.stack.operations import bring_up
 
     with pytest.raises(ResourceError, match="the build of api failed"):
         bring_up(bench.plan, substrates=bench.ground, realise=fails)

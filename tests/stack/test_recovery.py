@@ -14,7 +14,7 @@ from stack_bench import Bench, system
 
 from envctl.errors import ResourceError
 from envctl.stack import lock
-from envctl.stack.operations import settle_locks, tear_down
+from envctl.stack.operations import tear_down
 from envctl.waiting import until
 
 UP = Path(__file__).parent / "up_process.py"
@@ -139,10 +139,10 @@ def test_a_lock_that_stays_half_written_is_broken(bench: Bench) -> None:
 
 
 def test_a_lock_of_a_living_process_is_respected(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("envctl.stack.operations.ORPHAN_WAIT_S", 0.1)
+    monkeypatch.setattr("envctl.stack.state.ORPHAN_WAIT_S", 0.1)
     path = write_lock(bench, os.getpid(), datetime.now(UTC))
     with pytest.raises(ResourceError, match=f"a Pulumi engine \\(process {os.getpid()}\\) is working on shop-main-1"):
-        settle_locks(bench.state, lambda _: None)
+        bench.state.settle_locks(lambda _: None)
     assert path.exists()
 
 
