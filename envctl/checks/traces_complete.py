@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from envctl.checks.evidence import during, finding, seconds, spans_of, trace_words
 from envctl.model.verdict import Evidence, Finding
 from envctl.record import Operation, Record
 from envctl.telemetry.store import Spans
-from envctl.telemetry.traces import Break, Completeness, Edge, Loss, TraceAnalysis, analyse, completeness, suspects
+from envctl.telemetry.traces import Break, Completeness, Edge, Loss, TraceAnalysis, analyse, completeness, may_hold
 
 SHOWN_TRACES = 5
 DYING_NS = 10_000_000_000  # from a node's last exported span to the record of its restart, generously
@@ -22,7 +22,7 @@ class TracesComplete:
 
     Every acknowledged operation's trace has the edges that operations of its name have (`->` a call, `~>` a message), no
     span whose parent never came, and every message was processed in its producer's trace or linked to it.  What was lost
-    with a killed node excuses its traces; lost telemetry makes the answer inconclusive, and so does a break at a service that
+    with a killed node excuses what it may have sent; lost telemetry makes the answer inconclusive, and so does a break at a service that
     doesn't count what it exports: some of it may have been lost unseen.
     """
 
@@ -66,7 +66,7 @@ class TracesComplete:
         with store:
             analysis = _analyse(store, params["edges"], operations, record)
             state = completeness(store)
-        certain = [each for each in analysis.breaks if _certain(each, analysis, state, _services(record, state.uncounted))]
+        certain = [each for each in analysis.breaks if _certain(record, each, analysis, state)]
         unsure = {each.trace_id for each in analysis.unsure}
         stats = {"operations": len(operations), "spans": analysis.spans, "breaks": len(certain), "unsure": len(unsure),
                  "detached": analysis.detached, "received": state.received, "stored": state.stored,
@@ -93,20 +93,19 @@ def _losses(record: Record) -> list[Loss]:
     deaths += [(str(node["node"]), edge.at_ns) for window in record.faults for edge in window.edges
                for node in edge.detail.get("nodes", ()) if isinstance(node, dict) and node.get("exit_status") is not None]
     epoch = record.manifest.epoch_ns
-    return [Loss(service, epoch + at - DYING_NS, epoch + at) for name, at in deaths for service in _services(record, [name])]
+    return [Loss(name, _service(record, name), epoch + at - DYING_NS, epoch + at) for name, at in deaths]
 
 
-def _services(record: Record, nodes: Iterable[str]) -> set[str]:
-    components = {node.name: node.component for node in record.manifest.nodes}
-    return {components.get(name, name.rpartition("-")[0]) for name in nodes}
+def _service(record: Record, name: str) -> str:
+    return next((node.component for node in record.manifest.nodes if node.name == name), name.rpartition("-")[0])
 
 
-def _certain(each: Break, analysis: TraceAnalysis, state: Completeness, uncounted: Collection[str]) -> bool:
+def _certain(record: Record, each: Break, analysis: TraceAnalysis, state: Completeness) -> bool:
     """Whether no lost export can explain a break.  An edge that no trace at all has was not lost on the way."""
     if each.kind == "broken":
         return True
     never = each.edge is not None and each.edge not in analysis.seen
-    return state.whole and (never or suspects(each, analysis.seen).isdisjoint(uncounted))
+    return state.whole and (never or not any(may_hold(each, node, _service(record, node), analysis.seen) for node in state.uncounted))
 
 
 def _doubt(analysis: TraceAnalysis, state: Completeness, unsure: int, operations: int) -> str:

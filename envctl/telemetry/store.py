@@ -17,13 +17,14 @@ from typing import Any, Self
 from envctl.telemetry import raw
 
 FILE = "telemetry.sqlite"
+FORM = 1  # raise it when the tables become different; an older file is made again
 KINDS = ("unset", "internal", "server", "client", "producer", "consumer")  # OTLP's numbers
 _BATCH = 2000
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: making one costs more than using it
 _SCHEMA = """
 create table spans (
   trace_id text, span_id text, parent_id text, name text, kind text, service text, node text,
-  start_ns integer, end_ns integer, error integer, message text, attrs text, primary key (trace_id, span_id)) without rowid;
+  start_ns integer, end_ns integer, error integer, message text, attrs text, local integer, primary key (trace_id, span_id)) without rowid;
 create table links (trace_id text, span_id text, to_trace text, to_span text, primary key (trace_id, span_id, to_trace, to_span))
   without rowid;
 create table points (
@@ -51,10 +52,10 @@ def flatten(directory: Path) -> Flattened:
     directory.mkdir(parents=True, exist_ok=True)
     base = sqlite3.connect(temporary, isolation_level=None)
     try:
-        base.executescript(f"pragma journal_mode = off; pragma synchronous = off; {_SCHEMA}")
+        base.executescript(f"pragma journal_mode = off; pragma synchronous = off; pragma user_version = {FORM}; {_SCHEMA}")
         base.execute("begin")
         counter = _Counter()
-        _insert(base, "insert or ignore into spans values (?,?,?,?,?,?,?,?,?,?,?,?)", _span_rows(directory, counter))
+        _insert(base, "insert or ignore into spans values (?,?,?,?,?,?,?,?,?,?,?,?,?)", _span_rows(directory, counter))
         _insert(base, "insert or ignore into links values (?,?,?,?)", _link_rows(directory))
         _insert(base, "insert or ignore into points values (?,?,?,?,?,?,?,?)", _point_rows(directory, counter))
         found = Flattened(counter.spans, _count(base, "spans"), _count(base, "points"), counter.undecodable)
@@ -107,7 +108,7 @@ def _span_rows(directory: Path, counter: _Counter) -> Iterator[tuple[Any, ...]]:
         yield (
             span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex(), span.name, KINDS[min(span.kind, 5)], service, node,
             span.start_time_unix_nano, span.end_time_unix_nano, int(span.status.code == 2), span.status.message,
-            _encode(_attributes(span.attributes)),
+            _encode(_attributes(span.attributes)), int(span.flags & _KNOWN == _LOCAL),
         )
 
 
@@ -161,6 +162,7 @@ def _attributes(pairs: Iterable[Any]) -> dict[str, Any]:
     return {pair.key: pair.value.string_value or _value(pair.value) for pair in pairs}  # most are texts: the short way
 
 
+_KNOWN, _LOCAL = 0x300, 0x100  # OTLP's SpanFlags: the SDK says whether the parent is remote, and it is not
 _PLAIN = frozenset({"string_value", "int_value", "double_value", "bool_value"})
 
 
@@ -194,9 +196,10 @@ class Span:
     error: bool
     message: str
     attrs: Mapping[str, Any]
+    local: bool = False  # its parent, if any, is a span of the same process, as its SDK says
 
 
-_COLUMNS = "s.trace_id, s.span_id, s.parent_id, s.name, s.kind, s.service, s.node, s.start_ns, s.end_ns, s.error, s.message, s.attrs"
+_COLUMNS = "s.trace_id, s.span_id, s.parent_id, s.name, s.kind, s.service, s.node, s.start_ns, s.end_ns, s.error, s.message, s.attrs, s.local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,15 +216,23 @@ class Point:
     attrs: Mapping[str, Any]
 
 
+def _opened(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
+
+
 class Spans:
-    """Reads a flattened store; opened read-only, so that a record that is judged again stays as it is."""
+    """Reads a flattened store; opened read-only, so that a record that is judged again stays as it is; made again where an older version made it."""
 
     def __init__(self, path: Path) -> None:
         """`path` is a `telemetry.sqlite` or the directory that holds one.  Raises FileNotFoundError."""
         path = path / FILE if path.is_dir() else path
         if not path.is_file():
             raise FileNotFoundError(path)
-        self._base = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
+        self._base = _opened(path)
+        if self._base.execute("pragma user_version").fetchone()[0] < FORM:
+            self._base.close()
+            flatten(path.parent)
+            self._base = _opened(path)
 
     def __enter__(self) -> Self:
         return self
@@ -241,7 +252,7 @@ class Spans:
         """Spans by their start; `where` is SQL over the columns, spans being `s`."""
         for row in self.query(f"select {_COLUMNS} from spans s where {where} order by s.start_ns", *values):  # noqa: S608
             values_by_name = dict(zip(Span.__slots__, row, strict=True))
-            yield Span(**values_by_name | {"error": bool(row[9]), "attrs": json.loads(row[11])})
+            yield Span(**values_by_name | {"error": bool(row[9]), "attrs": json.loads(row[11]), "local": bool(row[12])})
 
     def trace(self, trace_id: str) -> tuple[Span, ...]:
         """All spans of a trace, by their start."""

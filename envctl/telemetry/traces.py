@@ -49,6 +49,7 @@ class Edge:
 class Loss:
     """Spans of one node are known to be lost between two instants (Unix ns): it was killed before it exported them."""
 
+    node: str
     service: str
     from_ns: int
     to_ns: int
@@ -62,6 +63,7 @@ class Break:
     trace_id: str
     summary: str
     service: str
+    node: str = ""  # the node that made what is missing; empty where any of a service may have
     span: str = ""  # name of the span at which it shows
     at_ns: int = 0  # Unix ns
     edge: Edge | None = None  # for missing ones
@@ -171,7 +173,8 @@ def _orphans(store: Spans, known: Collection[str] | None) -> list[Break]:
         " and not exists (select 1 from spans p where p.trace_id = s.trace_id and p.span_id = s.parent_id)"
     )
     return [
-        Break("orphan", span.trace_id, f"{span.service}: {span.name!r} has a parent that never came", span.service, span.name, span.start_ns)
+        Break("orphan", span.trace_id, f"{span.service}: {span.name!r} has a parent that never came", span.service,
+              span.node if span.local else "", span.name, span.start_ns)
         for span in found if wanted is None or span.trace_id in wanted
     ]
 
@@ -181,7 +184,7 @@ def _broken(store: Spans, begin_ns: int, end_ns: int) -> list[Break]:
     found = store.spans(_CUT_OFF, begin_ns, end_ns)
     return [
         Break("broken", span.trace_id, f"{span.service}: {span.name!r} {_place(span)}has neither a parent nor a link to its producer",
-              span.service, span.name, span.start_ns)
+              span.service, span.node, span.name, span.start_ns)
         for span in found
     ]
 
@@ -226,18 +229,24 @@ def _took_part(store: Spans, services: Iterable[str], roots: Mapping[str, str]) 
 
 def _excused(store: Spans, one: Break, losses: Sequence[Loss], edges: Iterable[Edge]) -> bool:
     """Whether a loss may explain a break: its node could have held the missing span, and at about that time."""
-    if one.kind == "broken" or not losses:
+    suspects = [loss for loss in losses if may_hold(one, loss.node, loss.service, edges)]
+    if one.kind == "broken" or not suspects:
         return False
-    services = suspects(one, edges)
     ((begin, end),) = store.query("select min(start_ns), max(end_ns) from spans where trace_id = ?", one.trace_id)
-    return any(
-        loss.service in services and (begin is None or (loss.to_ns >= begin and loss.from_ns <= end + LATE_NS)) for loss in losses
-    )
+    return any(begin is None or (loss.to_ns >= begin and loss.from_ns <= end + LATE_NS) for loss in suspects)
 
 
-def suspects(one: Break, edges: Iterable[Edge]) -> set[str]:
-    """Services one of whose spans may be the one that is missing; `edges` are all known ones."""
-    return {one.edge.source, one.edge.target} if one.edge else {one.service, *(e.source for e in edges if e.target == one.service)}
+def may_hold(one: Break, node: str, service: str, edges: Iterable[Edge]) -> bool:
+    """Whether the span that is missing may be one of that node (of that service); `edges` are all known ones.
+
+    A parent in the orphan's own process was made by its node.  Who should have made any other is not known: whichever replica
+    took the request or the message.
+    """
+    if one.node:
+        return node == one.node
+    if one.edge:
+        return service in (one.edge.source, one.edge.target)
+    return service == one.service or any(edge.source == service and edge.target == one.service for edge in edges)
 
 
 def completeness(store: Spans) -> Completeness:

@@ -1,3 +1,5 @@
+import sqlite3
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,7 +7,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from envctl.telemetry import raw
-from envctl.telemetry.store import Spans, flatten
+from envctl.telemetry.store import FILE, Spans, flatten
 from envctl.telemetry.traces import Break, Edge, Loss, analyse, completeness, critical_path, error_origins
 
 KIND = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}
@@ -31,7 +33,7 @@ class Recorder:
         directory.mkdir(exist_ok=True)
         self.last = 1000
 
-    def span(self, trace, service, kind, parent=b"", name="", start=1.0, end=2.0, links=(), attrs=None, error=False, node=""):
+    def span(self, trace, service, kind, parent=b"", name="", start=1.0, end=2.0, links=(), attrs=None, error=False, node="", flags=0):
         self.last += 1
         request = ExportTraceServiceRequest()
         resource = request.resource_spans.add()
@@ -42,6 +44,7 @@ class Recorder:
             kind=KIND[kind], start_time_unix_nano=int(start * SECOND), end_time_unix_nano=int(end * SECOND),
         )
         span.status.code = 2 if error else 0
+        span.flags = flags
         for key, value in (attrs or {}).items():
             fill(span.attributes.add(key=key).value, value)
         for linked_trace, linked_span in links:
@@ -164,12 +167,35 @@ def test_what_was_lost_with_a_killed_node_is_unsure_and_only_that(recorder):
     recorder.order(1)
     recorder.order(2, start=10, processed=False)
     recorder.order(3, start=60, processed=False)
-    loss = Loss("payments", 11 * SECOND, 12 * SECOND)
+    loss = Loss("payments-1", "payments", 11 * SECOND, 12 * SECOND)
     found = analyse(recorder.store(), EDGES, roots(1, 2, 3), losses=[loss])
     assert [one.trace_id for one in found.unsure] == [trace_id(2).hex()]
     assert [one.trace_id for one in found.breaks] == [trace_id(3).hex()]
-    elsewhere = Loss("catalog", loss.from_ns, loss.to_ns)
+    elsewhere = Loss("catalog-0", "catalog", loss.from_ns, loss.to_ns)
     assert analyse(recorder.store(), EDGES, roots(1, 2, 3), losses=[elsewhere]).unsure == ()
+
+
+LOCAL, REMOTE, UNSAID = 0x100, 0x300, 0
+
+
+@pytest.mark.parametrize(("flags", "of", "excused"), [
+    (LOCAL, "payments-0", False), (LOCAL, "payments-1", True), (REMOTE, "payments-0", True), (UNSAID, "payments-0", True)])
+def test_a_killed_node_excuses_no_gap_in_what_another_sent(recorder, flags, of, excused):
+    recorder.order(1)
+    recorder.span(1, "payments", "client", b"\x07" * 8, name="charge", node=of, flags=flags)
+    loss = Loss("payments-1", "payments", SECOND, 9 * SECOND)
+    found = analyse(recorder.store(), EDGES, roots(1), losses=[loss])
+    assert [one.span for one in (found.unsure if excused else found.breaks)] == ["charge"]
+    assert (found.breaks if excused else found.unsure) == ()
+
+
+def test_a_store_of_an_older_version_is_made_again(recorder):
+    recorder.order(1)
+    recorder.store().close()
+    base = sqlite3.connect(recorder.directory / FILE)
+    base.executescript("alter table spans drop column local; pragma user_version = 0")
+    base.close()
+    assert len(list(Spans(recorder.directory).spans())) == 5
 
 
 def test_messages_from_before_the_window_are_not_judged(recorder):
