@@ -16,7 +16,7 @@ import pytest
 
 from envctl.errors import CapabilityError, DeadlineError, NoEnvironmentError, ResourceError
 from envctl.model.environment import Mount
-from envctl.model.topology import Probe
+from envctl.model.topology import Probe, Resources
 from envctl.substrates.embedded import Embedded
 
 pytestmark = pytest.mark.cell
@@ -173,7 +173,7 @@ def test_a_grpc_probe_asks_the_standard_health_service(cells, tmp_path: Path) ->
         "server.add_insecure_port('198.18.0.1:5000'); server.start(); server.wait_for_termination()\n"
     )
     reach.helper("fraud", [sys.executable, str(script)], ready=Probe("grpc", 5000, "fraud"), timeout_s=30)
-    assert [(node.name, node.state) for node in reach.helpers()] == [("fraud", "ready")]
+    assert reach.node("fraud").state == "ready"
 
 
 def test_commands_have_exit_codes_streams_and_time_outs(cells) -> None:
@@ -212,10 +212,9 @@ def test_a_supervised_helper_is_restarted_and_made_once(cells) -> None:
     reach, _ = cells.make()
     for _ in range(2):
         reach.helper("intake", [sys.executable, "-m", "http.server", "4318", "--bind", "198.18.0.1"], ready=Probe("tcp", 4318))
-    (helper,) = reach.helpers()
-    assert (helper.starts, reach.environment().nodes) == (1, ())
+    assert (reach.node("intake").starts, reach.environment().nodes) == (1, ())
     reach.signal("intake", signal.SIGKILL)
-    cells.until(lambda: reach.helpers()[0].starts == 2, "it is started again")
+    cells.until(lambda: reach.node("intake").starts == 2, "it is started again")
     reach.wait_ready("intake", 20)
 
 
@@ -354,3 +353,23 @@ def test_a_node_is_limited_in_processes_and_scratch_space(cells) -> None:
         assert [line.split()[2:4] for line in limits.splitlines() if line.startswith("Max processes")] == [["4096", "4096"]]
     sizes = reach.run("a-0", ["df", "--output=size", "--block-size=1M", "/tmp", "/dev/shm"]).stdout
     assert sizes.split()[1:] == ["1024", "1024"]
+
+
+def test_status_tells_whose_limits_are_not_enforced(cells) -> None:
+    reach, realiser = cells.make()
+    realiser.start_node(cells.node("a-0", "sleep", "300"), ready_timeout_s=10)
+    assert reach.notes() == ()
+    realiser.start_node(cells.node("b-0", "sleep", "300", resources=Resources(cpus=0.5)), ready_timeout_s=10)
+    (note,) = reach.notes()
+    assert "`resources:` of b-0" in note
+    assert "not enforced" in note
+
+
+def test_data_that_can_not_be_copied_leaves_the_old_node_as_it_was_and_says_why(cells, tmp_path: Path) -> None:
+    reach, realiser = cells.make()
+    realiser.start_node(cells.node("a-0", "sleep", "300"), ready_timeout_s=10)
+    with pytest.raises(ResourceError, match=r"data of a-0 could not be copied[^$]*missing.*No such file"):
+        realiser.start_node(cells.node("a-0", "sleep", "300", data=tmp_path / "missing", digest="2"), ready_timeout_s=10)
+    assert (reach.node("a-0").state, reach.node("a-0").digest, reach.node("a-0").starts) == ("ready", "1", 1)
+    (tmp_path / "missing").mkdir()
+    assert realiser.start_node(cells.node("a-0", "sleep", "300", data=tmp_path / "missing", digest="2"), ready_timeout_s=10).digest == "2"

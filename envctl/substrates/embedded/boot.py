@@ -47,9 +47,9 @@ def _become_pid_1(env_id: str, directory: Path, parent: socket.socket) -> NoRetu
     _furnish(env_id, directory)
     import asyncio
 
-    from envctl.substrates.embedded.cell import Cell
+    from envctl.substrates.embedded.cell import live
 
-    asyncio.run(Cell(env_id, directory).live(parent))
+    asyncio.run(live(env_id, directory, parent))
     os._exit(0)
 
 

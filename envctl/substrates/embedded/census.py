@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from envctl.substrates.base import Found
-from envctl.substrates.embedded.identity import MARKER
+from envctl.substrates.embedded.identity import MARKER, NAMESPACES
 
 _GONE = re.compile(r"\.gone-(.+)-[0-9a-f]{8}$")
-_SPACES = ("user", "pid", "mnt", "net", "ipc", "uts")
 
 
 def _processes() -> Iterator[Path]:
@@ -136,7 +135,7 @@ def _spaces_of(directory: Path) -> set[tuple[str, int]]:
 
 def _own_spaces(process: Path) -> set[tuple[str, int]]:
     spaces = set()
-    for kind in _SPACES:
+    for kind in NAMESPACES:
         try:
             spaces.add((kind, (process / "ns" / kind).stat().st_ino))
         except OSError:

@@ -42,8 +42,9 @@ class Network:
         return address
 
     def leave(self, name: str) -> None:
-        """Lets go of the namespace: its interfaces and rules vanish."""
-        os.close(self._namespaces.pop(name))
+        """Lets go of the namespace, if there is one: its interfaces and rules vanish."""
+        if name in self._namespaces:
+            os.close(self._namespaces.pop(name))
 
 
 def _hold_namespace(address: str, report: int) -> None:

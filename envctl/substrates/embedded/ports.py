@@ -3,59 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import socket
-from dataclasses import dataclass
 
 _CHUNK = 1 << 16
+Target = tuple[str, str, int]
+"""A node's name, its address and a port of it."""
 
 
-@dataclass(slots=True)
-class Endpoint:
-    """Where a published port is on the host, and where it leads."""
+class Ports:
+    """All published ports, by name.  `published`: their addresses on the host."""
 
-    published: str
-    node: str
-    address: str
-    port: int
-    server: asyncio.Server | None = None
+    def __init__(self) -> None:
+        self.published: dict[str, str] = {}
+        self._targets: dict[str, Target] = {}
+        self._servers: dict[str, asyncio.Server] = {}
 
-    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def publish(self, name: str, target: Target, address: str, listener: int) -> str:
+        """Accepts on `listener`, which is bound to `address`; a name that is there keeps its address, and leads to the new target."""
+        self._targets[name] = target
+        if name not in self.published:
+            self.published[name] = address
+            accept = functools.partial(self._forward, name)
+            self._servers[name] = await asyncio.start_server(accept, sock=socket.socket(fileno=os.dup(listener)))
+        return self.published[name]
+
+    def withdraw(self, node: str) -> None:
+        """Closes what leads to a node."""
+        for name in [name for name, target in self._targets.items() if target[0] == node]:
+            self._servers.pop(name).close()
+            del self._targets[name], self.published[name]
+
+    async def _forward(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Joins one accepted connection to the node; half-closed connections stay half open."""
         try:
-            back_reader, back_writer = await asyncio.open_connection(self.address, self.port)
+            back_reader, back_writer = await asyncio.open_connection(*self._targets[name][1:])
         except OSError:
             writer.transport.abort()  # the client sees a reset, as from a node that refuses
             return
         await asyncio.gather(_pump(reader, back_writer), _pump(back_reader, writer))
         for end in (writer, back_writer):
             end.close()
-
-
-class Ports:
-    """All published ports, by name."""
-
-    def __init__(self) -> None:
-        self._endpoints: dict[str, Endpoint] = {}
-
-    def published(self) -> dict[str, str]:
-        """Name → address on the host."""
-        return {name: endpoint.published for name, endpoint in self._endpoints.items()}
-
-    async def publish(self, name: str, target: tuple[str, str, int], address: str, listener: int) -> str:
-        """Accepts on `listener`, which is bound to `address`; a name that is there keeps its address, and leads to the new target."""
-        if name not in self._endpoints:
-            self._endpoints[name] = endpoint = Endpoint(address, *target)
-            endpoint.server = await asyncio.start_server(endpoint.forward, sock=socket.socket(fileno=os.dup(listener)))
-        endpoint = self._endpoints[name]
-        endpoint.node, endpoint.address, endpoint.port = target
-        return endpoint.published
-
-    def withdraw(self, node: str) -> None:
-        """Closes what leads to a node."""
-        for name in [name for name, endpoint in self._endpoints.items() if endpoint.node == node]:
-            if server := self._endpoints.pop(name).server:
-                server.close()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -11,6 +11,7 @@ import signal as signals
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,7 +31,7 @@ class CellProcess:
     def __init__(self, lines: wire.Lines) -> None:
         self._lines = lines
         self._status: int | None = None
-        self.pid: int = _checked(wire.receive(lines))["pid"]
+        self.pid: int = _checked(lines.receive())["pid"]
 
     def poll(self) -> int | None:
         """Exit status, or None while it runs."""
@@ -40,21 +41,28 @@ class CellProcess:
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Waits for the exit status.  Raises DeadlineError; a cell that ends kills the process: 137."""
-        if self._status is None:
-            if not self._lines.pending and not select.select([self._lines.sock], [], [], timeout_s)[0]:
+        while self._status is None:
+            if end := self._lines.taken():
+                self._status = int(end["status"])
+                self.close()
+            elif not select.select([self._lines.sock], [], [], timeout_s)[0]:
                 raise DeadlineError(f"the command still runs after {timeout_s:g} s")
-            try:
-                self._status = int(_checked(wire.receive(self._lines))["status"])
-            except ConnectionError:
-                self._status = 128 + signals.SIGKILL
-            self._lines.close()
+            else:
+                self._read()
         return self._status
+
+    def _read(self) -> None:
+        try:
+            self._lines.read()
+        except ConnectionError:
+            self._status = 128 + signals.SIGKILL
+            self.close()
 
     def signal(self, signal: int) -> None:
         """Sends a signal to it; one that has ended is fine."""
         if self.poll() is None:
             with contextlib.suppress(ConnectionError):
-                wire.send(self._lines, {"signal": int(signal)})
+                self._lines.send({"signal": int(signal)})
 
     def close(self) -> None:
         """Lets go of the handle; a tied command is killed."""
@@ -72,8 +80,8 @@ class CellReach:
         lines = self._connect()
         lines.sock.settimeout(float(fields.get("timeout_s", 0)) + _MARGIN_S)
         try:
-            wire.send(lines, {"do": do, **fields}, fds)
-            return _checked(wire.receive(lines))
+            lines.send({"do": do, **fields}, fds)
+            return _checked(lines.receive())
         except TimeoutError as error:
             raise DeadlineError(f"the cell of {self.directory.name} does not answer `{do}`") from error
         except ConnectionError as error:
@@ -92,31 +100,24 @@ class CellReach:
     def environment(self) -> Environment:
         """What is there now.  `stack` and `plan_digest` are the labels of those names."""
         status = self.ask("status")
-        labels = status["labels"]
+        labels, units = status["labels"], [Node(**unit) for unit in status["nodes"]]
         return Environment(
             id=status["id"], stack=labels.get("stack", ""), substrate="embedded", directory=self.directory,
-            plan_digest=labels.get("plan_digest", ""), nodes=tuple(node for node in self._units(status) if node.kind != "helper"),
+            plan_digest=labels.get("plan_digest", ""), nodes=tuple(unit for unit in units if unit.kind != "helper"),
             endpoints=status["endpoints"], expires_at=status["expires_at"], labels=labels,
         )
-
-    def _units(self, status: wire.Message) -> tuple[Node, ...]:
-        return tuple(wire.node_from(value) for value in status["nodes"])
-
-    def helpers(self) -> tuple[Node, ...]:
-        """The supervised helpers."""
-        return tuple(node for node in self._units(self.ask("status")) if node.kind == "helper")
 
     def notes(self) -> tuple[str, ...]:
         """What `status` should tell about this environment, such as limits that are not enforced."""
         return tuple(self.ask("status")["notes"])
 
     def node(self, name: str) -> Node:
-        """One node as it is now.  Raises ResourceError for an unknown name."""
-        nodes = {node.name: node for node in self._units(self.ask("status"))}
-        if name not in nodes:
-            known = ", ".join(each.name for each in nodes.values() if each.kind != "helper")
-            raise ResourceError(f"there is no node {name!r} in {self.directory.name}", hint=f"nodes: {known or 'none'}")
-        return nodes[name]
+        """One node (or helper) as it is now.  Raises ResourceError for an unknown name."""
+        return Node(**self.ask("node", name=name))
+
+    def start(self, spec: NodeSpec, ready_timeout_s: float) -> Node:
+        """Starts a node or helper, adopts the one with the same digest, or replaces the one with another; waits until it is ready."""
+        return Node(**self.ask("start", spec=asdict(spec), timeout_s=ready_timeout_s))
 
     def run(
         self, node: str, argv: Sequence[str], *, where: Where = "node", env: Mapping[str, str] | None = None,
@@ -161,7 +162,7 @@ class CellReach:
             "env": {**(os.environ if machine else {}), **(env or {})}, "tied": tied,
         }
         try:
-            wire.send(lines, message, fds)
+            lines.send(message, fds)
             return CellProcess(lines)
         except BaseException:
             lines.close()
@@ -178,8 +179,7 @@ class CellReach:
         surroundings = {**os.environ, **(env or {})}
         digest = hashlib.sha256(json.dumps([list(argv), dict(env or {})]).encode()).hexdigest()[:16]
         spec = NodeSpec(name, name, "helper", "", tuple(argv), digest, env=surroundings, cwd=str(Path.cwd()), ready=ready)
-        self.ask("helper", spec=wire.spec_to(spec))
-        self.wait_ready(name, timeout_s)
+        self.start(spec, timeout_s)
 
     def signal(self, node: str, signal: int) -> None:
         """Sends a signal to the node's main process; SIGKILL ends everything in the node."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from envctl.errors import CapabilityError, LeakError, NoEnvironmentError, ResourceError
 from envctl.model.environment import Node, NodeSpec
-from envctl.substrates.embedded import census, wire
+from envctl.substrates.embedded import census
 from envctl.substrates.embedded.identity import FIRST_LEASE_S, MARKER, stranger_uid
 from envctl.substrates.embedded.reach import CellReach
 
@@ -72,13 +72,7 @@ class CellRealiser:
     def start_node(self, spec: NodeSpec, *, ready_timeout_s: float) -> Node:
         """Starts a node, or adopts or replaces the one of that name; waits until ready."""
         _check_readable(spec)
-        wanted = wire.spec_to(spec)
-        if not self.reach.ask("start", spec=wanted)["started"]:
-            prepared = self.directory / "nodes" / spec.name / f"data.{uuid.uuid4().hex[:8]}"
-            _prepare(spec.data, prepared)
-            self.reach.ask("start", spec=wanted, data=prepared.name)
-        self.reach.wait_ready(spec.name, ready_timeout_s)
-        return self.reach.node(spec.name)
+        return self.reach.start(spec, ready_timeout_s)
 
     def stop_node(self, name: str) -> None:
         """Ends a node and removes its data; one that is not there (or an environment that is not) is fine."""
@@ -143,18 +137,6 @@ def _remove_tree(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _prepare(source: Path | None, target: Path) -> None:
-    """Copies prepared data, by reflink where the file system can, and gives it to the user that nodes run as."""
-    target.parent.mkdir(exist_ok=True)  # never what is above: an environment that has just ended must not come back as a directory
-    if source is None:
-        target.mkdir(mode=0o750)
-    else:
-        _tool(["cp", "-a", "--reflink=auto", str(source), str(target)])
-    stranger = stranger_uid()
-    if stranger is not None:
-        _tool(["chown", "-R", f"{stranger}:{stranger}", str(target)])
-
-
 def _check_readable(spec: NodeSpec) -> None:
     """Nodes of root are not root: they see of a mount only what everybody may read."""
     for mount in spec.mounts if stranger_uid() is not None else ():
@@ -164,9 +146,3 @@ def _check_readable(spec: NodeSpec) -> None:
                 f"{spec.name} could not read {mount.source}: nodes run as an ordinary user, and only root may read it",
                 hint=f"chmod -R o+rX {mount.source}, or run envctl as an ordinary user",
             )
-
-
-def _tool(argv: list[str]) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ResourceError(f"`{' '.join(argv)}` failed: {done.stderr.strip()}")

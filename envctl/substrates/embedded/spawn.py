@@ -42,6 +42,10 @@ class Command:
     stdio: tuple[int, int, int]
 
 
+Started = tuple[int, asyncio.Future[int]]
+"""A process: its number in the cell, and the future of its exit status (128 + signal for signals)."""
+
+
 class Children:
     """Every child of PID 1, its own and the orphans it adopts."""
 
@@ -66,8 +70,7 @@ class Children:
             elif self._forking:  # it may be the one whose number is still on its way
                 self._unclaimed[pid] = code
 
-    def exit_of(self, pid: int) -> asyncio.Future[int]:
-        """A future of the exit status (128 + signal for signals)."""
+    def _exit_of(self, pid: int) -> asyncio.Future[int]:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         if pid in self._unclaimed:
             future.set_result(self._unclaimed.pop(pid))
@@ -75,11 +78,8 @@ class Children:
             self._waiting[pid] = future
         return future
 
-    async def fork(self, child: Child) -> tuple[int, asyncio.Future[int]]:
-        """Forks and runs `child(report)`, which executes a program, or leaves one behind and names it on `report`.
-
-        Returns the process that is left (its number in the cell) and the future of its exit status.  Raises ResourceError with what `child` raised.
-        """
+    async def fork(self, child: Child) -> Started:
+        """Forks and runs `child`; returns the process that is left.  Raises ResourceError with what `child` raised."""
         read, write = os.pipe()
         self._forking += 1
         try:
@@ -93,7 +93,7 @@ class Children:
                 if word == "error":
                     raise ResourceError(rest)
                 pid = int(rest)
-            return pid, self.exit_of(pid)
+            return pid, self._exit_of(pid)
         finally:
             os.close(read)
             self._forking -= 1

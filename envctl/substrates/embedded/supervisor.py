@@ -7,32 +7,31 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
 from envctl.errors import DeadlineError, ResourceError
 from envctl.model.environment import Node, NodeSpec, NodeState
-from envctl.substrates.embedded.probes import Run, condition, until_ready
+from envctl.substrates.embedded.launch import Launcher, status_of
+from envctl.substrates.embedded.probes import condition, until_ready
+from envctl.substrates.embedded.spawn import Command, Started
 
 _BACKOFF_S, _BACKOFF_MAX_S, _LIVED_S = 0.2, 5.0, 10.0
 _LAST_LINES = 15
-Launch = Callable[[NodeSpec], Coroutine[Any, Any, tuple[int, asyncio.Future[int]]]]
 
 
 class Unit:
-    """One supervised process.  `launch` starts it and gives its number in the cell and the future of its exit status."""
+    """One supervised process."""
 
-    def __init__(self, spec: NodeSpec, address: str, log: Path, launch: Launch, run: Run) -> None:
-        self.spec, self.address, self.log = spec, address, log
+    def __init__(self, spec: NodeSpec, address: str, launcher: Launcher) -> None:
+        self.spec, self.address, self._launcher = spec, address, launcher
+        self._log = launcher.log(spec.name)
         self.state: NodeState = "starting"
         self.starts = 0
         self.started_at: float | None = None
         self.exit_status: int | None = None
         self.pid: int | None = None  # of the node's PID 1, or of the helper
         self.error = ""
-        self._launch, self._run = launch, run
-        self._launching: asyncio.Task[tuple[int, asyncio.Future[int]]] | None = None
+        self._launching: asyncio.Task[Started] | None = None
         self._held = False
         self._lease: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
@@ -56,6 +55,21 @@ class Unit:
             return int(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()[0])
         except (OSError, IndexError):
             return None
+
+    async def enter(self, command: Command) -> Started:
+        """Runs a command in the node; a helper has no inside."""
+        if self.pid is None:
+            raise ResourceError(f"{self.spec.name} is {self.state}: there is nothing to enter")
+        if self.spec.kind == "helper":
+            return await self._launcher.beside(command)
+        return await self._launcher.inside(command, self.spec, self.pid)
+
+    async def _ask(self, argv: tuple[str, ...], inside: bool) -> int:
+        null = self._launcher.null
+        try:
+            return await (status_of(self.enter(Command(argv, {}, "/", (null, null, null)))) if inside else self._launcher.tool(*argv))
+        except ResourceError:
+            return 125
 
     def signal(self, number: int) -> None:
         """Sends a signal to the main process; SIGKILL goes to the node's PID 1 and so ends everything in the node."""
@@ -121,7 +135,7 @@ class Unit:
             unmet = "it exits 0" if self.spec.one_shot else condition(self.spec.ready)
             raise DeadlineError(
                 f"{self.spec.name} was not ready after {timeout_s:g} s: it is {self.state}{self._last_exit()}; "
-                f"still unmet: {unmet}{self.last_lines()}"
+                f"still unmet: {unmet}{last_lines(self._log)}"
             ) from None
 
     def _is_ready(self) -> bool:
@@ -130,20 +144,11 @@ class Unit:
         if self.state == "stopped":
             raise ResourceError(f"{self.spec.name} was stopped")
         if self.spec.one_shot and self.state == "exited" and self.exit_status:
-            raise ResourceError(f"{self.spec.name} failed{self._last_exit()}{self.last_lines()}")
+            raise ResourceError(f"{self.spec.name} failed{self._last_exit()}{last_lines(self._log)}")
         return self.state == ("exited" if self.spec.one_shot else "ready")
 
     def _last_exit(self) -> str:
         return "" if self.exit_status is None else f" (exit status {self.exit_status}, {self.starts} starts)"
-
-    def last_lines(self) -> str:
-        """The end of the log, for a message."""
-        if not self.log.exists():
-            return ""
-        with self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - 8192))
-            lines = file.read().decode(errors="replace").splitlines()[-_LAST_LINES:]
-        return f"\nlast lines of {self.log}:\n  " + "\n  ".join(lines) if lines else f"\n{self.log} is empty"
 
     def _enter(self, state: NodeState) -> None:
         self.state = state
@@ -163,10 +168,10 @@ class Unit:
 
     async def _live(self) -> None:
         """One life, from the start to the exit."""
-        start = self.log.stat().st_size if self.log.exists() else 0
+        start = self._log.stat().st_size if self._log.exists() else 0
         self._enter("starting")
         try:
-            self._launching = asyncio.create_task(self._launch(self.spec))
+            self._launching = asyncio.create_task(self._launcher.start(self.spec))
             self.pid, ended = await asyncio.shield(self._launching)
         except (ResourceError, OSError) as error:
             self.error = str(error)
@@ -186,7 +191,7 @@ class Unit:
         if self.spec.one_shot:
             return
         if self.spec.ready:
-            await until_ready(self.spec.ready, self.address, self.log, log_from, self._run)
+            await until_ready(self.spec.ready, self.address, self._log, log_from, self._ask)
         self._enter("ready")
 
     async def _rest(self, seconds: float) -> None:
@@ -200,3 +205,13 @@ class Unit:
             self._enter("held")
             self._wake.clear()
             await self._wake.wait()
+
+
+def last_lines(log: Path) -> str:
+    """The end of a log, for a message."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 8192))
+        lines = file.read().decode(errors="replace").splitlines()[-_LAST_LINES:]
+    return f"\nlast lines of {log}:\n  " + "\n  ".join(lines) if lines else f"\n{log} is empty"

@@ -1,27 +1,24 @@
-"""Speech between clients and the cell: one JSON object a line over a Unix stream socket, descriptors by SCM_RIGHTS."""
+"""Speech between clients and the cell: JSON objects, one a line, over a Unix stream socket; descriptors by SCM_RIGHTS.
+
+A connection carries one request, with its descriptors, and one answer; a command that runs has two more: its signals and its end.
+"""
 
 from __future__ import annotations
 
-import array
 import asyncio
+import contextlib
 import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from envctl.model.environment import Mount, Node, NodeSpec
+from envctl.model.environment import Mount, NodeSpec
 from envctl.model.topology import Probe, Resources
 
 Message = dict[str, Any]
 _MAX_FDS = 8
-
-
-def encode(message: Mapping[str, Any], fds: Sequence[int] = ()) -> bytes:
-    """One line.  `fds` tells the receiver how many descriptors belong to it."""
-    return json.dumps({**message, "fds": len(fds)}, default=str).encode() + b"\n"
 
 
 def spec_from(value: Mapping[str, Any]) -> NodeSpec:
@@ -40,118 +37,114 @@ def probe_from(value: Mapping[str, Any] | None) -> Probe | None:
     return Probe(**{**value, "command": tuple(value["command"])}) if value else None
 
 
-def spec_to(spec: NodeSpec) -> Message:
-    """A NodeSpec as JSON can carry it."""
-    return asdict(spec)
-
-
-def node_from(value: Mapping[str, Any]) -> Node:
-    """The Node in a reply."""
-    return Node(**value)
+def _encode(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message, default=str).encode() + b"\n"
 
 
 class Lines:
-    """Cuts a stream into messages and keeps the descriptors that came with them."""
+    """One end of a connection.  It owns the descriptors that came, `fds`, until they are dropped."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.fds: list[int] = []
         self._buffer = b""
-        self._fds: list[int] = []
 
-    @property
-    def pending(self) -> bool:
-        """Whether a whole message has been read already."""
-        return b"\n" in self._buffer
-
-    def ready(self) -> tuple[Message, list[int]] | None:
-        """The next whole message that has been read already, with its descriptors."""
+    def taken(self) -> Message | None:
+        """The next message, if the whole of it has been read already."""
         line, newline, rest = self._buffer.partition(b"\n")
         if not newline:
             return None
         self._buffer = rest
         message: Message = json.loads(line)
-        count = message.pop("fds", 0)
-        mine, self._fds = self._fds[:count], self._fds[count:]
-        return message, mine
+        return message
 
-    def read(self) -> bool:
-        """Reads once; False at the end of the stream."""
+    def read(self) -> None:
+        """Reads once.  Raises ConnectionError at the end of the stream."""
         data, fds, _flags, _address = socket.recv_fds(self.sock, 1 << 16, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        self.fds += fds
         self._buffer += data
-        self._fds += fds
-        return bool(data)
+        if not data:
+            raise ConnectionError("the other side has gone")
+
+    def send(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
+        """Sends one message (blocking)."""
+        data = _encode(message)
+        if rest := data[socket.send_fds(self.sock, [data], fds) :]:  # nothing more may go to who has answered and gone
+            self.sock.sendall(rest)
+
+    def receive(self) -> Message:
+        """The next message (blocking).  Raises ConnectionError."""
+        while (message := self.taken()) is None:
+            self.read()
+        return message
+
+    def drop_fds(self) -> None:
+        """Closes the descriptors that came."""
+        while self.fds:
+            os.close(self.fds.pop())
 
     def close(self) -> None:
-        """Closes the socket and every descriptor that nobody took."""
-        for fd in self._fds:
-            os.close(fd)
+        """Closes everything."""
+        self.drop_fds()
         self.sock.close()
 
 
 class Peer(Lines):
-    """The cell's end of one connection (non-blocking)."""
+    """The cell's end of a connection (non-blocking)."""
 
-    async def receive(self) -> tuple[Message, list[int]] | None:
+    async def hear(self) -> Message | None:
         """The next message, or None when the client has gone."""
-        while (message := self.ready()) is None:
+        while (message := self.taken()) is None:
             await readable(self.sock.fileno())
             try:
-                if not self.read():
-                    return None
+                self.read()
             except ConnectionError:
                 return None
         return message
 
-    async def send(self, message: Mapping[str, Any]) -> None:
+    async def tell(self, message: Mapping[str, Any]) -> None:
         """Sends one message; a client that has gone is fine."""
-        try:
-            await asyncio.get_running_loop().sock_sendall(self.sock, encode(message))
-        except ConnectionError:
-            return
+        with contextlib.suppress(ConnectionError):
+            await asyncio.get_running_loop().sock_sendall(self.sock, _encode(message))
 
 
 async def readable(fd: int) -> None:
     """Waits until `fd` can be read."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(fd, _settle, future)
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(fd, event.set)
     try:
-        await future
+        await event.wait()
     finally:
         loop.remove_reader(fd)
 
 
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+def listen(directory: Path) -> socket.socket:
+    """The socket of the cell whose directory this is."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with _address(directory) as address:
+        listener.bind(address)
+    listener.listen(64)
+    listener.setblocking(False)
+    return listener
 
 
 def connect(directory: Path) -> Lines:
     """A client's connection to the cell whose directory this is.  Raises OSError when no cell listens there."""
-    # A socket address holds 107 bytes at most: the path goes through a descriptor of its directory.
-    anchor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.connect(f"/proc/self/fd/{anchor}/cell.sock")
+        with _address(directory) as address:
+            sock.connect(address)
     except OSError:
         sock.close()
         raise
-    finally:
-        os.close(anchor)
     return Lines(sock)
 
 
-def send(lines: Lines, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
-    """Sends one message from a client (blocking)."""
-    data = encode(message, fds)
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    sent = lines.sock.sendmsg([data], rights)
-    lines.sock.sendall(data[sent:])
-
-
-def receive(lines: Lines) -> Message:
-    """The next message, at a client (blocking).  Raises ConnectionError when the cell has ended."""
-    while (message := lines.ready()) is None:
-        if not lines.read():
-            raise ConnectionError("the cell has ended")
-    return message[0]
+@contextlib.contextmanager
+def _address(directory: Path) -> Iterator[str]:
+    """A socket's address holds 107 bytes at most, so the path goes through a descriptor of its directory."""
+    anchor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{anchor}/cell.sock"
+    finally:
+        os.close(anchor)
