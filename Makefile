@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SCENARIO ?= checkout-under-fire
+JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test chaos lint types setup bench clean help
@@ -13,7 +14,8 @@ demo: setup  ## the shop under fire: up, seeded, replayed, hurt, judged, reporte
 	$(BIN)/envctl ci --full --scenario $(SCENARIO)
 
 test: setup  ## all tests, on real engines
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --ignore tests/demo
+	$(BIN)/pytest tests/demo  # alone: their verdicts hold the shop's speed against limits
 
 chaos: setup  ## kill everything at every boundary of a session and at 50 random instants (half an hour)
 	ENVCTL_CHAOS_EVERY=1 ENVCTL_CHAOS_INSTANTS=50 $(BIN)/pytest tests/chaos
