@@ -75,6 +75,8 @@ def test_the_correct_shop_passes_and_leaves_nothing_behind(shop: Shop) -> None:
     assert "PASS" in said
     assert "nothing left" in said
     assert all((shop.run_directory() / f"report.{kind}").stat().st_size for kind in ("html", "md", "json"))
+    events = [json.loads(line) for line in record_of(shop).splitlines()]
+    assert {each["value"] for each in events if each["kind"] == "observation" and each["stream"] == "paid"} == {"charged", "declined"}
     assert not [found for found in Embedded.environments() if found.id.startswith("shop-main")]
 
 

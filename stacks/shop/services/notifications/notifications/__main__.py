@@ -11,7 +11,7 @@ from shop_common import db, kafka
 from shop_common.http import serve
 
 RETRY, DEAD = "notifications.retry", "notifications.dead"
-DELAYS_S = (1, 2, 4, 8)
+WAITS_S = (0, 1, 2, 4, 8)  # before the first try, the second and so on
 pool = db.pool()
 settled = kafka.Subscriber("notifications", "payments.settled", dead=DEAD)
 retries = kafka.Subscriber("notifications-retry", RETRY, dead=DEAD, batch=1)
@@ -29,7 +29,7 @@ def notify(message: kafka.Message) -> None:
             )
     except ConnectionError as error:
         attempts = attempts_of(message) + 1
-        kafka.copy(message, RETRY if attempts <= len(DELAYS_S) else DEAD, repr(error), attempts=str(attempts))
+        kafka.copy(message, RETRY if attempts < len(WAITS_S) else DEAD, repr(error), attempts=str(attempts))
 
 
 def attempts_of(message: kafka.Message) -> int:
@@ -50,8 +50,8 @@ def follow_retries(stop: threading.Event) -> None:
     for batch in retries.batches(stop):
         for message in batch:
             _, since_ms = message.timestamp()
-            delay_s = DELAYS_S[min(attempts_of(message), len(DELAYS_S)) - 1]
-            stop.wait(since_ms / 1000 + delay_s - time.time())
+            wait_s = WAITS_S[min(attempts_of(message), len(WAITS_S) - 1)]
+            stop.wait(since_ms / 1000 + wait_s - time.time())
         if not stop.is_set():
             retries.process(batch, notify)
             retries.commit(batch)
