@@ -9,8 +9,10 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from envctl.engines.content import copy_tree, digest, made_once, shown, tree_digest
 from envctl.engines.interpreters import own_python
@@ -20,6 +22,8 @@ from envctl.model.topology import Build, Job, Service, Topology
 BUILD = "/build"
 _LAST_LINES = 30
 _REPORT_EVERY_S = 5.0
+_TIED = 'exec 3<&0 </dev/null; { read -r _ <&3; kill -KILL 0; } & "$@" 3<&-'
+"""Only we hold the other end of its input, which closes when we go, however we go: then all that it has started is killed."""
 
 
 def build_id(topology: Topology, build: Build, source: str) -> str:
@@ -76,10 +80,7 @@ def _lay_out(topology: Topology, program: Service | Job, build: Build, copy: Pat
 
 
 def _run(build: Build, directory: Path, out: Path, log: Path, say: Callable[[str], None]) -> None:
-    try:
-        status = _watch(build, directory, out, log, say)
-    except OSError as error:
-        raise ResourceError(f"the build cannot start {build.command[0]!r}: {error.strerror}") from error
+    status = _watch(build, directory, out, log, say)
     if status:
         raise ResourceError(
             f"the build ended with status {status}: {' '.join(build.command)}\n{_tail(log)}",
@@ -88,22 +89,32 @@ def _run(build: Build, directory: Path, out: Path, log: Path, say: Callable[[str
 
 
 def _watch(build: Build, directory: Path, out: Path, log: Path, say: Callable[[str], None]) -> int:
-    """Runs the command to its end, saying every few seconds how long it takes; whatever interrupts it ends it whole."""
+    """Runs the command to its end, saying every few seconds how long it takes."""
     start = time.monotonic()
-    with log.open("wb") as output, subprocess.Popen(
-        build.command, cwd=directory, env=_environment(out), stdin=subprocess.DEVNULL, stdout=output,
-        stderr=subprocess.STDOUT, start_new_session=True,
+    with log.open("wb") as output, tied(build.command, cwd=directory, env=_environment(out), output=output) as process:
+        while True:
+            say(f"{time.monotonic() - start:.0f} s")
+            try:
+                return process.wait(_REPORT_EVERY_S)
+            except subprocess.TimeoutExpired:
+                continue
+
+
+@contextmanager
+def tied(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], output: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a command of the user's without terminal or input; it, and what it started, ends with the block, and with us when we are killed.
+
+    Its exit status is as a shell's: 127 when there is no such command, 128 + signal when it was killed.
+    """
+    with subprocess.Popen(
+        ["sh", "-c", _TIED, "sh", *command], cwd=cwd, env=env, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
+        start_new_session=True,
     ) as process:
         try:
-            while True:
-                say(f"{time.monotonic() - start:.0f} s")
-                try:
-                    return process.wait(_REPORT_EVERY_S)
-                except subprocess.TimeoutExpired:
-                    continue
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _environment(out: Path) -> dict[str, str]:

@@ -7,10 +7,11 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from envctl.engines.builds import tied
 from envctl.errors import Problem, ResourceError, SpecError
 from envctl.model.seed import Generator, Seed, TableLoad, TopicLoad
 
@@ -90,11 +91,13 @@ def _generate(seed: Seed, generator: Generator, home: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)  # of one that was killed
     out.mkdir()
     try:
-        done = subprocess.run(generator.command, cwd=seed.file.parent, env={**os.environ, "OUT": str(out)}, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-        if done.returncode:
-            tail = "\n".join(done.stdout.splitlines()[-TAIL:])
-            raise ResourceError(f"the generator of seed {seed.name} ended with status {done.returncode}\n{tail}")
+        with tempfile.TemporaryFile() as output:
+            with tied(generator.command, cwd=seed.file.parent, env={**os.environ, "OUT": str(out)}, output=output) as process:
+                status = process.wait()
+            if status:
+                output.seek(0)
+                tail = "\n".join(output.read().decode(errors="replace").splitlines()[-TAIL:])
+                raise ResourceError(f"the generator of seed {seed.name} ended with status {status}\n{tail}")
         out.replace(home)
     finally:
         shutil.rmtree(out, ignore_errors=True)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from envctl.engines.builds import built
 from envctl.engines.sources import source_copy
 from envctl.errors import ResourceError
 from envctl.model.topology import Build, Service, Source
+from envctl.waiting import until
 
 MakeSite = Callable[..., Site]
 
@@ -75,8 +78,47 @@ def test_a_build_that_leaves_nothing_is_a_mistake(build: Callable[..., Path]) ->
 def test_a_build_that_cannot_start_says_so(site: MakeSite, stack: Path) -> None:
     web = Service(name="web", source=Source("tree", "."), command=("x",), build=Build(("no-such-tool",)))
     one = site(web)
-    with pytest.raises(ResourceError, match="cannot start 'no-such-tool'"):
+    with pytest.raises(ResourceError, match=r"status 127: no-such-tool\n.*no-such-tool: not found"):
         built(one.topology, web, source_copy(one.topology, web, one.cache), one.cache, print)
+
+
+HALF = "sleep 600 & echo $! > pid; echo half > $OUT/program; sync; mv pid started; wait"
+BUILDS = """
+import sys
+from pathlib import Path
+from envctl.engines.builds import built
+from envctl.model.topology import Build, Service, Source, Topology
+root = Path(sys.argv[1])
+web = Service(name="web", source=Source("tree", "web"), command=("x",), build=Build(("sh", "-c", f"cd {root}; " + sys.argv[2])))
+print(built(Topology("t", root / "topology.yaml", ("a",), {}), web, (root / "web", "same source"), root / "cache", lambda _: None)[0])
+"""
+
+
+def test_a_build_dies_with_whoever_is_killed_over_it_and_half_of_it_is_never_used(tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    started, whole = tmp_path / "started", f"test -e started && echo whole > $OUT/program || {{ {HALF}; }}"
+    command = [sys.executable, "-c", BUILDS, str(tmp_path), whole]
+    killed = subprocess.Popen(command)
+    assert until(started.exists, 30)
+    pid = int(started.read_text())
+    killed.kill()
+    killed.wait()
+    assert until(lambda: not alive(pid), 10)
+    again = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    assert (Path(again.stdout.strip()) / "program").read_text() == "whole\n"
+    assert not [path for path in (tmp_path / "cache" / "builds").iterdir() if path.suffix in (".half", ".work")]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def test_what_a_build_leaves_running_ends_with_it(build: Callable[..., Path]) -> None:
+    out = build("sleep 600 & echo $! > $OUT/pid")
+    assert until(lambda: not alive(int((out / "pid").read_text())), 10)
 
 
 def test_scripts_of_a_virtual_environment_name_the_place_where_the_node_sees_it(build: Callable[..., Path]) -> None:
