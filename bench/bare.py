@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from envctl.model.environment import probe_from
 from envctl.substrates.embedded.probes import until_ready
-from envctl.substrates.embedded.wire import probe_from
 
 HERE = Path(sys.argv[1])
 ENTER = ("nsenter", "--user", "--net", "--mount", "--root", "--wd", "--preserve-credentials")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from envctl.model.topology import Probe, Resources
 
@@ -45,6 +45,25 @@ class NodeSpec:
     stop_signal: str = "SIGTERM"
     stop_grace_s: float = 5.0
     resources: Resources = Resources()
+
+
+def spec_from(values: Mapping[str, Any]) -> NodeSpec:
+    """The NodeSpec that `dataclasses.asdict` made `values` of, after a journey as JSON; what only another version knows is left out."""
+    made = {
+        **values,
+        "command": tuple(values["command"]),
+        "mounts": tuple(Mount(Path(mount["source"]), mount["target"], mount["writable"]) for mount in values["mounts"]),
+        "data": Path(values["data"]) if values["data"] else None,
+        "ready": probe_from(values["ready"]),
+        "resources": Resources(**values["resources"]),
+    }
+    known = {each.name for each in fields(NodeSpec)}
+    return NodeSpec(**{name: value for name, value in made.items() if name in known})
+
+
+def probe_from(values: Mapping[str, Any] | None) -> Probe | None:
+    """The Probe that `dataclasses.asdict` made `values` of, if there is one."""
+    return Probe(**{**values, "command": tuple(values["command"])}) if values else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from envctl.errors import EnvctlError, ResourceError
-from envctl.model.environment import NodeSpec
+from envctl.model.environment import NodeSpec, spec_from
 from envctl.model.topology import Resources
 from envctl.substrates.embedded import names, root, wire
 from envctl.substrates.embedded.identity import FIRST_LEASE_S, NAMESPACES
@@ -140,7 +140,7 @@ class Cell:
 
     async def do_start(self, spec: Message, timeout_s: float) -> Message:
         """Adopts the node or helper with the same digest, or starts it, in place of an older one; answers once it is ready."""
-        wanted = wire.spec_from(spec)
+        wanted = spec_from(spec)
         async with self._locks[wanted.name]:
             old = self.units.get(wanted.name)
             if not old or not adoptable(old, wanted.digest):

@@ -25,14 +25,16 @@ class Launcher:
         self._children = spawn.Children()
         self.network = Network(self._children)
         self.node_uid = cell_uid()  # seen from the cell
-        self.null = os.open("/dev/null", os.O_RDWR)
+        self._mark = {"ENVCTL_CELL": str(directory)}
+        null = os.open(os.devnull, os.O_RDWR)
+        self.quiet = (null, null, null)  # standard descriptors of what nobody listens to
 
     async def start(self, spec: NodeSpec) -> Started:
         """The process of a helper, or PID 1 of a node."""
         log = os.open(self.log(spec.name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
         try:
             os.fchown(log, self.node_uid, self.node_uid)
-            command = Command(spec.command, spec.env, spec.cwd, (self.null, log, log))
+            command = Command(spec.command, spec.env, spec.cwd, (self.quiet[0], log, log))
             if spec.kind == "helper":
                 return await self.beside(command)
             return await self._node(spec, command)
@@ -61,16 +63,12 @@ class Launcher:
     async def tool(self, *argv: str, log: Path | None = None) -> int:
         """The exit status of a tool of the machine's that ran beside the nodes: what may take long must not hold the cell up."""
         with open(log or os.devnull, "ab") as output:  # noqa: PTH123, ASYNC230 - a local file
-            command = Command(argv, os.environ, "/", (self.null, output.fileno(), output.fileno()))
+            command = Command(argv, os.environ, "/", (self.quiet[0], output.fileno(), output.fileno()))
             return await status_of(self.beside(command))
 
     def log(self, name: str) -> Path:
         """Where the output of a node or helper goes."""
         return self._directory / "logs" / f"{name}.log"
-
-    @property
-    def _mark(self) -> dict[str, str]:
-        return {"ENVCTL_CELL": str(self._directory)}
 
     def _node_env(self, spec: NodeSpec) -> dict[str, str]:
         base = {"PATH": spawn.PATH, "HOME": "/tmp", "LANG": "C.UTF-8", "HOSTNAME": spec.name, **self._mark}  # noqa: S108 - the node's own

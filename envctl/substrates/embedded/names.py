@@ -68,17 +68,5 @@ class _Datagrams(asyncio.DatagramProtocol):
 
 
 async def serve(address: str, lookup: Lookup) -> None:
-    """Listens on port 53, UDP and TCP."""
-
-    async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                length = struct.unpack("!H", await reader.readexactly(2))[0]
-                reply = answer(await reader.readexactly(length), lookup)
-                writer.write(struct.pack("!H", len(reply)) + reply)
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
+    """Listens on UDP port 53.  Answers are never truncated (TC), so nobody asks again over TCP."""
     await asyncio.get_running_loop().create_datagram_endpoint(lambda: _Datagrams(lookup), local_addr=(address, 53))
-    await asyncio.start_server(stream, address, 53)

@@ -116,18 +116,13 @@ def _end(directory: Path) -> None:
 
 
 def _kill_and_wait(pid: int, deadline: float) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        with contextlib.suppress(PermissionError):  # a census tells what is left
+        try:
             signals.pidfd_send_signal(handle, signals.SIGKILL)
-        select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
-    except ProcessLookupError:
-        return
-    finally:
-        os.close(handle)
+            select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
+        finally:
+            os.close(handle)
 
 
 def _remove_tree(path: Path) -> None:

@@ -32,8 +32,7 @@ class Unit:
         self.pid: int | None = None  # of the node's PID 1, or of the helper
         self.error = ""
         self._launching: asyncio.Task[Started] | None = None
-        self._held = False
-        self._lease: asyncio.TimerHandle | None = None
+        self._held_until = 0.0  # on the monotonic clock
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._ended: asyncio.Future[int] | None = None
@@ -65,9 +64,10 @@ class Unit:
         return await self._launcher.inside(command, self.spec, self.pid)
 
     async def _ask(self, argv: tuple[str, ...], inside: bool) -> int:
-        null = self._launcher.null
         try:
-            return await (status_of(self.enter(Command(argv, {}, "/", (null, null, null)))) if inside else self._launcher.tool(*argv))
+            if not inside:
+                return await self._launcher.tool(*argv)
+            return await status_of(self.enter(Command(argv, {}, "/", self._launcher.quiet)))
         except ResourceError:
             return 125
 
@@ -93,19 +93,12 @@ class Unit:
 
     def hold(self, lease_s: float) -> None:
         """No restarts from now on, for `lease_s` at most: who holds may die.  Another hold renews the lease."""
-        if self._lease:
-            self._lease.cancel()
-        self._lease = asyncio.get_running_loop().call_later(lease_s, self.release)
-        self._held = True
-        if self.state == "backoff":
-            self._wake.set()
+        self._held_until = time.monotonic() + lease_s
+        self._wake.set()
 
     def release(self) -> None:
         """Restarts are allowed again; one that is due happens at once."""
-        if self._lease:
-            self._lease.cancel()
-            self._lease = None
-        self._held = False
+        self._held_until = 0.0
         self._wake.set()
 
     async def stop(self) -> None:
@@ -195,16 +188,14 @@ class Unit:
         self._enter("ready")
 
     async def _rest(self, seconds: float) -> None:
-        """Waits before the next start: the backoff, or until release while held."""
-        self._wake.clear()
-        if not self._held:
-            self._enter("backoff")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), seconds)
-        while self._held:
-            self._enter("held")
+        """Waits before the next start: the backoff, or while held until the release or the end of the hold's lease."""
+        due = time.monotonic() + seconds
+        while (left := max(due, self._held_until) - time.monotonic()) > 0:
+            self._enter("held" if self._held_until > time.monotonic() else "backoff")
             self._wake.clear()
-            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), left)
+                due = 0.0  # held or released: no backoff any more
 
 
 def last_lines(log: Path) -> str:

@@ -14,27 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from envctl.model.environment import Mount, NodeSpec
-from envctl.model.topology import Probe, Resources
-
 Message = dict[str, Any]
 _MAX_FDS = 8
-
-
-def spec_from(value: Mapping[str, Any]) -> NodeSpec:
-    """The NodeSpec that `dataclasses.asdict` made `value` of, after a journey as JSON."""
-    fields = dict(value)
-    fields["command"] = tuple(fields["command"])
-    fields["mounts"] = tuple(Mount(Path(m["source"]), m["target"], m["writable"]) for m in fields["mounts"])
-    fields["data"] = Path(fields["data"]) if fields["data"] else None
-    fields["ready"] = probe_from(fields["ready"])
-    fields["resources"] = Resources(**fields["resources"])
-    return NodeSpec(**fields)
-
-
-def probe_from(value: Mapping[str, Any] | None) -> Probe | None:
-    """The Probe in a message, if there is one."""
-    return Probe(**{**value, "command": tuple(value["command"])}) if value else None
 
 
 def _encode(message: Mapping[str, Any]) -> bytes:
