@@ -67,17 +67,18 @@ class TracesComplete:
             analysis = _analyse(store, params["edges"], operations, record)
             state = completeness(store)
         certain = [each for each in analysis.breaks if _certain(record, each, analysis, state)]
-        unsure = {each.trace_id for each in analysis.unsure}
+        unsure = {each.trace_id for each in analysis.unsure} & set(operations)
         stats = {"operations": len(operations), "spans": analysis.spans, "breaks": len(certain), "unsure": len(unsure),
                  "detached": analysis.detached, "received": state.received, "stored": state.stored,
                  "edges": {str(edge): count for edge, count in sorted(analysis.seen.items())}}
         if certain:
             return finding(id, cls.name, "fail", _title(certain, len(operations)), evidence=_evidence(record, certain, operations),
                            total=len(_grouped(certain)), stats=stats)
-        if doubt := _doubt(analysis, state, len(unsure & set(operations)), len(operations)):
+        if doubt := _doubt(analysis, state, len(unsure), len(operations)):
             return finding(id, cls.name, "inconclusive", doubt, evidence=_evidence(record, analysis.breaks, operations), stats=stats)
-        excused = f"; {len(unsure):,} more may have lost spans with a killed node" if unsure else ""
-        return finding(id, cls.name, "pass", f"the traces of {len(operations):,} operations are whole{excused}", stats=stats)
+        title = f"the traces of {len(operations) - len(unsure):,} operations are whole"
+        excused = f"; those of {len(unsure):,} more may have lost spans with a killed node" if unsure else ""
+        return finding(id, cls.name, "pass", title + excused, stats=stats)
 
 
 def _analyse(store: Spans, edges: Sequence[str], operations: Mapping[str, Operation], record: Record) -> TraceAnalysis:

@@ -26,7 +26,7 @@ def faults(subject: Subject, findings: Mapping[str, Finding]) -> tuple[Fault, ..
 
 def asked(spec: FaultSpec) -> str:
     """What the scenario asks for: parameters, and when."""
-    when = f"at {words.duration(spec.at_s)}" if spec.at_s is not None else f"after {spec.after} has healed"
+    when = f"{words.duration(spec.at_s)} into the traffic" if spec.at_s is not None else f"after {spec.after} has healed"
     held = f", for {words.duration(spec.for_s)}" if spec.for_s is not None else ""
     return f"{words.pairs(spec.params)}; {when}{held}" if spec.params else f"{when}{held}"
 
@@ -39,7 +39,7 @@ def _fault(subject: Subject, id: str, spec: FaultSpec | None, window: FaultWindo
     measured = [edge.summary for edge in edges if edge.edge in ("verify", "hold") and edge.summary]
     return Fault(
         id=id, fault=spec.fault if spec else window.fault if window else "", outcome=finding.outcome if finding else None,
-        asked=asked(spec) if spec else words.NONE, measured=measured[0] if measured else words.NONE,
+        asked=asked(spec) if spec else words.NONE, measured=measured[0].removeprefix("measured ") if measured else words.NONE,
         title=finding.title if finding else "not judged", start_s=_s(start), end_s=_s(end), detect_s=detect,
         symptom=symptom[1] if symptom else "", recover_s=_recovery_s(window),
         stages=tuple((str(edge.edge), edge.ok, edge.at_ns / 1e9, _told(edge)) for edge in edges),

@@ -123,7 +123,7 @@ class Fault:
     title: str
     start_s: float | None
     end_s: float | None
-    detect_s: float | None
+    detect_s: float | None  # None: no operation was seen to suffer, or it never acted
     symptom: str
     recover_s: float | None
     stages: tuple[tuple[str, bool, float, str], ...]  # (stage, ok, at, summary)

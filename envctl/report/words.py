@@ -55,7 +55,7 @@ def quantity(value: float | None, unit: str) -> str:
         return duration(value)
     if value is None:
         return NONE
-    number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) >= 1 else f"{value:.2f}".rstrip("0").rstrip(".")
     return number + (f"{GAP}{unit}" if unit else "")
 
 
@@ -70,6 +70,11 @@ def _flat(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
+
+
+def detected(seconds: float | None, *, acted: bool) -> str:
+    """The time until the first operation suffered under a fault."""
+    return duration(seconds) if seconds is not None else "no operation suffered" if acted else NONE
 
 
 def clip(text: str, most: int) -> str:

@@ -15,16 +15,15 @@ from envctl.telemetry.store import flatten
 from envctl.waiting import until
 
 LONGEST_S = 3.0  # how long late spans are waited for, where the services' own delay asks for no more
-EXPORT_S = 0.5  # what an export may take once its delay is over
 
 
-def export_s(topology: Topology) -> float:
-    """How long after its end a span may arrive: the longest schedule delay of a service's exporter, and the export."""
+def quiet_s(topology: Topology) -> float:
+    """How long spans must be quiet to be over: twice the longest schedule delay of a service's exporter."""
     delays = [float(SCHEDULE_DELAY_MS)]
     for component in topology.components.values():
         with suppress(ValueError):  # a reference, or what no exporter understands either
             delays.append(float(component.env.get(SCHEDULE_DELAY, 0)))
-    return max(delays) / 1000 + EXPORT_S
+    return 2 * max(delays) / 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Drain:
     source: Path
     since: Mapping[raw.Signal, int]
     target: Path
-    export_s: float
+    quiet_s: float
 
     def until_whole(self, whole: Callable[[], bool]) -> bool:
         """Waits until spans have been quiet for longer than any exporter holds them back, and keeps what came.
@@ -42,8 +41,8 @@ class Drain:
         Where something is missing nevertheless (`whole`, asked of what was kept), the longest time is waited out: an export that
         was refused is repeated after a second or two.  Returns whether it was whole at first sight.
         """
-        begun, limit = time.time(), max(LONGEST_S, self.export_s)
-        until(lambda: time.time() - max(begun, raw.last_span_at(self.source)) >= self.export_s, limit)
+        begun, limit = time.time(), max(LONGEST_S, self.quiet_s)
+        until(lambda: time.time() - max(begun, raw.last_span_at(self.source)) >= self.quiet_s, limit)
         self._keep()
         if whole():
             return True

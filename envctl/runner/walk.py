@@ -19,7 +19,7 @@ from envctl.model.scenario import Condition, FaultSpec, Scenario
 from envctl.model.topology import Topology
 from envctl.record import EVENTS, Record, RecordWriter, RunManifest
 from envctl.runner.collect import Collector, bootstrap_of
-from envctl.runner.drain import Drain, export_s
+from envctl.runner.drain import Drain, quiet_s
 from envctl.runner.faulting import FaultRun, Field, build, check_limits, probe
 from envctl.runner.live import Held, Live
 from envctl.runner.traffic import Driver
@@ -96,7 +96,7 @@ class Run:
                                   self.manifest.epoch_ns)
             collector.remember_starts()
             telemetry = self.reach.environment().directory / "telemetry"
-            drain = Drain(telemetry, raw.positions(telemetry), self.directory / "telemetry", export_s(self.topology))
+            drain = Drain(telemetry, raw.positions(telemetry), self.directory / "telemetry", quiet_s(self.topology))
             with self._watched(bootstrap):
                 self._traffic(ground)
                 self._settle(collector)

@@ -132,7 +132,7 @@ def test_spans_that_died_with_a_killed_node_are_excused_and_counted(orders):
     killed = Log(at_ns=8 * S, level="info", message="restarted", detail={"node": "payments-0", "exit_status": 137})
     found = TracesComplete.judge("t", PARAMS, orders(without={7: ("process",)}, events=[killed]))
     assert (found.outcome, found.title) == (
-        "pass", "the traces of 20 operations are whole; 1 more may have lost spans with a killed node")
+        "pass", "the traces of 19 operations are whole; those of 1 more may have lost spans with a killed node")
 
 
 def test_a_kill_does_not_excuse_what_is_missing_elsewhere(orders):

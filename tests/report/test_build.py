@@ -38,8 +38,8 @@ def test_the_report_and_the_objective_mean_the_same_by_answered_well(whole):
 
 def test_a_fault_tells_what_was_asked_what_was_measured_and_how_long_it_took_to_show_and_to_pass(whole):
     loss, kill = build(whole).faults
-    assert loss.asked == "from orders, to bus, loss 20 %; at 5.00\N{NO-BREAK SPACE}s, for 4.00\N{NO-BREAK SPACE}s"
-    assert (loss.measured, loss.recover_s, loss.outcome) == ("measured 19.8 % of 4,210", 1.5, "pass")
+    assert loss.asked == "from orders, to bus, loss 20 %; 5.00\N{NO-BREAK SPACE}s into the traffic, for 4.00\N{NO-BREAK SPACE}s"
+    assert (loss.measured, loss.recover_s, loss.outcome) == ("19.8 % of 4,210", 1.5, "pass")
     assert loss.detect_s == pytest.approx(6.5 + 1 - 5), "the first slow operation was due at 6.5 s and had a second"
     assert "place_order #55" in loss.symptom
     assert loss.stages[-1][3] == "recovered in 1.5 s; p95(traffic) < 400 ms: it was 120 ms"
