@@ -8,7 +8,8 @@ from hashlib import sha256
 from importlib.resources import files
 from urllib.parse import quote
 
-from envctl.model.verdict import Finding
+from envctl.checks.evidence import trace_words
+from envctl.model.verdict import Evidence, Finding
 from envctl.report import words
 from envctl.report.charts import chart
 from envctl.report.graph import graph
@@ -29,7 +30,7 @@ def page(report: Report) -> str:
         loader=PackageLoader("envctl.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )
     environment.globals |= {"w": words, "outcome_word": _WORDS.__getitem__, "clip": words.clip, "evidence_limit": _limit(report), "href": _href,
-                            "budget": _budget}
+                            "budget": _budget, "told": _told}
     style, script = _own("style.css"), _own("page.js")
     findings = report.findings[:FINDINGS]
     return environment.get_template("page.html.j2").render(
@@ -67,6 +68,12 @@ def _passed(findings: Sequence[Finding]) -> str:
     nouns = {"check": "check", "slo": "objective", "fault": "fault", "steady": "steady state"}
     counted = {noun: sum(finding.group == group and not finding.waived for finding in findings) for group, noun in nouns.items()}
     return ", ".join(f"{count} {noun}{'s' if count > 1 else ''}" for noun, count in counted.items() if count)
+
+
+def _told(piece: Evidence) -> str:
+    """What evidence says, without the trace that stands as a link below it."""
+    text = piece.summary.rstrip()
+    return text.replace(trace_words(piece.traces), "") if piece.traces else text
 
 
 def _budget(objective: Objective) -> float | None:

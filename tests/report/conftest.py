@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from envctl.checks.evidence import trace_words
 from envctl.model.environment import Node
 from envctl.model.event import FaultEdge, Log, Op, Sample, Step
 from envctl.model.plan import Selection
@@ -61,7 +62,7 @@ MANIFEST = RunManifest(
            Node("bus-0", "bus", "kafka", "b", "198.18.0.2", "ready", 2, None, 1, None)),
     versions={"envctl": "0.1.0", "bus": "4.1"}, machine={"system": "Linux", "cores": 2},
 )
-LOST = Evidence("order 7f3a… accepted 7.10 s, never published; under packet-loss", ids=("7f3a",), at_ns=7 * SECOND, faults=("packet-loss",),
+LOST = Evidence(f"order 7f3a… accepted 7.10 s, never published; under packet-loss{trace_words((TRACE,))}", ids=("7f3a",), at_ns=7 * SECOND, faults=("packet-loss",),
                 traces=(TRACE,))
 VERDICT = Verdict("fail", (
     Finding("no-loss", "no-loss", "fail", "3 of 200 accepted orders were never published", evidence=(LOST,) * 5, total=12,

@@ -69,6 +69,12 @@ def test_the_page_says_the_verdict_and_the_worst_reason_before_anything_else(who
     assert order == sorted(order)
 
 
+def test_a_trace_that_is_shown_is_linked_and_not_spelled_out_again(whole):
+    written(whole)
+    told = re.findall(r'<div class="told mono">(.*?)</div>', (whole / "report.html").read_text())
+    assert told[0] == "order 7f3a… accepted 7.10 s, never published; under packet-loss"
+
+
 def test_the_page_loads_nothing_and_links_to_nothing_outside(whole):
     page = written(whole)
     assert not [(tag, name, value) for tag, name, value in page.attrs if name in ("src", "srcset", "data", "action", "background", "poster")]
