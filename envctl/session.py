@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from envctl import plugins
-from envctl.errors import CancelledError, EnvctlError, Exit, NoEnvironmentError, UsageError, of_system
+from envctl.errors import CancelledError, EnvctlError, Exit, NoEnvironmentError, of_system
 from envctl.model.environment import Environment
 from envctl.model.plan import Ask, Plan
 from envctl.model.project import Project
@@ -29,6 +29,8 @@ from envctl.toolchain.lookup import find
 if TYPE_CHECKING:
     from envctl.seeding import Snapshot
     from envctl.stack.operations import Up
+
+GROUPS = {"check": "checks", "slo": "objectives", "fault": "faults"}
 
 
 class Steps(Protocol):
@@ -110,24 +112,13 @@ def seed_named(project: Project, plan: Plan, name: str) -> Seed:
 
 def bring_up(plan: Plan, asked: Asked, seed_key: str | None, line: Shown) -> Up:
     """The environment of the plan, ready, and what that took.  `seed_key` None keeps the seeded data that is there."""
-    from envctl.stack import bring_up as up
+    from envctl.stack.operations import bring_up as up
+    from envctl.stack.operations import check_published
 
     check_published(plan, asked.publish)
     made = up(plan, seed_key=seed_key, ready_timeout_s=asked.ready_timeout_s, progress=line.update, publish=asked.publish)
     line.done(", ".join((f"{len(made.environment.nodes)} nodes ready", *_differences(made))))
     return made
-
-
-def check_published(plan: Plan, names: Sequence[str]) -> None:
-    """Refuses what can't be published.  Raises UsageError."""
-    for name in names:
-        if name not in plan.components:
-            raise UsageError(f"no component of this environment is called {name!r}", hint=plugins.nearest(name, plan.components))
-        if plan.topology.components[name].kind == "kafka":
-            raise UsageError(
-                f"{name} can't be published: its brokers send clients to names that are known only inside",
-                hint=f"`envctl exec {name}-0 -- …` runs a command beside them",
-            )
 
 
 def _differences(made: Up) -> Iterator[str]:
@@ -197,7 +188,7 @@ def counted(verdict: Verdict) -> str:
     for group in groups:
         found = [finding for finding in verdict.findings if finding.group == group]
         good = sum(finding.outcome == "pass" for finding in found)
-        parts.append(f"{good} of {len(found)} {group}")
+        parts.append(f"{good} of {len(found)} {GROUPS.get(group, group)}")
     return ", ".join(parts)
 
 
@@ -263,7 +254,7 @@ def _judged(project: Project, plan: Plan, scenario: Scenario, asked: Asked, step
         with steps.step("judge") as line:
             verdict = finish(directory, project, line)
         with steps.step("report") as line:
-            line.done(str(report(directory)))
+            line.done(shown(report(directory)))
     return Outcome(verdict, directory, cancelled=interrupts.count > 0)
 
 
@@ -278,6 +269,11 @@ def _ended(project: Project, plan: Plan, asked: Asked, steps: Steps, interrupts:
     except OSError as error:
         return of_system(error)
     return None
+
+
+def shown(path: Path) -> str:
+    """A path as it is named from here, where it is below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def report(directory: Path) -> Path:

@@ -124,17 +124,18 @@ def _headline(project: Project, file: Path, attempt: int) -> str:
     from envctl.planner import repository
 
     found = repository(project.root)
+    where = f"{found.ref} {found.commit[:7]}".strip()
     again = f"  (try {attempt}: the last one was inconclusive)" if attempt > 1 else ""
-    return f"{project.stack.name}  {found.ref} {found.commit[:7] or '(no commit yet)'}  {file.stem}{again}"
+    return f"{project.stack.name}  {where}  {file.stem}{again}"
 
 
 def explain(outcome: Outcome, seconds: float) -> None:
     """The answer, on standard output; what the environment has left behind, on standard error."""
-    from envctl import gate
+    from envctl import gate, session
     from envctl.cli.main import explain as explain_error
 
     click.echo("\n".join(gate.explain(outcome.verdict)))
-    click.echo(f"report  {outcome.directory / 'report.html'}    {seconds:.0f} s")
+    click.echo(f"report  {session.shown(outcome.directory / 'report.html')}    {seconds:.0f} s")
     if outcome.left:
         explain_error(outcome.left)
 

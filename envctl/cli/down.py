@@ -57,10 +57,13 @@ def _every(*, also_used: bool) -> list[str]:
 
 def _one(env_id: str, root: Path) -> dict[str, object]:
     from envctl.cli.console import Console
-    from envctl.stack import tear_down
+    from envctl.stack import lock, tear_down
+    from envctl.toolchain import cache_dir
 
     with Console().step("down") as line:
         line.update(env_id)
+        if lock.is_held(cache_dir(), f"{env_id}.run"):
+            line.note(f"{env_id}: {lock.owner(cache_dir(), f'{env_id}.run')} was working on it")
         done = tear_down(env_id, project=root, progress=line.update)
         for note in done.notes:
             line.note(f"{env_id}: {note}")

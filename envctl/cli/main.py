@@ -86,8 +86,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except click.exceptions.Abort:
         sys.exit(_say("cancelled", Exit.CANCELLED))
     except click.ClickException as error:
-        error.show()
-        sys.exit(Exit.USAGE)
+        context = getattr(error, "ctx", None)
+        hint = f"\nhint: `{context.command_path} --help` shows how it is called" if context else ""
+        sys.exit(_say(f"error: {error.format_message()}{hint}", Exit.USAGE))
     except KeyboardInterrupt:
         sys.exit(_say("cancelled", Exit.CANCELLED))
     except BrokenPipeError:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from envctl.errors import UsageError
+
 if TYPE_CHECKING:
     from envctl.toolchain.client import Progress
 
@@ -23,10 +25,14 @@ def setup(tools: tuple[str, ...]) -> None:
 
     Nothing is installed on the machine, nothing needs root, and doing it again costs nothing.
     """
+    from envctl.plugins import nearest
     from envctl.toolchain import ensure
     from envctl.toolchain.lookup import PROGRAMS
 
     wanted = tools or tuple(PROGRAMS)
+    for name in (wish.partition("@")[0] for wish in wanted):
+        if name not in PROGRAMS:
+            raise UsageError(f"no tool is called {name!r}", hint=nearest(name, tuple(PROGRAMS)))
     with _bar(len(wanted)) if sys.stderr.isatty() else _lines() as progress:
         ensure(wanted, progress=progress)
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from envctl.engines.base import Realisation
-from envctl.errors import CancelledError, EnvctlError, LeakError, NoEnvironmentError, ResourceError
+from envctl.errors import CancelledError, EnvctlError, LeakError, NoEnvironmentError, ResourceError, UsageError
 from envctl.model.environment import Environment
 from envctl.model.plan import Plan
+from envctl.plugins import nearest
 from envctl.spec.project import state_directory
 from envctl.stack import diagnostics, lock, memo, requirements
 from envctl.stack.memo import Memo, labels_of
@@ -69,6 +70,18 @@ def bring_up(
         except (KeyboardInterrupt, CancelledError) as error:
             raise work.cancelled() from error
         return Up(work.described(), False, tuple(tally.started), tuple(tally.ended), tuple(tally.provisioned))
+
+
+def check_published(plan: Plan, names: Sequence[str]) -> None:
+    """Refuses what can't be published.  Raises UsageError."""
+    for name in names:
+        if name not in plan.components:
+            raise UsageError(f"no component of this environment is called {name!r}", hint=nearest(name, plan.components))
+        if plan.topology.components[name].kind == "kafka":
+            raise UsageError(
+                f"{name} can't be published: its brokers send clients to names that are known only inside",
+                hint=f"`envctl exec {name}-0 -- …` runs a command beside them",
+            )
 
 
 class _Update:

@@ -60,7 +60,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[E
     def run(steps: Steps, files: int = 1, policy: str = "fail") -> list[Exit]:
         doubles = {
             "make_plan": lambda *_: (plan, scenario), "snapshot": lambda *_: None, "bring_up": steps.bring_up, "down": steps.down,
-            "run_scenario": lambda *_: tmp_path, "finish": steps.finish, "report": str,
+            "run_scenario": lambda *_: tmp_path, "finish": steps.finish, "report": lambda at: at,
         }
         for name, double in doubles.items():
             monkeypatch.setattr(session, name, double)
@@ -126,3 +126,14 @@ def test_an_error_of_the_system_is_said_without_a_trace(monkeypatch, capsys: pyt
         heard = capsys.readouterr().err
         assert heard.endswith(said)
         assert ("Traceback" in heard) is trace
+
+
+def test_a_wrong_call_is_said_as_every_other_error_with_the_way_to_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, said in (
+        (["up", "--fulll"], "error: No such option '--fulll'. Did you mean '--full'?\nhint: `envctl up --help` shows how it is called\n"),
+        (["setup", "postgress@15"], "error: no tool is called 'postgress'\nhint: did you mean 'postgres'?"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == Exit.USAGE
+        assert capsys.readouterr().err.startswith(said)

@@ -10,9 +10,8 @@ from envctl.engines.base import Provision, Realisation
 from envctl.errors import DeadlineError, LeakError, NoEnvironmentError, ResourceError, UsageError
 from envctl.model.plan import Selection
 from envctl.model.topology import Kafka, Postgres
-from envctl.session import check_published
 from envctl.stack import memo
-from envctl.stack.operations import bring_up, tear_down
+from envctl.stack.operations import bring_up, check_published, tear_down
 from envctl.waiting import until
 
 BUCKET = {
