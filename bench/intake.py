@@ -1,6 +1,6 @@
 """How many spans a second the intake takes, whether any is lost, and in how much memory.
 
-A client process sends pre-encoded requests (15 attributes a span) over kept-alive HTTP connections or gRPC, at a fixed rate
+A client process sends pre-encoded requests (15 attributes a span) over kept-alive HTTP connections or gRPC, at a fixed rate;
 afterwards the spans in the file are counted against those that were sent.
 """
 
@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +40,11 @@ def request(batch: int) -> bytes:
     return message.SerializeToString()
 
 
-def send_http(port: int, body: bytes, count: int, rate: float) -> int:
-    """Sends `count` requests, `rate` a second (0: at once); returns how many were acknowledged."""
+def send_http(port: int, body: bytes, count: int, rate: float) -> tuple[int, float]:
+    """Sends `count` requests, `rate` a second (0: at once).
+
+    Gives how many were acknowledged, and the seconds from the first request, on a connection that stands, to the last answer.
+    """
     link = socket.create_connection(("127.0.0.1", port))
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     head = f"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -51,28 +53,25 @@ def send_http(port: int, body: bytes, count: int, rate: float) -> int:
         pace(begin, number, rate)
         link.sendall(wire)
         good += link.recv(4096).startswith(b"HTTP/1.1 200")
-    return good
+    return good, time.monotonic() - begin
 
 
-def send_grpc(port: int, body: bytes, count: int, rate: float) -> int:
+def send_grpc(port: int, body: bytes, count: int, rate: float) -> tuple[int, float]:
     """As `send_http`, over gRPC with eight requests in flight."""
     import grpc
 
-    begin, good, flying = time.monotonic(), 0, []
+    good, flying = 0, []
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         call = channel.unary_unary(GRPC_PATH)
+        grpc.channel_ready_future(channel).result(30)
+        begin = time.monotonic()
         for number in range(count):
             pace(begin, number, rate)
             flying.append(call.future(body, timeout=30))
             if len(flying) == 8:
                 good += flying.pop(0).code() is grpc.StatusCode.OK
-        return good + sum(one.code() is grpc.StatusCode.OK for one in flying)
-
-
-def timed(send: Callable[[int, bytes, int, float], int], port: int, body: bytes, count: int, rate: float) -> tuple[int, float]:
-    """What was acknowledged, and the seconds that sending took: without the start of the client."""
-    begin = time.monotonic()
-    return send(port, body, count, rate), time.monotonic() - begin
+        good += sum(one.code() is grpc.StatusCode.OK for one in flying)
+        return good, time.monotonic() - begin
 
 
 def pace(begin: float, number: int, rate: float) -> None:
@@ -99,7 +98,7 @@ def measure(protocol: str, batch: int, spans_per_s: float, seconds: float) -> di
             body, count = request(batch), int((spans_per_s or 20_000) * seconds / batch)
             before = cpu_and_peak(server.pid)[0]
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                good, took = pool.apply(timed, (send, port, body, count, spans_per_s / batch))
+                good, took = pool.apply(send, (port, body, count, spans_per_s / batch))
             after, peak = cpu_and_peak(server.pid)
         finally:
             server.terminate()
