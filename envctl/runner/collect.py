@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -74,8 +75,8 @@ class Collector:
             key = (message.key() or b"").decode(errors="replace")
             roots = {"value": _json(message.value()), "key": key, "headers": headers}
             source = {"topic": message.topic(), "partition": message.partition(), "offset": message.offset()}
-            if "traceparent" in headers:
-                source["trace_id"] = headers["traceparent"].split("-")[1]
+            if (trace_id := traced(headers.get("traceparent", ""))) is not None:
+                source["trace_id"] = trace_id
             at_ns = message.timestamp()[1] * 1_000_000 - self.epoch_ns
             yield self._observation(stream, roots, source, at_ns)
 
@@ -98,6 +99,12 @@ class Collector:
         if not isinstance(rows, list):
             raise ResourceError(f"{stream.component} answered {stream.http} with something that is not a list")
         yield from rows
+
+
+def traced(traceparent: str) -> str | None:
+    """The trace id of a W3C `traceparent` header; None where it is missing or not one (a service under test may send anything)."""
+    found = re.fullmatch(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*", traceparent)
+    return found[1] if found else None
 
 
 def bootstrap_of(topology: Topology, selected: tuple[str, ...]) -> str:
