@@ -39,6 +39,7 @@ bench: setup  ## figures for bench/RESULTS.md
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --no-index -e .
+	$(BIN)/python -m compileall -q envctl  # pip does so for what it copies: no run writes here afterwards
 	@touch $@
 
 clean:  ## remove this checkout's environment, its files and the virtual environment

@@ -24,6 +24,7 @@ from pathlib import Path
 
 ALONE = bool(os.environ.get("ENVCTL_CHAOS_ALONE"))
 SPACES = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time")
+KERNEL = 2  # the process id of the parent of kernel threads, which come and go as the kernel likes
 _SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 SPARE = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))
@@ -169,6 +170,8 @@ def _files(roots: Iterable[Path], ignored: tuple[Path, ...]) -> Iterator[tuple[s
             here = Path(directory)
             below[:] = [name for name in below if here / name not in ignored]
             for name in (*below, *(name for name in names if here / name not in ignored)):
+                if any((here / name) in path.parents for path in ignored):
+                    continue  # a directory around what may be written
                 with suppress(FileNotFoundError):
                     status = (here / name).lstat()
                     yield str(here / name), -1 if stat.S_ISDIR(status.st_mode) else status.st_size
@@ -191,7 +194,7 @@ def _shared() -> Iterator[str]:
 def leftovers(before: Census, after: Census) -> list[str]:
     """What came and stayed, one line each; empty when nothing did."""
     new = {key: each for key, each in after.processes.items() if key not in before.processes and (ALONE or key in after.ours)}
-    alive = [each for each in new.values() if each.state not in "ZX"]
+    alive = [each for each in new.values() if each.state not in "ZX" and each.parent != KERNEL]
     known = {space for each in before.processes.values() for space in each.spaces}
     spaces = {space for each in alive for space in each.spaces} - known
     lines = [f"process {each.pid}: {each.title}" for each in alive]
