@@ -31,7 +31,9 @@ def parts_of(root: Path) -> dict[str, float]:
 
 def figures(times: int = TIMES) -> list[Figure]:
     """The demo `times` times after one that warms everything; each must pass."""
-    totals, steps, setup = [], {name: [] for name in (*STEPS, *PARTS)}, []
+    totals: list[float] = []
+    setup: list[float] = []
+    steps: dict[str, list[float]] = {name: [] for name in (*STEPS, *PARTS)}
     with copied() as root:
         for number in range(times + 1):
             prepared, run = call([ENVCTL, "setup"]), envctl(root, "ci", "--full", "--scenario", SCENARIO)

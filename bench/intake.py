@@ -62,7 +62,7 @@ def send_grpc(port: int, body: bytes, count: int, rate: float) -> tuple[int, flo
 
     good, flying = 0, []
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call = channel.unary_unary(GRPC_PATH)
+        call: Any = channel.unary_unary(GRPC_PATH)
         grpc.channel_ready_future(channel).result(30)
         begin = time.monotonic()
         for number in range(count):
@@ -92,6 +92,7 @@ def measure(protocol: str, batch: int, spans_per_s: float, seconds: float) -> di
     with tempfile.TemporaryDirectory() as directory:
         command = [sys.executable, "-m", "envctl.telemetry.intake", "--directory", directory, "--host", "127.0.0.1"]
         server = subprocess.Popen([*command, "--http-port", "0", "--grpc-port", "0"], stdout=subprocess.PIPE, text=True)
+        assert server.stdout
         try:
             _, http_port, grpc_port = server.stdout.readline().split()
             send, port = (send_http, int(http_port)) if protocol == "http" else (send_grpc, int(grpc_port))

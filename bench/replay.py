@@ -29,6 +29,7 @@ class Echo(asyncio.Protocol):
     """Answers every request at once."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         self.transport, self.data = transport, b""
 
     def data_received(self, data: bytes) -> None:
@@ -70,6 +71,7 @@ def measure(rate: float, seconds: float) -> dict[str, Any]:
             [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
             preexec_fn=lambda: os.sched_setaffinity(0, {cores[0]}),  # noqa: PLW1509  (no threads here)
         )
+        assert server.stdout
         try:
             address = f"127.0.0.1:{server.stdout.readline().strip()}"
             traffic(directory / "traffic.jsonl")

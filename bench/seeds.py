@@ -93,7 +93,7 @@ def kept(root: Path) -> Kept:
         environment = bring_up(plan, seed_key=snapshot.key).environment
         up = time.perf_counter()
         reach = load("envctl.substrates", "embedded").attach(environment.directory)
-        seeding.load_seed_into(reach, plan.topology, seed, plan.components, lambda _: None, expected=snapshot.found)
+        seeding.load_seed_into(reach, plan.topology, seed, plan.components, lambda _: None, started_from=snapshot)
         return Kept(made - begun, size_mb(home), up - made, time.perf_counter() - up)
     finally:
         envctl(root, "down")
