@@ -46,6 +46,7 @@ class Garbage:
     env_id: str
     substrate: str
     why: str
+    directory: Path | None = None  # None: there is none
 
 
 def env_id_here(project_root: Path) -> str:
@@ -94,6 +95,13 @@ def _seen(found: Found, name: str, substrates: Substrates) -> Seen:
     return Seen(found.id, name, "alive" if environment.expires_at > time.time() else "expired", found.directory, environment)
 
 
+def whereabouts(env_id: str) -> Path | None:
+    """The directory of an environment that lives in another cache only; None where it is ours, or nowhere."""
+    ours = lock.environments_directory(cache_dir()).resolve() / env_id
+    there = [seen.directory for seen in survey() if seen.id == env_id]
+    return there[0] if there and ours not in {directory.resolve() for directory in there} else None
+
+
 def in_use(seen: Seen) -> str:
     """Which command works on an environment (an update, or a run), also one with another cache; empty for none."""
     cache = seen.directory.parents[1]
@@ -109,8 +117,8 @@ def garbage(
     """
     seen = survey(substrates=substrates, known=known)
     over = [
-        Garbage(each.id, each.substrate, "its lease has run out" if each.health == "expired" else "it died")
-        for each in seen if each.health != "alive" and not lock.is_held(cache_dir(), each.id)
+        Garbage(each.id, each.substrate, "its lease has run out" if each.health == "expired" else "it died", each.directory)
+        for each in seen if each.health != "alive" and not lock.is_held(each.directory.parents[1], each.id)
     ]
     there = {each.id for each in seen}
     stale = [
@@ -146,7 +154,8 @@ def collect(
 def _remove(item: Garbage, project: Path | None, progress: Callable[[str], None], substrates: Substrates) -> Down:
     try:
         return tear_down(
-            item.env_id, project=project, substrate=item.substrate, only_if_over=True, progress=progress, substrates=substrates
+            item.env_id, directory=item.directory, project=project, substrate=item.substrate, only_if_over=True, progress=progress,
+            substrates=substrates,
         )
     except NoEnvironmentError:
         return Down(item.env_id, ("it was already gone",))

@@ -66,10 +66,10 @@ def test_down_of_all_keeps_what_a_command_works_on_unless_told(
     monkeypatch.setattr("envctl.lease.survey", lambda: seen)
     with lock.hold(seen[0].directory.parents[1], name, verb):
         assert {each.id: bool(in_use(each)) for each in seen} == {"idle": False, "used": True}
-        assert _every(also_used=False) == ["idle"]
+        assert [name for name, _ in _every(also_used=False)] == ["idle"]
         assert f"used is kept: envctl {verb} (process" in capsys.readouterr().err
-        assert _every(also_used=True) == ["idle", "used"]
-    assert _every(also_used=False) == ["idle", "used"]
+        assert [name for name, _ in _every(also_used=True)] == ["idle", "used"]
+    assert [name for name, _ in _every(also_used=False)] == ["idle", "used"]
 
 
 def test_gc_removes_what_is_over_and_nothing_else(bench: Bench) -> None:

@@ -22,15 +22,16 @@ def down(*, environment: str | None, every: bool, yes: bool, output: str) -> Non
     """
     if every and environment:
         raise UsageError("--all and the name of an environment exclude each other")
-    from envctl.lease import ids_of
+    from envctl.lease import ids_of, whereabouts
     from envctl.spec import find_root
 
     root = find_root(Path.cwd())
-    ids = _every(also_used=yes) if every else [environment] if environment else list(ids_of(root))
+    ids = [environment] if environment else list(ids_of(root))
+    found = _every(also_used=yes) if every else [(env_id, whereabouts(env_id)) for env_id in ids]
     removed, failures = [], []
-    for env_id in ids:
+    for env_id, directory in found:
         try:
-            removed.append(_one(env_id, root))
+            removed.append(_one(env_id, directory, root))
         except EnvctlError as error:  # the others are removed all the same
             failures.append(error)
     if removed:  # of this checkout, any one will do
@@ -42,29 +43,30 @@ def down(*, environment: str | None, every: bool, yes: bool, output: str) -> Non
         raise _joined(failures)
 
 
-def _every(*, also_used: bool) -> list[str]:
+def _every(*, also_used: bool) -> list[tuple[str, Path]]:
     """All environments of this machine; those that a command works on only when that is wanted."""
     from envctl.lease import in_use, survey
 
-    ids = []
+    found = []
     for seen in sorted(survey(), key=lambda seen: seen.id):
         if not also_used and (owner := in_use(seen)):
             click.echo(f"{seen.id} is kept: {owner} is working on it (--yes removes it, too)", err=True)
         else:
-            ids.append(seen.id)
-    return ids
+            found.append((seen.id, seen.directory))
+    return found
 
 
-def _one(env_id: str, root: Path) -> dict[str, object]:
+def _one(env_id: str, directory: Path | None, root: Path) -> dict[str, object]:
     from envctl.cli.console import Console
     from envctl.stack import lock, tear_down
     from envctl.toolchain import cache_dir
 
     with Console().step("down") as line:
         line.update(env_id)
-        if lock.is_held(cache_dir(), f"{env_id}.run"):
-            line.note(f"{env_id}: {lock.owner(cache_dir(), f'{env_id}.run')} was working on it")
-        done = tear_down(env_id, project=root, progress=line.update)
+        cache = directory.parents[1] if directory else cache_dir()
+        if lock.is_held(cache, f"{env_id}.run"):
+            line.note(f"{env_id}: {lock.owner(cache, f'{env_id}.run')} was working on it")
+        done = tear_down(env_id, directory=directory, project=root, progress=line.update)
         for note in done.notes:
             line.note(f"{env_id}: {note}")
         line.done(f"{env_id}: nothing left")

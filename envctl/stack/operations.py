@@ -220,21 +220,24 @@ class Down:
 
 
 def tear_down(
-    env_id: str, *, project: Path | None = None, substrate: str = "", only_if_over: bool = False,
+    env_id: str, *, directory: Path | None = None, project: Path | None = None, substrate: str = "", only_if_over: bool = False,
     progress: Progress = silent, substrates: Substrates = installed,
 ) -> Down:
     """Removes an environment and proves by a census that nothing is left.
 
     The cell is ended, which ends everything in it; the engine is called only when the state holds resources of other
     providers.  Works where the state is lost or the cell is dead.  `project` is where to look for the state when the
-    environment does not say.  `only_if_over` keeps an environment that is alive after all.  Raises NoEnvironmentError when there is neither, LeakError with what is left.
+    environment does not say.  `directory`: one of another cache (None: of ours; one of the same id elsewhere is left alone).
+    `only_if_over` keeps an environment that is alive after all.  Raises NoEnvironmentError when there is neither, LeakError with what is left.
     """
-    with lock.hold(cache_dir(), env_id, "down", progress=progress):
-        lock.sweep(cache_dir())
-        known = memo.read(lock.environments_directory(cache_dir()) / env_id)
+    cache = directory.parents[1] if directory else cache_dir()
+    with lock.hold(cache, env_id, "down", progress=progress):
+        lock.sweep(cache)
+        home = lock.environments_directory(cache) / env_id
+        known = memo.read(home)
         states = _states(env_id, known, project)
         place = substrates(substrate or (known.substrate if known else DEFAULT_SUBSTRATE))
-        found = next((each for each in place.environments() if each.id == env_id), None)
+        found = next((each for each in place.environments() if each.directory.resolve() == home.resolve()), None)
         if found is None and not states:
             raise NoEnvironmentError(f"there is no environment {env_id}", hint="`envctl list` shows what there is")
         if only_if_over and found is not None and _is_alive(place, found):
@@ -242,10 +245,10 @@ def tear_down(
         for state in states:
             state.settle_locks(progress)
             _destroy_foreign(state, known, substrates, progress)
-        place.realiser(found.directory if found else place.directory(env_id)).end_environment()
+        place.realiser(found.directory if found else home).end_environment()
         for state in states:
             state.drop()
-        left = [*place.census(env_id), *(f"state {path}" for state in states for path in state.leftovers())]
+        left = [*place.census(home), *(f"state {path}" for state in states for path in state.leftovers())]
         if left:
             raise LeakError(f"{env_id} left {len(left)} behind\n" + "\n".join(f"  {line}" for line in left))
         return Down(env_id, _notes(alive=found is not None and found.pid is not None, states=states))

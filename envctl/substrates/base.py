@@ -143,5 +143,5 @@ class Substrate(Protocol):
         """What lives on this machine, found by process markers even where directories or state are lost."""
 
     @staticmethod
-    def census(env_id: str) -> tuple[str, ...]:
-        """What is left of an environment: processes, namespaces, mounts, sockets, directories.  Empty: nothing."""
+    def census(directory: Path) -> tuple[str, ...]:
+        """What is left of the environment of that directory: processes, namespaces, mounts, sockets, directories.  Empty: nothing."""

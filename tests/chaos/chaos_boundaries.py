@@ -51,7 +51,7 @@ RUN = (CLI, HELPERS, CELL, ALL)
 LATE = (CLI, CELL, ALL)
 
 BOUNDARIES = (
-    Boundary("create", "the first cell begins", lambda s: any(s.envs.glob("snapshot-*")), UP, fresh=True, always=True),
+    Boundary("create", "the first cell begins", lambda s: bool(s.makers()), UP, fresh=True, always=True),
     Boundary("seed", "the snapshot's cell is made", lambda s: _made(s, "cell.json", snapshot=True), UP, fresh=True),
     Boundary("seed", "the loader loads", lambda s: _loads(s, snapshot=True), RUN, fresh=True),
     Boundary("seed", "the seed is loaded", lambda s: _made(s, "seeded.json", snapshot=True), RUN, fresh=True, always=True),

@@ -175,6 +175,10 @@ class Site:
         matches = (re.search(rb"\0envctl-cell\0([^\0]+)\0", each.text) for each in found)
         return Counter(match[1].decode() for match in matches if match)
 
+    def makers(self) -> list[Process]:
+        """Processes of the cells in which snapshots are made, or that are about to make one."""
+        return [each for each in self.processes() if b"\0envctl-cell\0snapshot-" in each.text]
+
     # --- what can be killed ---
 
     def victims(self, who: str, command: Running) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from chaos_boundaries import forget_snapshots
 from chaos_site import Site, make
 
 pytestmark = [pytest.mark.cell, pytest.mark.engines, pytest.mark.slow]
@@ -14,6 +15,18 @@ def test_two_checkouts_run_side_by_side(site: Site, tmp_path: Path) -> None:
     other = make(tmp_path / "other", site.cache)
     before, before_other = site.take(), other.take()
     first, second = site.ci(), other.ci()
+    assert (first.wait(), second.wait()) == (0, 0), first.text() + second.text()
+    assert site.left(before) == []
+    assert other.left(before_other) == []
+
+
+def test_two_caches_that_make_one_snapshot_do_not_meet_nor_does_the_garbage_collector_of_either(site: Site, tmp_path: Path) -> None:
+    other = make(tmp_path / "other", tmp_path / "cache")
+    forget_snapshots(site)
+    before, before_other = site.take(), other.take()
+    first, second = site.ci(), other.ci()
+    while first.process.poll() is None or second.process.poll() is None:
+        assert site.envctl("gc")[0] == other.envctl("gc")[0] == 0
     assert (first.wait(), second.wait()) == (0, 0), first.text() + second.text()
     assert site.left(before) == []
     assert other.left(before_other) == []

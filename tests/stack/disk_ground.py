@@ -44,8 +44,8 @@ class DiskGround:
         places = sorted(path for path in self.cache.glob("envs/*") if path.is_dir())
         return tuple(Found(path.name, path, 1 if (path / "world.json").exists() else None) for path in places)
 
-    def census(self, env_id: str) -> tuple[str, ...]:
-        return (f"directory {self.directory(env_id)}",) if self.directory(env_id).exists() else ()
+    def census(self, directory: Path) -> tuple[str, ...]:
+        return (f"directory {directory}",) if directory.exists() else ()
 
 
 def publish(path: Path, value: object) -> None:

@@ -40,24 +40,24 @@ def cell_pid(directory: Path) -> int:
 def test_the_census_of_a_living_environment_lists_every_kind_and_of_an_ended_one_nothing(cells) -> None:
     reach, realiser = busy(cells)
     for argv in ("sleep 300", "sleep 301", "http.server 80", "sleep 302", "sleep 303", "envctl-cell"):  # some are just being executed
-        cells.until(lambda argv=argv: any(argv in line for line in Embedded.census(reach.directory.name)), argv)
-    kinds = {line.split()[0] for line in Embedded.census(reach.directory.name)}
+        cells.until(lambda argv=argv: any(argv in line for line in Embedded.census(reach.directory)), argv)
+    kinds = {line.split()[0] for line in Embedded.census(reach.directory)}
     assert kinds == {"process", "namespace", "listening", "directory"}
     realiser.end_environment()
-    assert Embedded.census(reach.directory.name) == ()
+    assert Embedded.census(reach.directory) == ()
 
 
 def test_killing_the_first_process_leaves_no_process(cells) -> None:
     reach, _ = busy(cells)
     os.kill(cell_pid(reach.directory), signal.SIGKILL)
-    cells.until(lambda: Embedded.census(reach.directory.name) == (f"directory {reach.directory}",), "only files")
+    cells.until(lambda: Embedded.census(reach.directory) == (f"directory {reach.directory}",), "only files")
     assert [item.pid for item in Embedded.environments() if item.directory == reach.directory] == [None]
 
 
 def test_the_lease_ends_the_environment_without_anybody(cells) -> None:
     reach, _ = busy(cells)
     reach.renew(1.0)
-    cells.until(lambda: Embedded.census(reach.directory.name) == (), "the lease has ended it", within_s=15)
+    cells.until(lambda: Embedded.census(reach.directory) == (), "the lease has ended it", within_s=15)
 
 
 def test_use_prolongs_a_lease_and_looking_does_not(cells) -> None:
@@ -79,7 +79,7 @@ def test_a_lost_directory_does_not_hide_a_living_environment(cells) -> None:
     shutil.rmtree(reach.directory)
     assert [item.id for item in Embedded.environments() if item.directory == reach.directory] == [reach.directory.name]
     realiser.end_environment()
-    assert Embedded.census(reach.directory.name) == ()
+    assert Embedded.census(reach.directory) == ()
 
 
 def test_a_dead_environments_directory_is_replaced_by_the_next(cells) -> None:
@@ -136,8 +136,7 @@ def test_arguments_of_a_cell_make_no_environment_of_a_directory_elsewhere(decoy,
     process = decoy(tmp_path / place)
     assert "evil" not in [item.id for item in Embedded.environments()]
     assert "evil" not in [item.env_id for item in lease.garbage(None)]
-    with pytest.raises(NoEnvironmentError):
-        tear_down("evil")
+    assert lease.whereabouts("evil") is None
     assert process.poll() is None
     assert (tmp_path / place / "precious").read_text() == "content"
 
@@ -148,11 +147,27 @@ def test_a_process_of_somebody_else_is_no_cell(decoy, tmp_path: Path, monkeypatc
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     assert "evil" not in [item.id for item in Embedded.environments()]
     with pytest.raises(NoEnvironmentError):
-        tear_down("evil")
+        tear_down("evil", directory=tmp_path / "envs" / "evil")
     with pytest.raises(LeakError):  # somebody else's directory is in the way: it is told, and not touched
         Embedded.realiser(tmp_path / "envs" / "evil").end_environment()
     assert process.poll() is None
     assert (tmp_path / "envs" / "evil" / "precious").read_text() == "content"
+
+
+def test_environments_of_one_id_in_two_caches_are_two(cells, tmp_path: Path) -> None:
+    ours, _ = cells.make()
+    other = Embedded.realiser(tmp_path / "envs" / ours.directory.name)
+    other.create_environment(ours.directory.name, ttl_s=60, labels={})
+    try:
+        assert {ours.directory, other.directory} <= {item.directory for item in Embedded.environments()}
+        tear_down(ours.directory.name)
+        assert [item.directory for item in Embedded.environments() if item.id == ours.directory.name] == [other.directory]
+        assert lease.whereabouts(ours.directory.name) == other.directory
+        tear_down(ours.directory.name, directory=other.directory)
+        assert Embedded.census(other.directory) == ()
+        assert lease.whereabouts(ours.directory.name) is None
+    finally:
+        other.end_environment()
 
 
 def test_a_link_among_the_environments_is_not_followed(cells, tmp_path: Path) -> None:

@@ -51,8 +51,8 @@ class Embedded:
         return census.environments(_envs())
 
     @staticmethod
-    def census(env_id: str) -> tuple[str, ...]:
-        """What there is of an environment; empty when it is gone."""
+    def census(directory: Path) -> tuple[str, ...]:
+        """What there is of the environment of that directory; empty when it is gone."""
         from envctl.substrates.embedded import census
 
-        return census.left(_envs() / env_id)
+        return census.left(directory)

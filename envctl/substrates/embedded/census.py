@@ -85,17 +85,17 @@ def cells(directory: Path) -> tuple[int, ...]:
 
 
 def environments(envs: Path) -> tuple[Found, ...]:
-    """Every environment of this machine: living cells, and directories below `envs` whose cell is dead (pid None)."""
+    """Every environment of this machine: living cells (of other caches too), and directories below `envs` whose cell is dead (pid None)."""
     found = {
-        marked[0]: Found(marked[0], marked[1], int(process.name))
+        marked[1]: Found(marked[0], marked[1], int(process.name))
         for process in _processes() if (marked := _marked(process)) and _is_cell(process) and _is_place(marked[1], envs)
     }
     if envs.is_dir():
         for directory in filter(removable, envs.iterdir()):
             gone = _GONE.match(directory.name)  # killed while it removed them
             env_id = gone[1] if gone else directory.name
-            found.setdefault(env_id, Found(env_id, envs / env_id, None))
-    return tuple(sorted(found.values(), key=lambda item: item.id))
+            found.setdefault(envs / env_id, Found(env_id, envs / env_id, None))
+    return tuple(sorted(found.values(), key=lambda item: (item.id, item.directory)))
 
 
 def left(directory: Path) -> tuple[str, ...]:
