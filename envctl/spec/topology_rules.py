@@ -14,6 +14,7 @@ from envctl.errors import SpecError
 from envctl.model.topology import AnyComponent, Job, Kafka, Postgres, Service, Topology
 from envctl.spec.document import Document, Location, did_you_mean
 from envctl.spec.examples import load_examples
+from envctl.spec.names import nodes_of
 
 
 class Engine(Protocol):
@@ -23,6 +24,7 @@ class Engine(Protocol):
         """Endpoint name → address."""
 
 
+HELPERS = ("telemetry",)  # what runs beside the nodes of every environment, and is a unit of it like them
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}")  # `$${` is a literal `${`
 
 
@@ -55,6 +57,15 @@ def check_topology(document: Document, topology: Topology, *, files: bool) -> No
             _check_files(document, topology, ("components", name), component)
     _check_cycles(document, topology)
     _check_topic_owners(document, topology)
+    _check_own_names(checked)
+
+
+def _check_own_names(checked: _Checked) -> None:
+    """A name must mean one thing: it is looked up, and picked by a fault, as a component's and as a node's alike."""
+    taken = {node: f"a node of {owner}" for node, owner in nodes_of(checked.topology).items()}
+    taken |= dict.fromkeys(HELPERS, "a part of every environment")
+    for name in sorted(checked.names & taken.keys()):
+        checked.document.problem(("components", name), f"{name} is the name of {taken[name]}", "give the component another name")
 
 
 def _check_names(checked: _Checked, component: AnyComponent) -> None:

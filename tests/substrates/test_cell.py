@@ -69,6 +69,8 @@ def test_names_resolve_to_nodes_and_components_and_nothing_else(cells) -> None:
     assert resolve("PAY-1") == {"198.18.1.2"}
     assert resolve("pay") == {"198.18.1.1", "198.18.1.2"}
     assert resolve("elsewhere") == set()
+    reach.helper("keeper", ["sleep", "100"])
+    assert resolve("keeper") == set()
     beside = subprocess.PIPE
     read, write = os.pipe()
     assert reach.popen(None, ["getent", "hosts", "pay-1"], stdout=write).wait(10) == 0, beside

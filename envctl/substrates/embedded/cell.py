@@ -236,9 +236,8 @@ class Cell:
     # --- housekeeping ---
 
     def _lookup(self, name: str) -> list[str]:
-        if name in self.units:
-            return [self.units[name].address]
-        found = [unit.address for unit in self.units.values() if unit.spec.component == name]
+        nodes = [unit for unit in self.units.values() if unit.spec.kind != "helper"]
+        found = [unit.address for unit in nodes if name in (unit.spec.name, unit.spec.component)]
         self._turn += 1
         shift = self._turn % len(found) if found else 0
         return found[shift:] + found[:shift]
