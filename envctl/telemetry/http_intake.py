@@ -8,6 +8,7 @@ RFC 9112 is the source of the grammar, the OTLP specification (section OTLP/HTTP
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -16,6 +17,7 @@ MAX_BODY = 16 << 20  # bytes of one request, before and after decompression
 MAX_HEAD = 64 << 10
 MAX_PENDING = 48 << 20  # bytes of requests that are being received, over all connections
 PROTOBUF = "application/x-protobuf"
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;.*)?")  # a size and its extensions (RFC 9112, section 7.1)
 
 Handler = Callable[[str, bytes], int]
 """Takes (path, decompressed body), returns an HTTP status; 200 is an acknowledgement."""
@@ -51,25 +53,33 @@ def gunzip(body: bytes) -> bytes:
     return plain
 
 
-def take_chunks(data: bytes) -> tuple[bytes, int] | None:
-    """(body, bytes consumed) of a chunked body, None when it isn't complete yet.  Raises RefusalError."""
-    parts: list[bytes] = []
-    at = 0
-    while (end := data.find(b"\r\n", at)) >= 0:
-        try:
-            size = int(data[at:end].split(b";")[0], 16)
-        except ValueError as error:
-            raise RefusalError(HTTPStatus.BAD_REQUEST, "bad chunk size") from error
-        at = end + 2
-        if size == 0:  # trailers, if any, end with an empty line
-            stop = at if data.startswith(b"\r\n", at) else data.find(b"\r\n\r\n", at)
-            trailer = 2 if stop == at else 4
-            return None if stop < 0 or len(data) < stop + trailer else (b"".join(parts), stop + trailer)
-        if len(data) < at + size + 2:
-            return None
-        parts.append(data[at : at + size])
-        at += size + 2
-    return None
+def take_chunk(data: bytes | bytearray, room: int) -> tuple[bytes, int] | None:
+    """(content, bytes consumed) of the chunk that `data` begins with, None when it isn't complete yet; the last one is empty.
+
+    Raises RefusalError, also for a chunk that says it will be larger than `room`.
+    """
+    end = data.find(b"\r\n", 0, MAX_HEAD)
+    if end < 0:
+        _refuse_if(len(data) >= MAX_HEAD, "the line of a chunk's size is too long")
+        return None
+    if not (line := _CHUNK.fullmatch(data, 0, end)):
+        raise RefusalError(HTTPStatus.BAD_REQUEST, "bad chunk size")
+    at, size = end + 2, int(line[1], 16)
+    if size > room:
+        raise RefusalError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too large")
+    if size == 0:  # trailers, if any, end with an empty line
+        stop = data.find(b"\r\n\r\n", end, at + MAX_HEAD)
+        _refuse_if(stop < 0 and len(data) >= at + MAX_HEAD, "trailers too large")
+        return (b"", stop + 4) if stop >= 0 else None
+    if len(data) < at + size + 2:
+        return None
+    _refuse_if(data[at + size : at + size + 2] != b"\r\n", "a chunk does not end where it said")
+    return bytes(data[at : at + size]), at + size + 2
+
+
+def _refuse_if(wrong: bool, reason: str) -> None:
+    if wrong:
+        raise RefusalError(HTTPStatus.BAD_REQUEST, reason)
 
 
 class Connection(asyncio.Protocol):
@@ -79,6 +89,7 @@ class Connection(asyncio.Protocol):
         self._handler = handler
         self._pressure = pressure
         self._data = bytearray()
+        self._chunks = bytearray()  # what has come of a chunked body
         self._head: tuple[str, str, Mapping[str, str]] | None = None
         self._held = 0  # this connection's share of the pressure
         self._transport: asyncio.Transport
@@ -98,7 +109,7 @@ class Connection(asyncio.Protocol):
         try:
             while not self._transport.is_closing() and self._step():
                 pass
-            self._hold(len(self._data))
+            self._hold(len(self._data) + len(self._chunks))
         except RefusalError as refusal:
             self._answer(refusal.status, str(refusal), close=True)
 
@@ -127,9 +138,9 @@ class Connection(asyncio.Protocol):
         return True
 
     def _take_head(self) -> bool:
-        end = self._data.find(b"\r\n\r\n")
+        end = self._data.find(b"\r\n\r\n", 0, MAX_HEAD)
         if end < 0:
-            if len(self._data) > MAX_HEAD:
+            if len(self._data) >= MAX_HEAD:
                 raise RefusalError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers too large")
             return False
         lines = self._data[:end].decode("latin-1").split("\r\n")
@@ -146,24 +157,28 @@ class Connection(asyncio.Protocol):
 
     def _take_body(self, headers: Mapping[str, str]) -> bytes | None:
         if headers.get("transfer-encoding", "").lower() == "chunked":
-            if len(self._data) > 2 * MAX_BODY:
-                raise RefusalError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too large")
-            chunks = take_chunks(bytes(self._data)) if b"\r\n0\r\n" in self._data or self._data[:1] == b"0" else None
-            if chunks is None:
-                return None
-            body, used = chunks
-        else:
-            length = headers.get("content-length", "0")
-            if not length.isdigit():
-                raise RefusalError(HTTPStatus.BAD_REQUEST, "bad content length")
-            used = int(length)
-            if used > MAX_BODY:
-                raise RefusalError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too large")
-            if len(self._data) < used:
-                return None
-            body = bytes(self._data[:used])
+            return self._take_chunks()
+        length = headers.get("content-length", "0")
+        _refuse_if(not re.fullmatch("[0-9]{1,18}", length), "bad content length")
+        used = int(length)
+        if used > MAX_BODY:
+            raise RefusalError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too large")
+        if len(self._data) < used:
+            return None
+        body = bytes(self._data[:used])
         del self._data[:used]
         return body
+
+    def _take_chunks(self) -> bytes | None:
+        while (chunk := take_chunk(self._data, MAX_BODY - len(self._chunks))) is not None:
+            content, used = chunk
+            del self._data[:used]
+            self._chunks += content
+            if not content:
+                body = bytes(self._chunks)
+                self._chunks.clear()
+                return body
+        return None
 
     def _answer(self, status: int, reason: str = "", *, close: bool = False) -> None:
         text = b"" if status == HTTPStatus.OK else (reason or HTTPStatus(status).phrase).encode()

@@ -1,3 +1,4 @@
+import asyncio
 import gzip
 import http.client
 import os
@@ -18,6 +19,7 @@ from envctl.telemetry.intake import well_framed
 
 GRPC_PATH = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 HEADERS = {"content-type": "application/x-protobuf"}
+CHUNKED = b"POST /v1/traces HTTP/1.1\r\ncontent-type: application/x-protobuf\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 def export_request(name="GET /", spans=3) -> bytes:
@@ -150,10 +152,11 @@ def test_what_cannot_be_written_is_not_acknowledged_and_leaves_no_trace(tmp_path
     running.end()
 
 
-class Wire:
+class Wire(asyncio.Transport):
     """A transport that keeps what is written."""
 
     def __init__(self):
+        super().__init__()
         self.out, self.closed = b"", False
 
     def write(self, data):
@@ -166,13 +169,16 @@ class Wire:
         self.closed = True
 
 
-def test_too_much_in_hand_is_answered_with_busy_and_forgotten(monkeypatch):
-    monkeypatch.setattr(http_intake.asyncio, "Transport", Wire)
+def connected(handler, pressure=None):
+    connection, wire = http_intake.Connection(handler, pressure or http_intake.Pressure()), Wire()
+    connection.connection_made(wire)
+    return connection, wire
+
+
+def test_too_much_in_hand_is_answered_with_busy_and_forgotten():
     pressure = http_intake.Pressure(limit=1000)
-    connections = [http_intake.Connection(lambda *_: 200, pressure) for _ in range(2)]
-    wires = [Wire(), Wire()]
-    for connection, wire in zip(connections, wires, strict=True):
-        connection.connection_made(wire)
+    connections, wires = zip(*(connected(lambda *_: 200, pressure) for _ in range(2)), strict=True)
+    for connection in connections:
         connection.data_received(b"POST /v1/traces HTTP/1.1\r\ncontent-length: 5000\r\n\r\n" + b"x" * 600)
     assert not wires[0].closed
     assert wires[1].closed
@@ -194,9 +200,40 @@ def test_every_sequence_of_first_fields_is_well_framed(parts):
         assert not well_framed(whole[:-1])
 
 
-@given(st.lists(st.binary(min_size=1, max_size=40), max_size=5))
-def test_chunks_join_to_what_was_sent(parts):
-    wire = b"".join(b"%x;note=1\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
-    assert http_intake.take_chunks(wire + b"POST") == (b"".join(parts), len(wire))
-    for cut in range(len(wire)):
-        assert http_intake.take_chunks(wire[:cut]) is None
+@given(st.lists(st.binary(min_size=1, max_size=40), max_size=5), st.integers(1, 50))
+def test_chunks_join_to_what_was_sent_however_they_arrive(parts, step):
+    wire = b"".join(b"%x ;note=1\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\nx: y\r\n\r\n"
+    seen = []
+    connection, transport = connected(lambda _, body: seen.append(body) or 200)
+    request = CHUNKED + wire
+    for at in range(0, 2 * len(request), step):
+        connection.data_received((request * 2)[at : at + step])
+    assert seen == [b"".join(parts)] * 2
+    assert not transport.closed
+
+
+@pytest.mark.parametrize("size", [b"-6", b"+5", b"0x5", b"1_0", b" 5", b"", b"g", b"5 5", b"000000005"])
+def test_a_chunk_size_is_hexadecimal_digits_and_nothing_else(size):
+    with pytest.raises(http_intake.RefusalError) as caught:
+        http_intake.take_chunk(size + b"\r\nabcde\r\n0\r\n\r\n", 100)
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(("request_", "status"), [
+    (b"POST / HTTP/1.1\r\ncontent-length: \xb2\r\n\r\n", 400),
+    (b"POST / HTTP/1.1\r\ncontent-length: " + b"9" * 5000 + b"\r\n\r\n", 400),
+    (b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % (http_intake.MAX_BODY + 1), 413),
+    (b"POST / HTTP/1.1\r\nx: " + b"y" * http_intake.MAX_HEAD + b"\r\n\r\n", 431),
+    (b"POST / HTTP/1.1\r\nx: " + b"y" * http_intake.MAX_HEAD, 431),
+    (CHUNKED + b"-6\r\n0\r\n\r\n", 400),
+    (CHUNKED + b"2\r\nabcde\r\n0\r\n\r\n", 400),
+    (CHUNKED + b"ffffffff\r\nabc", 413),
+    (CHUNKED + b"3\r\nabc\r\n%x\r\n" % http_intake.MAX_BODY, 413),
+    (CHUNKED + b"5;" + b"x" * http_intake.MAX_HEAD, 400),
+    (CHUNKED + b"0\r\nx:" + b"x" * http_intake.MAX_HEAD, 400),
+])
+def test_what_no_request_may_be_is_answered_and_the_connection_closed(request_, status):
+    connection, wire = connected(lambda *_: 200)
+    connection.data_received(request_)
+    assert wire.out.startswith(b"HTTP/1.1 %d " % status)
+    assert wire.closed
