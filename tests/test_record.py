@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import threading
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from envctl.errors import UsageError
@@ -17,6 +18,7 @@ from envctl.model.event import FaultEdge, Log, Observation, Op, Sample, Step
 from envctl.model.plan import Selection
 from envctl.model.scenario import Scenario, Stream, Traffic
 from envctl.record import EVENTS, Record, RecordWriter, RunManifest, pick
+from envctl.record.writer import encode
 
 MANIFEST = RunManifest(
     id="r1", scenario="s", stack="shop", env_id="shop-main-1", commit="a1b2", branch="main", rng_seed=7, started_at=1.5,
@@ -189,6 +191,21 @@ def test_an_expression_names_a_field_of_the_body_or_beside_it(expression, expect
     roots = {"response": {"status": 200, "body": {"items": [{"sku": "a"}, {"sku": "b"}]}},
              "request": {"headers": {"X-Id": "9"}, "body": None}, "key": "k"}
     assert pick(expression, roots) == expected
+
+
+@given(st.decimals())
+@example(Decimal("1E+999999"))
+@example(Decimal("1E-999999"))
+@example(Decimal("0.1234567890123456789"))
+def test_a_decimal_is_a_number_of_the_same_value_or_else_its_text(value):
+    kept = json.loads(encode(Observation(at_ns=1, stream="rows", value=value), 1))["value"]
+    assert kept == str(value) if isinstance(kept, str) else Decimal(str(kept)) == value
+
+
+@pytest.mark.parametrize(("value", "kept"), [("10", 10), ("10.00", 10), ("9.5", 9.5), ("-0.1", -0.1), ("NaN", "NaN")])
+def test_the_order_of_a_numeric_column_is_a_number(value, kept):
+    line = json.loads(encode(Observation(at_ns=1, stream="rows", order=Decimal(value)), 1))  # type: ignore[arg-type]
+    assert (line["order"], type(line["order"])) == (kept, type(kept))
 
 
 def test_an_event_the_disk_refuses_leaves_no_half_line(tmp_path, monkeypatch):

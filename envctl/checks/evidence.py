@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 from envctl.model.event import Sample
@@ -54,6 +56,11 @@ def finding(
     shown = tuple(evidence)[:SHOWN]
     group: Literal["slo", "check"] = "slo" if check == "slo" else "check"
     return Finding(id, check, outcome, title, group, shown, max(total, len(shown)), stats or {})
+
+
+def decimal_of(text: str) -> Decimal | None:
+    """The number that a plain decimal text is (`-7`, `12.50`); None for any other text, such as `007` or `1e3`."""
+    return Decimal(text) if re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", text) else None
 
 
 def unreadable(id: str, check: str, record: Record, *streams: str) -> Finding | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, ClassVar
 
-from envctl.checks.evidence import SHOWN, STREAM, Lives, finding, unreadable
+from envctl.checks.evidence import SHOWN, STREAM, Lives, decimal_of, finding, unreadable
 from envctl.model.verdict import Finding
 from envctl.record import Observed, Record
 
@@ -73,10 +74,11 @@ def _wrong(stream: str, elements: Sequence[Observed], counts: Mapping[str, int],
 
 
 def same(value: Any, expected: Any) -> bool:
-    """Whether two values agree; numbers also where one of them came as text (decimals do)."""
-    if value == expected:
-        return True
-    try:
-        return float(value) == float(expected)
-    except (TypeError, ValueError):
-        return False
+    """Whether two values agree exactly; a number also agrees with its plain decimal text (databases send decimals so)."""
+    if isinstance(value, bool) or isinstance(expected, bool):
+        return value is expected
+    if isinstance(expected, str):
+        value, expected = expected, value
+    if isinstance(value, str) and isinstance(expected, int | float):
+        return decimal_of(value) == Decimal(str(expected))
+    return bool(value == expected)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from envctl.checks.evidence import SHOWN, STREAM, Lives, finding, short, unreadable
+from envctl.checks.evidence import SHOWN, STREAM, Lives, decimal_of, finding, short, unreadable
 from envctl.model.verdict import Evidence, Finding
 from envctl.record import Observed, Record
 
-Span = tuple[float, float]  # began, ended; of a rank both are the rank
+Span = tuple[Any, Any]  # began, ended, comparable; of a rank both are the rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +59,21 @@ class PerKeyOrder:
             return problem
         elements = record.stream(stream)
         spans = _spans(record, model) if model else _own(elements)
-        keyless = sum(o.key is None for o in elements)
+        lacking = {(what, name): count for what, name in _needed(record, stream, model)
+                   if (count := sum(getattr(o, what) is None for o in record.stream(name)))}
+        keyless, nameless, orderless = (sum(n for (what, _), n in lacking.items() if what == each) for each in ("key", "id", "order"))
         chains = _chains(record, stream, elements, spans, by_model=bool(model))
         split = {key: parts for key, chain in chains.items() if len(parts := {o.partition for o in chain}) > 1}
         swaps = [swap for key, chain in chains.items() if key not in split for swap in _swaps(key, chain, spans)]
         compared = sum(len(chain) > 1 for chain in chains.values())
         stats = {"elements": len(elements), "keys": len(chains), "compared_keys": compared, "swapped": len(swaps),
-                 "split_keys": len(split), "keyless": keyless}
+                 "split_keys": len(split), "keyless": keyless, "nameless": nameless, "orderless": orderless}
         if swaps or split:
             evidence = [*_swapped(record, stream, swaps[:SHOWN]), *_splits(stream, split)]
             return finding(id, cls.name, "fail", _title(stream, model, chains, swaps, split), evidence=evidence,
                            total=len(swaps) + len(split), stats=stats)
-        if keyless:
-            return finding(id, cls.name, "inconclusive", f"{keyless:,} of {len(elements):,} in {stream} have no key", stats=stats)
+        if lacking:
+            return finding(id, cls.name, "inconclusive", "; ".join(_lacks(record, lacking)), stats=stats)
         if not compared:
             return finding(id, cls.name, "inconclusive", f"no key has two elements in {' and '.join(names)} to compare", stats=stats)
         return finding(id, cls.name, "pass", f"{compared:,} keys of {stream} are in order", stats=stats)
@@ -87,14 +89,39 @@ def _spans(record: Record, model: str) -> dict[str | None, Span]:
 
 
 def _own(elements: Sequence[Observed]) -> dict[str | None, Span]:
-    return {o.id: (o.order, o.order) for o in reversed(elements) if o.order is not None}
+    return {o.id: (rank, rank) for o in reversed(elements) if (rank := _rank(o)) is not None}
+
+
+def _rank(o: Observed) -> Any:
+    """Its `order`; a decimal that came as text is a number, so that 9 stands before 10."""
+    number = decimal_of(o.order) if isinstance(o.order, str) else None
+    return o.order if number is None else number
+
+
+def _needed(record: Record, stream: str, model: str | None) -> list[tuple[str, str]]:
+    """(field, stream) of what every element must have: what lacks it was not compared."""
+    needed = [("key", stream), ("id", stream)]
+    if not model:
+        return [*needed, ("order", stream)]
+    ranked = [name for name in (stream, model) if _ranked(record, name)]
+    return [*needed, ("id", model), *(("order", name) for name in ranked)]
+
+
+def _ranked(record: Record, stream: str) -> bool:
+    """Whether a stream's elements stand by their `order`, and not as they were read."""
+    source = record.scenario.streams[stream]
+    return "order" in source.fields and not source.topic
+
+
+def _lacks(record: Record, lacking: Mapping[tuple[str, str], int]) -> list[str]:
+    return [f"{count:,} of {len(record.stream(name)):,} in {name} have no {what}" for (what, name), count in lacking.items()]
 
 
 def _standing(record: Record, stream: str, elements: Sequence[Observed]) -> Sequence[Observed]:
     """Elements as they stand: messages by offset as they were read, others by `order` where all have one."""
     if record.scenario.streams[stream].topic or any(o.order is None for o in elements):
         return elements
-    return sorted(elements, key=lambda o: o.order or 0)
+    return sorted(elements, key=_rank)
 
 
 def _chains(

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import fields
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from envctl.model.event import Event, FaultEdge, Log, Observation, Op, Sample, S
 from envctl.record.lines import whole_lines
 
 _FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in (Step, Op, FaultEdge, Sample, Observation, Log)}
+
+DIGITS = 300  # a decimal longer than this is text: Python reads no integers of thousands of digits, and no float is larger
 
 
 def encode(event: Event, seq: int) -> bytes:
@@ -26,7 +29,16 @@ def encode(event: Event, seq: int) -> bytes:
             line[name] = value
     if isinstance(event, Sample):
         line["value"] = event.value
-    return json.dumps(line, separators=(",", ":"), ensure_ascii=False, default=str).encode("utf-8", "backslashreplace") + b"\n"
+    return json.dumps(line, separators=(",", ":"), ensure_ascii=False, default=_plain).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _plain(value: Any) -> int | float | str:
+    """What JSON has no form for: a decimal is a number where that says the same, everything else is text."""
+    if not isinstance(value, Decimal) or not value.is_finite() or value.adjusted() > DIGITS:
+        return str(value)
+    if value == value.to_integral_value():
+        return int(value)
+    return float(value) if Decimal(repr(float(value))) == value else str(value)
 
 
 class RecordWriter:

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from envctl.checks.no_duplicates import NoDuplicates
+from envctl.checks.no_duplicates import NoDuplicates, same
 
 ONCE = {"in": "charges", "value": 1}
 
@@ -66,3 +67,14 @@ def test_it_agrees_with_counting(histories, rows):
         wrong = {f"o{n}" for n, value in rows if value != 1 or counts[n] > 1}
         assert {id for e in found.evidence for id in e.ids} == wrong
         assert found.total == len(wrong)
+
+
+@pytest.mark.parametrize(("value", "expected", "agree"), [
+    (1, 1, True), (1, 1.0, True), ("1.0", 1, True), (2.5, "2.50", True), ("-3", -3, True), (0.1, "0.1", True), ("a", "a", True),
+    (True, True, True), (None, None, True),
+    (1700000000000000001, 1700000000000000002, False), ("1700000000000000001", 1700000000000000002, False),
+    ("007", "7", False), ("007", 7, False), ("1e3", "1000", False), ("1e3", 1000, False), ("1", "1.0", False),
+    (True, "1", False), (True, 1, False), (False, 0, False), (None, 0, False), ("", 0, False), ("nan", float("nan"), False),
+])
+def test_values_agree_exactly_and_a_number_with_its_plain_decimal_text(value, expected, agree):
+    assert same(value, expected) is same(expected, value) is agree

@@ -76,6 +76,36 @@ def test_without_a_model_the_own_order_must_not_fall(histories):
             assert PerKeyOrder.judge("per-key-order", {"in": "published"}, history.record()).outcome == outcome
 
 
+def test_orders_that_came_as_text_are_numbers_where_they_are_decimals(histories):
+    for orders, outcome in ((("8", "9", "10", 11), "pass"), (("9", "10", "8"), "fail"), (("2026-01-09", "2026-01-10"), "pass")):
+        with histories() as history:
+            for at, order in enumerate(orders):
+                history.message("published", f"o{at}", order=order)
+            assert PerKeyOrder.judge("per-key-order", {"in": "published"}, history.record()).outcome == outcome
+
+
+def test_elements_without_id_or_order_are_counted_and_inconclusive(histories):
+    for elements, words in (((("a", 1), ("b", 2), (None, 3)), "1 of 3 in published have no id"),
+                            ((("a", 1), ("b", 2), ("c", None), (None, None)), "1 of 4 in published have no id; 2 of 4 in published have no order")):
+        with histories() as history:
+            for name, order in elements:
+                history.message("published", name, order=order)
+            found = PerKeyOrder.judge("per-key-order", {"in": "published"}, history.record())
+            assert (found.outcome, found.title) == ("inconclusive", words)
+
+
+def test_an_operation_without_an_id_could_have_been_anywhere(histories):
+    for swapped, outcome in ((False, "inconclusive"), (True, "fail")):
+        with histories() as history:
+            for n, name in enumerate(("a", "b", None)):
+                history.order(name, start=n)
+            for name in ("ba" if swapped else "ab"):
+                history.message("published", name)
+            found = PerKeyOrder.judge("per-key-order", LIKE, history.record())
+            assert found.outcome == outcome
+            assert found.stats["nameless"] == 1
+
+
 def test_nothing_to_compare_and_missing_keys_are_inconclusive(histories):
     for keys in (("c1", "c2"), (None, None)):
         with histories() as history:
