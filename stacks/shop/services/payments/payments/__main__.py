@@ -13,7 +13,7 @@ placed = kafka.Subscriber("payments", "orders.placed", dead="payments.dead", wor
 
 
 def charge(message: kafka.Message) -> None:
-    """The charge and the event that tells of it are one transaction; a second message of an order changes nothing."""
+    """Charge, ledger and the event that tells of them are one transaction; a second message of an order changes nothing."""
     order = kafka.event(message, order_id=str, customer=str, sku=str, quantity=int, amount_cents=int)
     if known(order["order_id"]):
         return
@@ -25,6 +25,8 @@ def charge(message: kafka.Message) -> None:
             " on conflict (order_id) do nothing returning id",
             [order["order_id"], order["customer"], order["amount_cents"], status],
         ).fetchone()
+        if new and allowed:
+            connection.execute("insert into ledger (order_id, amount_cents) values (%(order_id)s, %(amount_cents)s)", order)
         if new:
             outbox.add(connection, "payments.settled", order["customer"], {**order, "status": status})
 
