@@ -8,7 +8,7 @@ from typing import Any
 
 from envctl.checks.restarts import restarts
 from envctl.checks.settling import finding_of
-from envctl.checks.slo import never_sent, objectives, too_busy
+from envctl.checks.slo import counted, never_sent, objectives, too_busy
 from envctl.model.event import FaultEdge, Step
 from envctl.model.project import Gate, Waiver
 from envctl.model.scenario import FaultSpec, Scenario
@@ -20,6 +20,7 @@ from envctl.spec.conditions import MEASURES, format_answer, format_value, parse_
 __all__ = ["explain", "judge", "load_verdict", "reproduce", "save_verdict"]
 
 EVERYTHING = Gate()
+UNSENT = 0.01  # share of the operations above which those that were never sent leave too much untried
 SHOWN = 3  # pieces of evidence a terminal shows of one finding
 ORDER: dict[Outcome, int] = {"fail": 0, "inconclusive": 1, "pass": 2}
 
@@ -39,11 +40,12 @@ def judge(record: Record, *, scenario: Scenario | None = None, gate: Gate = EVER
     stubbed = record.manifest.stubbed
     if stubbed and gate.stubs_unverified == "fail":
         findings.append(_run_finding("run:stubs", "fail", f"{', '.join(stubbed)} were answered by stubs, which nobody verified"))
-    findings = [_waive(finding, gate.waivers) for finding in findings]
+    waivers = [waiver for waiver in gate.waivers if waiver.scenario == record.scenario.name]
+    findings = [_waive(finding, waivers) for finding in findings]
     findings.sort(key=lambda finding: (bool(finding.waived), ORDER[finding.outcome]))
     outcome = worst(finding.outcome for finding in findings if not finding.waived)
     unverified = () if gate.stubs_unverified == "ignore" else stubbed
-    return Verdict(outcome, tuple(findings), unverified, _notes(record), reproduce(record))
+    return Verdict(outcome, tuple(findings), unverified, (*_notes(record), *_idle(waivers, findings)), reproduce(record))
 
 
 def reproduce(record: Record) -> str:
@@ -180,12 +182,16 @@ def _run(record: Record) -> list[Finding]:
 def _traffic(record: Record, *, stopped: bool) -> list[Finding]:
     ends = [step for step in record.steps if step.name == "traffic" and step.edge == "end"]
     called, planned = len(record.operations), int(ends[-1].detail.get("planned") or 0) if ends else 0
+    sent = len(counted(record.operations))
     if not called:
         return [_run_finding("run:operations", "inconclusive", "no operation was replayed")]
     if ends and not ends[-1].ok:
         return [_run_finding("run:operations", "inconclusive", f"the replay failed: {ends[-1].detail.get('error') or 'no reason'}")]
     if called < planned and not stopped:
         return [_run_finding("run:operations", "inconclusive", f"only {called:,} of {planned:,} operations were replayed")]
+    if not sent or (called - sent > UNSENT * called and not stopped):
+        share = f"only {sent:,} of {called:,} operations were" if sent else f"none of {called:,} operations was"
+        return [_run_finding("run:operations", "inconclusive", f"{share} sent: {'; '.join(never_sent(record))}")]
     return []
 
 
@@ -193,6 +199,12 @@ def _notes(record: Record) -> tuple[str, ...]:
     unknown = sum(op.type == "info" for op in record.operations)
     notes = [f"{unknown:,} operations have an unknown outcome; they may have happened or not"] if unknown else []
     return (*notes, *never_sent(record))
+
+
+def _idle(waivers: Iterable[Waiver], findings: Sequence[Finding]) -> list[str]:
+    """A note for each waiver that waived nothing: its finding is misnamed, or mended."""
+    waived = {finding.id for finding in findings if finding.waived}
+    return [f"the waiver of {w.finding} by {w.owner} waived nothing" for w in waivers if w.finding not in waived]
 
 
 def _waive(finding: Finding, waivers: Iterable[Waiver]) -> Finding:
@@ -233,5 +245,5 @@ def _told(word: str, finding: Finding) -> list[str]:
 
 def _counted(verdict: Verdict) -> str:
     words = (("check", "check"), ("slo", "objective"), ("fault", "fault"))
-    counts = [(sum(f.group == group for f in verdict.findings), word) for group, word in words]
+    counts = [(sum(f.group == group and not f.waived for f in verdict.findings), word) for group, word in words]
     return ", ".join(f"{count} {word}{'s' if count != 1 else ''}" for count, word in counts if count)

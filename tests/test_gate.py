@@ -183,6 +183,37 @@ def test_a_replay_that_did_not_do_its_part_is_inconclusive(tmp_path, change):
     assert bad(judged(tmp_path, good() | change))["run:operations"][0] == "inconclusive"
 
 
+WHY = "operations were never sent: what they refer to was never answered"
+
+
+def unsent(count, reason):
+    return [event for n in range(1000) for event in (
+        Op(at_ns=n, op=n, process="c", type="invoke", f="place_order", due_ns=n),
+        Op(at_ns=n + 1, op=n, process="c", type="fail", f="place_order", value={"sent": False, "error": reason}) if 20 <= n < 20 + count
+        else Op(at_ns=n + 1, op=n, process="c", type="ok", f="place_order", value={"body": {"order_id": n if n < 20 else n % 20}}))]
+
+
+@pytest.mark.parametrize(("count", "outcome"), [(10, "pass"), (11, "inconclusive"), (980, "inconclusive")])
+def test_a_replay_that_could_not_send_its_operations_is_inconclusive(tmp_path, count, outcome):
+    parts = good() | {"ops": unsent(count, "browse of key 'c' has not succeeded"),
+                      "traffic": [Step(at_ns=31, name="traffic", edge="end", ok=True, detail={"planned": 1000})]}
+    verdict = judged(tmp_path, parts)
+    assert verdict.outcome == outcome
+    if outcome == "inconclusive":
+        title = f"only {1000 - count} of 1,000 operations were sent: {count} {WHY}"
+        assert bad(verdict) == {"run:operations": ("inconclusive", title)}
+
+
+def test_operations_whose_turn_never_came_are_the_systems_doing(tmp_path):
+    parts = good() | {"ops": unsent(980, "the replay ended before its turn came")}
+    assert {id: found[0] for id, found in bad(judged(tmp_path, parts)).items()} == {"slo:availability": "fail"}
+
+
+def test_nothing_but_unsent_operations_is_no_replay(tmp_path):
+    parts = good() | {"ops": unsent(20, "browse of key 'c' has not succeeded")[40:80]}
+    assert bad(judged(tmp_path, parts))["run:operations"] == ("inconclusive", f"none of 20 operations was sent: 20 {WHY}")
+
+
 def test_no_operations_are_never_a_pass(tmp_path):
     assert judged(tmp_path, good() | {"ops": []}, replace(SCENARIO, checks=(), slo=Slo())).outcome == "inconclusive"
 
@@ -226,31 +257,49 @@ def test_another_scenario_judges_the_same_record(tmp_path):
     assert gate.judge(Record.load(tmp_path, SCENARIO), scenario=other).findings[0].id == "twice"
 
 
+WAIVER = Waiver("s", "no-loss", "team-checkout", "known, see the tracker", date(9999, 1, 1))
+
+
 def test_a_waived_finding_is_shown_and_does_not_count(tmp_path):
     parts = good()
     del parts["observe"][3]
-    waiver = Waiver("no-loss", "team-checkout", "known, see the tracker", date(9999, 1, 1))
-    verdict = judged(tmp_path, parts, gate=Gate(waivers=(waiver,)))
-    assert verdict.outcome == "pass"
+    verdict = judged(tmp_path, parts, gate=Gate(waivers=(WAIVER,)))
+    assert (verdict.outcome, verdict.notes) == ("pass", ())
     assert verdict.findings[-1].waived == "team-checkout until 9999-01-01: known, see the tracker"
-    assert any("waived: no-loss: 1 of 20 accepted never reached published" in line for line in gate.explain(verdict))
+    told = gate.explain(verdict)
+    assert told[0] == "PASS    1 objective, 1 fault"
+    assert any("waived: no-loss: 1 of 20 accepted never reached published" in line for line in told)
+
+
+def test_a_waiver_of_another_scenario_waives_nothing(tmp_path):
+    parts = good()
+    del parts["observe"][3]
+    verdict = judged(tmp_path, parts, gate=Gate(waivers=(replace(WAIVER, scenario="other"),)))
+    assert (verdict.outcome, verdict.notes) == ("fail", ())
+
+
+@pytest.mark.parametrize("finding", ["no-loss", "no-los"])
+def test_a_waiver_that_waived_nothing_is_told(tmp_path, finding):
+    verdict = judged(tmp_path, good(), gate=Gate(waivers=(replace(WAIVER, finding=finding),)))
+    assert (verdict.outcome, verdict.notes) == ("pass", (f"the waiver of {finding} by team-checkout waived nothing",))
 
 
 def test_a_project_names_its_waivers_and_an_expired_or_incomplete_one_is_an_error(tmp_path):
-    (tmp_path / "stacks" / "shop").mkdir(parents=True)
-    (tmp_path / "stacks" / "shop" / "topology.yaml").touch()
+    for file in ("stacks/shop/topology.yaml", "scenarios/s.yaml"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).touch()
 
     def load(waiver):
         text = f"envctl: project/v1\nstack: stacks/shop\ngate:\n  waivers:\n    - {waiver}\n"
         (tmp_path / "envctl.yaml").write_text(text)
         return load_project(tmp_path).gate.waivers
 
-    assert load("{finding: no-loss, owner: me, reason: known, expires: 9999-01-31}") == (Waiver("no-loss", "me", "known", date(9999, 1, 31)),)
-    for waiver, words in (("{finding: no-loss, owner: me, reason: known, expires: 2020-01-31}", "expired"),
-                          ("{finding: no-loss, owner: me, expires: 9999-01-31}", "reason"),
-                          ("{finding: no-loss, owner: me, reason: known, expires: 9999-13-31}", "9999-13-31")):
+    whole = "{scenario: s, finding: no-loss, owner: me, reason: known, expires: 9999-01-31}"
+    assert load(whole) == (Waiver("s", "no-loss", "me", "known", date(9999, 1, 31)),)
+    for before, after, words in (("9999-01-31", "2020-01-31", "expired"), ("reason: known, ", "", "reason"), ("scenario: s, ", "", "scenario"),
+                                 ("9999-01-31", "9999-13-31", "9999-13-31"), ("scenario: s,", "scenario: t,", "no scenario is called 't'")):
         with pytest.raises(SpecError, match=words) as refused:
-            load(waiver)
+            load(whole.replace(before, after))
         assert refused.value.problems[0].line == 5
 
 

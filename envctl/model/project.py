@@ -21,8 +21,9 @@ class Suite:
 
 @dataclass(frozen=True, slots=True)
 class Waiver:
-    """A finding that somebody answers for until a day; it is shown and doesn't count."""
+    """A finding of one scenario that somebody answers for until a day; it is shown and doesn't count."""
 
+    scenario: str  # its name
     finding: str  # its id, such as "no-loss" or "slo:p95"
     owner: str
     reason: str

@@ -9,6 +9,7 @@ from typing import Any
 from envctl.errors import Problem, SpecError, UsageError
 from envctl.model.project import Gate, Project, Suite, Waiver
 from envctl.spec.document import Document, did_you_mean, read
+from envctl.spec.names import known
 from envctl.spec.structure import open_document
 from envctl.spec.units import duration_s
 
@@ -38,7 +39,7 @@ def load_project(root: Path) -> Project:
     if stack and not (stack / "topology.yaml").is_file():
         known = [str(each.relative_to(root)) for each in _stacks(root)]
         document.problem(("stack",), f"there is no {data['stack']}/topology.yaml", did_you_mean(data["stack"], known))
-    waivers = _waivers(document)
+    waivers = _waivers(document, [file.stem for file in root.glob("scenarios/*.yaml")])
     document.raise_problems()
     gate = data.get("gate", {})
     return Project(
@@ -67,13 +68,14 @@ def state_directory(root: Path) -> Path:
     return (root / Path(url.removeprefix("file://")).expanduser()).resolve()
 
 
-def _waivers(document: Document) -> tuple[Waiver, ...]:
+def _waivers(document: Document, scenarios: list[str]) -> tuple[Waiver, ...]:
     """The waivers that hold today; one that has expired is a problem, so that nobody forgets what it hides."""
     found = []
     for index, raw in enumerate(document.data.get("gate", {}).get("waivers", ())):
         at = ("gate", "waivers", index, "expires")
+        known(document, ("gate", "waivers", index, "scenario"), "scenario", raw["scenario"], scenarios)
         try:
-            waiver = Waiver(raw["finding"], raw["owner"], raw["reason"], date.fromisoformat(raw["expires"]))
+            waiver = Waiver(raw["scenario"], raw["finding"], raw["owner"], raw["reason"], date.fromisoformat(raw["expires"]))
         except ValueError:
             document.problem(at, f"found {raw['expires']!r}", "allowed: a day such as 2027-01-31")
             continue
