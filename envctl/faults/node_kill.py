@@ -55,12 +55,16 @@ class NodeKill:
 
     @cached_property
     def _targets(self) -> tuple[Node, ...]:
-        """The nodes as they were when the fault was resolved; `starts` tells a new start from the old one."""
+        """The nodes as they were when the fault was last probed; `starts` tells a new start from the old one."""
+        return self._resolve()
+
+    def _resolve(self) -> tuple[Node, ...]:
         return pick(self._world, nodes_named(self._world, self._params["target"]), self._params.get("pick"))
 
     def probe(self) -> Blast:
-        """See `Fault.probe`: every target must be alive, or its death could not be ours."""
-        dead = [node.name for node in self._targets if node.state != "ready"]
+        """See `Fault.probe`: every target must be alive, or its death could not be ours.  Looks anew each time it is asked."""
+        self._targets = self._resolve()
+        dead = [node.name for node in self._targets if node.state != "ready" or node.pid is None]
         if dead:
             raise UsageError(f"can't kill what is not alive: {', '.join(dead)}")
         return Blast(self._targets, ", ".join(f"{node.name} (zone {node.zone})" for node in self._targets))

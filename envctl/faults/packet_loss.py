@@ -106,9 +106,17 @@ class PacketLoss:
         senders = nodes_named(self._world, self._params["from"])
         receivers = nodes_named(self._world, self._params["to"])
         direction = self._params.get("direction", "forward")
-        forward = [_Link(node, senders) for node in receivers] if direction in ("forward", "both") else []
-        reverse = [_Link(node, receivers) for node in senders] if direction in ("reverse", "both") else []
-        return (*forward, *reverse)
+        ends = [(senders, receivers)] if direction != "reverse" else []
+        ends += [(receivers, senders)] if direction != "forward" else []
+        links: dict[str, _Link] = {}
+        for there, here in ends:
+            for node in here:
+                if others := tuple(other for other in there if other.name != node.name):  # what it tells itself crosses no network
+                    links[node.name] = _Link(node, others)
+        if not links:
+            raise UsageError(f"there is no link between {self._params['from']} and {self._params['to']}, only one node",
+                             hint="name two components, or two nodes")
+        return tuple(links.values())
 
     def probe(self) -> Blast:
         """See `Fault.probe`: nft must be able to see each receiver's rules."""
@@ -205,8 +213,8 @@ class PacketLoss:
             f"add counter {table} seen",
             f"add counter {table} dropped",
             f"add chain {table} arriving {{ type filter hook input priority -150; policy accept; }}",
-            f"add rule {table} arriving ip saddr @peers counter name seen",
-            f"add rule {table} arriving ip saddr @peers {draw} counter name dropped drop",
+            f'add rule {table} arriving iifname != "lo" ip saddr @peers counter name seen',
+            f'add rule {table} arriving iifname != "lo" ip saddr @peers {draw} counter name dropped drop',
             f"add element {table} peers {{ {elements} }}",
         ])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from copy import copy
 
 from envctl.errors import UsageError
 from envctl.faults.base import World
@@ -21,12 +22,15 @@ def nodes_named(world: World, name: str) -> tuple[Node, ...]:
 
 
 def pick(world: World, nodes: Sequence[Node], count: int | None) -> tuple[Node, ...]:
-    """`count` of the nodes, drawn from the fault's own random numbers, in their order; all when None."""
+    """`count` of the nodes, drawn from the fault's own random numbers, in their order; all when None.
+
+    The draw uses none of them up: asked again of the same nodes, it is the same.
+    """
     if count is None:
         return tuple(nodes)
     if count > len(nodes):
         raise UsageError(f"asked to pick {count} of {len(nodes)} nodes", hint="pick at most as many as there are")
-    drawn = world.rng.sample(range(len(nodes)), count)
+    drawn = copy(world.rng).sample(range(len(nodes)), count)
     return tuple(nodes[index] for index in sorted(drawn))
 
 

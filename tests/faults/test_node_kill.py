@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from envctl.errors import UsageError
 from envctl.faults.base import World
 from envctl.faults.node_kill import NodeKill
+from envctl.runner.faulting import probe
 from envctl.substrates.base import Reach
 from envctl.waiting import until
 
@@ -73,3 +76,23 @@ def test_the_pick_is_that_of_the_random_seed(world: Callable[..., World]) -> Non
 def test_more_than_there_are_is_refused(world: Callable[..., World]) -> None:
     with pytest.raises(UsageError, match="pick 3 of 2"):
         NodeKill.build({"target": "server", "pick": 3}, world()).probe()
+
+
+def test_a_target_that_is_down_at_first_is_found_alive_when_asked_again(world: Callable[..., World], reach: Reach) -> None:
+    reach.hold("other-0", 30)
+    reach.signal("other-0", signal.SIGKILL)
+    fault = NodeKill.build({"target": "other"}, world())
+    with pytest.raises(UsageError, match="not alive"):
+        fault.probe()
+    reach.release("other-0")
+    assert [node.name for node in probe(fault, threading.Event()).nodes] == ["other-0"]
+    fault.apply(10)
+    assert fault.verify().shown
+    fault.heal()
+    assert fault.absent().shown
+
+
+def test_asking_again_draws_the_same_nodes(world: Callable[..., World]) -> None:
+    for seed in range(6):
+        fault = NodeKill.build({"target": "server", "pick": 1}, world(seed=seed))
+        assert fault.probe().nodes == fault.probe().nodes

@@ -156,3 +156,24 @@ def test_a_small_loss_that_drops_nothing_is_not_proved(world: Callable[..., Worl
     assert not fault.verify().shown
     fault.heal()
     assert fault.absent().shown
+
+
+@pytest.mark.cell
+def test_a_node_that_is_at_both_ends_loses_nothing_of_its_own(world: Callable[..., World], reach: Reach) -> None:
+    fault = PacketLoss.build({"from": "server", "to": "server", "loss": "50 %"}, world("inner"))
+    assert {node.name for node in fault.probe().nodes} == {"server-0", "server-1"}
+    fault.apply(30)
+    for name, peer in (("server-0", "server-1"), ("server-1", "server-0")):
+        rules = nft(reach, name, "list", "table", "inet", "envctl_loss_inner")
+        assert reach.node(name).address not in rules
+        assert reach.node(peer).address in rules
+        assert 'iifname != "lo"' in rules
+    assert fault.verify().shown
+    fault.heal()
+    assert fault.absent().shown
+
+
+@pytest.mark.cell
+def test_a_link_from_a_node_to_itself_alone_is_refused(world: Callable[..., World]) -> None:
+    with pytest.raises(UsageError, match="no link"):
+        PacketLoss.build({"from": "client", "to": "client-0", "loss": "50 %"}, world("itself")).probe()
