@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import queue
 import re
+import threading
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +20,10 @@ from envctl.model.topology import Kafka, Topology
 from envctl.record import RecordWriter, pick
 from envctl.substrates.base import Reach
 
-READ_S = 20.0  # how long one topic may take to read
+READ_S = 20.0  # how long one stream may take to read
+LIMITS = "-c statement_timeout=15s -c lock_timeout=5s -c default_transaction_read_only=on"  # a query's, kept by the server itself
+
+Rows = Iterable[Mapping[str, Any]]
 
 
 @dataclass(slots=True)
@@ -60,7 +65,7 @@ class Collector:
     def _read(self, stream: Stream) -> Iterator[Observation]:
         if stream.topic:
             return self._messages(stream)
-        rows = self._rows(stream) if stream.sql else self._answers(stream)
+        rows = _within(READ_S, self._rows if stream.sql else self._answers, stream)
         source = {"component": stream.component} | ({"database": stream.database} if stream.database else {})
         return (self._observation(stream, row, source, self.now_ns()) for row in rows)
 
@@ -86,7 +91,7 @@ class Collector:
 
         component = self.topology.components[stream.component]
         endpoints = plugins.load("envctl.engines", component.kind)().endpoints(component)
-        with psycopg.connect(endpoints[f"{stream.database}.url"], row_factory=dict_row, connect_timeout=5) as connection:
+        with psycopg.connect(endpoints[f"{stream.database}.url"], row_factory=dict_row, connect_timeout=5, options=LIMITS) as connection:
             yield from connection.execute(stream.sql.encode())
 
     def _answers(self, stream: Stream) -> Iterator[Mapping[str, Any]]:
@@ -99,6 +104,26 @@ class Collector:
         if not isinstance(rows, list):
             raise ResourceError(f"{stream.component} answered {stream.http} with something that is not a list")
         yield from rows
+
+
+def _within(seconds: float, read: Callable[[Stream], Rows], stream: Stream) -> list[Mapping[str, Any]]:
+    """All rows of a stream.  Raises what reading raises, and ResourceError when it takes too long: its thread is left behind then."""
+    found: queue.SimpleQueue[list[Mapping[str, Any]] | Exception] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            found.put(list(read(stream)))
+        except Exception as error:  # noqa: BLE001 — raised again where it is waited for
+            found.put(error)
+
+    threading.Thread(target=work, name=f"observe {stream.name}", daemon=True).start()
+    try:
+        rows = found.get(timeout=seconds)
+    except queue.Empty:
+        raise ResourceError(f"{stream.component} did not answer within {seconds:g} s") from None
+    if isinstance(rows, Exception):
+        raise rows
+    return rows
 
 
 def traced(traceparent: str) -> str | None:
