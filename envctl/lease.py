@@ -113,7 +113,8 @@ def garbage(
 ) -> tuple[Garbage, ...]:
     """What is over: expired or dead environments that nobody works on, and states of environments that no longer exist.
 
-    A state with resources of other providers is never garbage: they may be alive.
+    A state with resources of other providers is never garbage, because they may be alive; nor is one that can't be read or
+    that does not show to be envctl's, because other projects may use the same backend.
     """
     seen = survey(substrates=substrates, known=known)
     over = [
@@ -124,7 +125,7 @@ def garbage(
     stale = [
         Garbage(state.stack, "", "only its Pulumi state is left")
         for state in (states_of("*", [state_directory(project)]) if project else ())
-        if state.stack not in there and not state.foreign() and not lock.is_held(cache_dir(), state.stack)
+        if state.stack not in there and not state.objection() and not state.foreign() and not lock.is_held(cache_dir(), state.stack)
     ]
     return (*over, *stale)
 

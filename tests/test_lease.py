@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from collections.abc import Iterator
@@ -142,3 +143,45 @@ def test_a_state_with_resources_of_other_providers_is_never_garbage(bench: Bench
     raw["checkpoint"]["latest"] = {"resources": [{"urn": "urn:bucket", "type": "aws:s3/bucket:Bucket"}]}
     state.checkpoint.write_text(json.dumps(raw))
     assert why(bench) == {}
+
+
+OTHERS = {
+    "compressed": ("prod.json.gz", gzip.compress(b'{"checkpoint": {"latest": {"resources": [{"urn": "urn:bucket", "type": "aws:s3/bucket:Bucket"}]}}}')),
+    "torn": ("prod.json", b'{"version":3,"checkpoint":{"sta'),
+    "of another shape": ("prod.json", b'{"version":3,"checkpoint":{"latest":{"resources":["?"]}}}'),
+    "with outputs only": (
+        "prod.json", b'{"version":3,"checkpoint":{"latest":{"resources":[{"urn":"u","type":"pulumi:pulumi:Stack","outputs":{"a":"b"}}]}}}',
+    ),
+    "just made": ("prod.json", b'{"version":3,"checkpoint":{"stack":"organization/prod-infra/prod","latest":{"manifest":{}}}}'),
+    "of a removed stack": ("prod.json.bak", b'{"version":3,"checkpoint":{"stack":"organization/prod-infra/prod","latest":null}}'),
+    "of another environment": (
+        "prod.json",
+        b'{"checkpoint":{"latest":{"resources":[{"urn":"urn:pulumi:x::shop::envctl:index:Environment::x","type":"envctl:index:Environment"}]}}}',
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_gc_keeps_what_other_projects_have_in_the_same_backend(bench: Bench, kind: str) -> None:
+    name, content = OTHERS[kind]
+    root = bench.root / ".envctl" / "state"
+    State(root, "shop", "forgotten").ensure()
+    theirs = root / ".pulumi" / "stacks" / "prod-infra" / name
+    past = root / ".pulumi" / "history" / "prod-infra" / "prod" / "prod-1.checkpoint.json"
+    for file in (theirs, past):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(content)
+    assert gc(bench) == ["forgotten"]
+    assert (theirs.read_bytes(), past.read_bytes()) == (content, content)
+
+
+def test_gc_removes_a_dead_environment_and_keeps_its_state_where_that_cannot_be_read(bench: Bench) -> None:
+    make(bench, "dead")
+    bench.ground.realiser(bench.ground.directory("dead")).die()
+    state = State(bench.root / ".envctl" / "state", "shop", "dead")
+    state.ensure()
+    state.checkpoint.write_text("{")
+    _, (removed,) = collect(bench.root, substrates=bench.ground, known=KNOWN)
+    assert f"{state.checkpoint} can't be read" in "".join(removed.notes)
+    assert bench.ground.environments() == ()
+    assert state.checkpoint.read_text() == "{"

@@ -35,6 +35,7 @@ def environment_variables(state: State, cache: Path) -> dict[str, str]:
         "PULUMI_HOME": str(cache / "pulumi"),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true",
+        "PULUMI_DIY_BACKEND_GZIP": "false",
         "PULUMI_DIY_BACKEND_NO_LEGACY_WARNING": "true",
         "PULUMI_DISABLE_CI_DETECTION": "true",
     }

@@ -228,7 +228,8 @@ def tear_down(
     The cell is ended, which ends everything in it; the engine is called only when the state holds resources of other
     providers.  Works where the state is lost or the cell is dead.  `project` is where to look for the state when the
     environment does not say.  `directory`: one of another cache (None: of ours; one of the same id elsewhere is left alone).
-    `only_if_over` keeps an environment that is alive after all.  Raises NoEnvironmentError when there is neither, LeakError with what is left.
+    `only_if_over` keeps an environment that is alive after all, and a state that can't be read or is not envctl's; otherwise
+    such a state is a ResourceError and nothing is removed.  Raises NoEnvironmentError when there is neither, LeakError with what is left.
     """
     cache = directory.parents[1] if directory else cache_dir()
     with lock.hold(cache, env_id, "down", progress=progress):
@@ -242,6 +243,10 @@ def tear_down(
             raise NoEnvironmentError(f"there is no environment {env_id}", hint="`envctl list` shows what there is")
         if only_if_over and found is not None and _is_alive(place, found):
             return Down(env_id, ("it is alive again, and was kept",))
+        kept = tuple(each for each in map(State.objection, states) if each)
+        if kept and not only_if_over:
+            raise ResourceError(f"{kept[0]}: nothing was removed", hint=f"if nothing in it is alive, `pulumi stack rm {env_id}` forgets it")
+        states = tuple(state for state in states if not state.objection())
         for state in states:
             state.settle_locks(progress)
             _destroy_foreign(state, known, substrates, progress)
@@ -251,11 +256,13 @@ def tear_down(
         left = [*place.census(home), *(f"state {path}" for state in states for path in state.leftovers())]
         if left:
             raise LeakError(f"{env_id} left {len(left)} behind\n" + "\n".join(f"  {line}" for line in left))
-        return Down(env_id, _notes(alive=found is not None and found.pid is not None, states=states))
+        return Down(env_id, _notes(alive=found is not None and found.pid is not None, states=states, kept=kept))
 
 
-def _notes(*, alive: bool, states: Sequence[State]) -> tuple[str, ...]:
+def _notes(*, alive: bool, states: Sequence[State], kept: Sequence[str]) -> tuple[str, ...]:
     notes = () if alive else ("it had already ended; what was left of it is removed",)
+    if kept:
+        return (*notes, *(f"its Pulumi state was kept: {why}" for why in kept))
     return notes if states else (*notes, "its Pulumi state was lost; it was found by what is alive")
 
 

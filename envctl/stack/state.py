@@ -23,6 +23,7 @@ from envctl.waiting import until
 
 ORPHAN_WAIT_S = 15.0
 HALF_WRITTEN_S = 3.0  # a lock that stays half-written for so long has no living writer
+COMPRESSED = "{} is compressed, which envctl does not read"
 OURS = ("envctl:", "pulumi:pulumi:Stack", "pulumi:providers:envctl")
 
 
@@ -71,11 +72,14 @@ class State:
         """Makes the empty stack when there is none, as `pulumi stack init` does (which costs half a second).
 
         Pulumi does not write these files whole; what a killed engine left half-written is replaced by the one before, or, since
-        everything of ours is adopted, by an empty one.
+        everything of ours is adopted, by an empty one.  Raises ResourceError for a compressed one.
         """
+        if compressed := self._compressed():
+            raise ResourceError(COMPRESSED.format(compressed), hint="unset PULUMI_DIY_BACKEND_GZIP, then `pulumi refresh` writes it anew")
         with _alone(self.root):
             self.root.mkdir(mode=0o700, exist_ok=True)  # values of services' `env` stand in it as they are
             self.config.parent.mkdir(parents=True, exist_ok=True)
+            self._mark.touch()  # before there is anything to be recognised
             meta = self.root / ".pulumi" / "meta.yaml"
             if not meta.exists():
                 _publish(meta, "version: 1\n")
@@ -92,15 +96,38 @@ class State:
     def _attributes(self) -> Path:
         return self.checkpoint.with_name(f"{self.stack}.json.attrs")
 
+    @property
+    def _mark(self) -> Path:
+        """Says that envctl has worked on this stack; `@` is in no name of Pulumi's."""
+        return self.config.with_name(f"{self.project}@{self.stack}")
+
+    def _compressed(self) -> Path | None:
+        return next(iter(sorted(self.checkpoint.parent.glob(f"{self.stack}.json.gz*"))), None)
+
+    def objection(self) -> str:
+        """Why the stack must not be dropped: it can't be read, or may be somebody else's; empty where neither is so.
+
+        Other projects may use the same backend.  Ours is what bears our mark, or holds the environment of its name, as a plain
+        `pulumi up` leaves it.
+        """
+        if compressed := self._compressed():
+            return COMPRESSED.format(compressed)
+        listed = _listed(self.checkpoint) or _listed(self._backup)
+        if listed is None and (self.checkpoint.exists() or self._backup.exists()):
+            return f"{self.checkpoint} can't be read"
+        environments = [each["urn"] for each in (listed or ([], []))[0] if each["type"] == "envctl:index:Environment"]
+        if self._mark.exists() or any(urn.endswith(f"::{self.stack}") for urn in environments):
+            return ""
+        return f"{self.checkpoint} is not envctl's"
+
     def resources(self) -> list[dict[str, Any]]:
-        """The resources that the checkpoint lists; empty when there is no state or it can't be read."""
-        raw = _read_json(self.checkpoint) or _read_json(self._backup) or {}
-        latest = (raw.get("checkpoint") or {}).get("latest") or {}
-        return list(latest.get("resources") or [])
+        """The resources that the checkpoint lists; empty when there is no state or it can't be read: see `objection`."""
+        return (_listed(self.checkpoint) or _listed(self._backup) or ([], []))[0]
 
     def foreign(self) -> list[str]:
-        """URNs of resources that are not envctl's own; they need the engine to be destroyed."""
-        return [str(each["urn"]) for each in self.resources() if not str(each["type"]).startswith(OURS)]
+        """URNs of resources, also of those under way, that are not envctl's own; they need the engine to be destroyed."""
+        resources, pending = _listed(self.checkpoint) or _listed(self._backup) or ([], [])
+        return [each["urn"] for each in (*resources, *pending) if not each["type"].startswith(OURS)]
 
     def forget_pending(self) -> None:
         """Drops what a killed engine noted as under way with resources of ours: they are adopted, whatever became of it."""
@@ -117,24 +144,23 @@ class State:
         return self.checkpoint.exists()
 
     def drop(self) -> None:
-        """Forgets the stack, as `pulumi stack rm --force`: for when everything in it is known to be gone.
+        """Forgets the stack, as `pulumi stack rm --force`: for when it is ours and everything in it is known to be gone.
 
-        The last stack takes the whole backend with it.
+        The last stack takes the backend with it, where that holds nothing else.
         """
         for path in self.leftovers():
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         with _alone(self.root):
-            if not any(self.root.glob(".pulumi/stacks/*/*.json*")):  # hidden ones too: half-written by somebody else
-                shutil.rmtree(self.root / ".pulumi", ignore_errors=True)
-                for empty in (self.config.parent, self.root):
-                    with suppress(OSError):
-                        empty.rmdir()
+            _prune(self.root / ".pulumi")
+            for empty in (self.config.parent, self.root):
+                with suppress(OSError):
+                    empty.rmdir()
 
     def leftovers(self) -> list[Path]:
         """Every file and directory of this stack."""
         beside = [path for form in ("", ".") for path in self.checkpoint.parent.glob(f"{form}{self.stack}.json*")]
         past = (self.root / ".pulumi" / kind / self.project / self.stack for kind in ("history", "backups"))
-        return [path for path in (*beside, *past, self._locks, self.config) if path.exists()]
+        return [path for path in (*beside, *past, self._locks, self.config, self._mark) if path.exists()]
 
     def break_stale_locks(self) -> list[int]:
         """Removes the locks of dead processes; returns the process ids of living holders.
@@ -199,6 +225,32 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return raw if isinstance(raw, dict) else None
+
+
+def _listed(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | None:
+    """The resources of a checkpoint, and those under way; None when there is none, or none that can be read."""
+    try:
+        latest = json.loads(path.read_text())["checkpoint"].get("latest") or {}
+        resources = [*(latest.get("resources") or ())]
+        pending = [each["resource"] for each in latest.get("pending_operations") or ()]
+        readable = all(isinstance(each[key], str) for each in (*resources, *pending) for key in ("urn", "type"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return (resources, pending) if readable else None
+
+
+def _prune(backend: Path) -> None:
+    """Removes the directories that hold no file, and the backend itself when nothing but its version is in it."""
+    for kind in ("stacks", "history", "backups", "locks"):
+        for directory, _, _ in os.walk(backend / kind, topdown=False):
+            with suppress(OSError):
+                Path(directory).rmdir()
+    version = [backend / name for name in ("meta.yaml", "meta.yaml.attrs", "meta.yaml.bak", "meta.yaml.bak.attrs")]
+    if backend.exists() and set(backend.iterdir()) <= set(version):
+        for path in version:
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            backend.rmdir()
 
 
 def _drop_unless_json(path: Path) -> None:

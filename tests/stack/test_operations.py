@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
 
@@ -185,3 +186,68 @@ def test_resources_of_other_providers_are_not_forgotten_with_the_state(bench: Be
     with pytest.raises(ResourceError, match="aws"):
         tear_down(bench.plan.env_id, substrates=bench.ground)
     assert bench.state.exists()
+
+
+def test_down_keeps_everything_where_the_state_cannot_be_read(bench: Bench) -> None:
+    bench.up()
+    stacks = bench.state.checkpoint.parent
+    whole = bench.state.checkpoint.read_bytes()
+    bench.state.checkpoint.write_bytes(whole[:100])
+    (stacks / f"{bench.plan.env_id}.json.bak").unlink()
+    with pytest.raises(ResourceError, match=rf"{bench.state.checkpoint} can't be read"):
+        tear_down(bench.plan.env_id, substrates=bench.ground)
+    bench.state.checkpoint.unlink()
+    compressed = stacks / f"{bench.plan.env_id}.json.gz"
+    compressed.write_bytes(gzip.compress(whole))
+    with pytest.raises(ResourceError, match=rf"{compressed} is compressed"):
+        tear_down(bench.plan.env_id, substrates=bench.ground)
+    with pytest.raises(ResourceError, match=rf"{compressed} is compressed"):
+        bench.up(digest="plan-2")
+    assert compressed.exists()
+    assert bench.ground.environments()
+
+
+def test_down_does_not_touch_a_stack_that_envctl_never_updated(bench: Bench) -> None:
+    bench.up()
+    theirs = bench.state.checkpoint.parents[1] / "prod-infra" / "prod.json"
+    theirs.parent.mkdir()
+    theirs.write_text('{"version":3,"checkpoint":{"stack":"organization/prod-infra/prod","latest":{}}}')
+    with pytest.raises(ResourceError, match=r"prod\.json is not envctl's"):
+        tear_down("prod", project=bench.root, substrates=bench.ground)
+    assert theirs.exists()
+
+
+def test_what_is_under_way_with_resources_of_other_providers_is_not_forgotten(bench: Bench) -> None:
+    bench.up()
+    raw = json.loads(bench.state.checkpoint.read_text())
+    raw["checkpoint"]["latest"]["pending_operations"] = [{"resource": BUCKET, "type": "creating"}]
+    bench.state.checkpoint.write_text(json.dumps(raw))
+    assert bench.state.foreign() == [BUCKET["urn"]]
+
+
+@pytest.mark.parametrize("theirs", [
+    "stacks/prod.json", "stacks/prod-infra/prod.json.gz", "history/prod-infra/prod/prod-1.history.json", "credentials.json",
+    "locks/organization/prod-infra/prod/1.json",
+])
+def test_the_last_stack_leaves_what_others_keep_in_the_backend(bench: Bench, theirs: str) -> None:
+    bench.up()
+    file = bench.state.root / ".pulumi" / theirs
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("theirs")
+    tear_down(bench.plan.env_id, substrates=bench.ground)
+    assert not bench.state.leftovers()
+    left = {path.relative_to(bench.state.root).as_posix() for path in bench.state.root.rglob("*") if path.is_file()}
+    assert left - {".pulumi/meta.yaml.attrs"} == {".pulumi/meta.yaml", f".pulumi/{theirs}"}
+
+
+def test_the_last_stack_takes_the_backend_with_it(bench: Bench) -> None:
+    bench.up()
+    tear_down(bench.plan.env_id, substrates=bench.ground)
+    assert not bench.state.root.exists()
+
+
+def test_the_state_is_never_compressed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULUMI_DIY_BACKEND_GZIP", "true")
+    bench.up()
+    assert bench.state.exists()
+    assert bench.state.resources()
