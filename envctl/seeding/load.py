@@ -1,7 +1,8 @@
 """Loads a seed, as a process inside the environment: `python -m envctl.seeding.load JOB.json`.
 
-Everything is loaded or nothing is: tables of all databases are copied in open transactions, message files are read through
-before the first message is sent, and the transactions are committed last.  What was sent is deleted when something fails.
+Everything is loaded or nothing is: tables of all databases are copied in open transactions, whose deferred constraints are
+asked for and whose message files are read through before the first message is sent; the transactions are committed last.
+What was sent is deleted when something fails.  Only a database that is lost between two commits leaves a part, and is told so.
 Prints JSON lines: {"progress": …}, {"problem": {file, line, message}} and at last {"loaded": …}.
 """
 
@@ -11,7 +12,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ class Meter:
 
 
 def load(job: Job) -> dict[str, Any]:
-    """Loads everything; returns counts and checksums.  Raises BadDataError."""
+    """Loads everything; returns counts and checksums.  Raises BadDataError, or ResourceError where a commit fails."""
     keyed = [list(_messages(topic)) if topic["messages"] < 100_000 else None for topic in job.topics]
     for topic, kept in zip(job.topics, keyed, strict=True):
         if kept is None:
@@ -69,9 +70,12 @@ def load(job: Job) -> dict[str, Any]:
     with ExitStack() as stack:
         connections = {url: stack.enter_context(_connect(url)) for url in dict.fromkeys(t["url"] for t in job.tables)}
         rows = {f"{t['component']}/{t['database']}.{t['table']}": _copy(connections[t["url"]], t) for t in job.tables}
-        sent = [_produce(topic, kept) for topic, kept in zip(job.topics, keyed, strict=True)]
-        for connection in connections.values():
-            connection.commit()
+        for url, connection in connections.items():
+            _check_deferred(connection, [table for table in job.tables if table["url"] == url])
+        undo = stack.enter_context(ExitStack())
+        sent = [_produce(topic, kept, undo) for topic, kept in zip(job.topics, keyed, strict=True)]
+        _commit({f"{t['component']}/{t['database']}": connections[t["url"]] for t in job.tables})
+        undo.pop_all()
     return {"tables": rows, "topics": {f"{t['component']}/{t['topic']}": s for t, s in zip(job.topics, sent, strict=True)}}
 
 
@@ -79,6 +83,30 @@ def _connect(url: str) -> Any:
     import psycopg
 
     return psycopg.connect(url, connect_timeout=10)
+
+
+def _check_deferred(connection: Any, tables: Sequence[Mapping[str, Any]]) -> None:
+    """Has the database say now what it would say at the commit."""
+    import psycopg
+
+    try:
+        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    except psycopg.Error as error:
+        refused = [table for table in tables if table["table"].rpartition(".")[2] == error.diag.table_name]
+        raise _located(Path((refused or tables)[0]["file"]), error) from error
+
+
+def _commit(databases: Mapping[str, Any]) -> None:
+    import psycopg
+
+    done: list[str] = []
+    for name, connection in databases.items():
+        try:
+            connection.commit()
+        except psycopg.Error as error:
+            partly = f"; {done[0]} is already, so start anew: `envctl down`" if done else ""
+            raise ResourceError(f"{name} could not be committed: {error}{partly}") from error
+        done.append(name)
 
 
 def _copy(connection: Any, table: Mapping[str, Any]) -> dict[str, int]:
@@ -113,7 +141,8 @@ def _located(file: Path, error: Any) -> BadDataError:
     found = CONTEXT_LINE.search(error.diag.context or "")
     line = int(found[1]) + 1 if found else 0
     column = f" (column {found[2]})" if found and found[2] else ""
-    return BadDataError(file, line, f"{error.diag.message_primary or error}{column}")
+    detail = f": {error.diag.message_detail}" if error.diag.message_detail else ""
+    return BadDataError(file, line, f"{error.diag.message_primary or error}{column}{detail}")
 
 
 def _quoted(table: str) -> str:
@@ -144,14 +173,15 @@ def _messages(topic: Mapping[str, Any]) -> Iterator[tuple[bytes | None, bytes]]:
         raise BadDataError(file, 0, f"holds {count:,} messages, the seed says {topic['messages']:,}")
 
 
-def _produce(topic: Mapping[str, Any], kept: list[tuple[bytes | None, bytes]] | None) -> dict[str, int]:
-    """Sends all messages, each acknowledged by all replicas; takes them back when one is refused."""
+def _produce(topic: Mapping[str, Any], kept: list[tuple[bytes | None, bytes]] | None, undo: ExitStack) -> dict[str, int]:
+    """Sends all messages, each acknowledged by all replicas; `undo` takes them back when anything fails."""
     from confluent_kafka import KafkaError, Producer
 
     refused: list[KafkaError] = []
     producer = Producer({"bootstrap.servers": topic["bootstrap"], "acks": "all", "enable.idempotence": True, "linger.ms": 20,
                          "compression.type": "lz4", "queue.buffering.max.messages": 200_000})
-    starts = ends_of(topic["bootstrap"], topic["topic"])
+    if not any(True for _ in messages_of(topic["bootstrap"], topic["topic"], within_s=PRODUCE_S)):
+        undo.push(lambda _kind, error, _trace: _take_back(topic, producer, error))
     meter, total, count = Meter(f"{topic['topic']} messages", topic["messages"]), 0, 0
     for key, value in kept if kept is not None else _messages(topic):
         while True:
@@ -168,22 +198,24 @@ def _produce(topic: Mapping[str, Any], kept: list[tuple[bytes | None, bytes]] | 
     left = producer.flush(PRODUCE_S)
     meter.at(count)
     if refused or left:
-        _take_back(topic, starts)
         raise BadDataError(Path(topic["file"]), 0, f"{len(refused) + left} messages were not acknowledged: {refused[:1] or 'timed out'}")
     return {"messages": count, "checksum": total & MASK}
 
 
-def _take_back(topic: Mapping[str, Any], starts: Mapping[int, int]) -> None:
+def _take_back(topic: Mapping[str, Any], producer: Any, cause: BaseException | None) -> None:
     """Deletes what was sent: all records before the end as of now, which is safe in a topic that was empty before."""
-    from confluent_kafka import TopicPartition
+    from confluent_kafka import KafkaException, TopicPartition
     from confluent_kafka.admin import AdminClient
 
-    if any(starts.values()):
-        return
-    admin = AdminClient({"bootstrap.servers": topic["bootstrap"]})
-    ends = ends_of(topic["bootstrap"], topic["topic"])
-    for future in admin.delete_records([TopicPartition(topic["topic"], p, end) for p, end in ends.items()]).values():
-        future.result(PRODUCE_S)
+    producer.purge(in_flight=False)  # what is not sent yet must not follow
+    producer.flush(PRODUCE_S)
+    try:
+        admin = AdminClient({"bootstrap.servers": topic["bootstrap"]})
+        ends = ends_of(topic["bootstrap"], topic["topic"])
+        for future in admin.delete_records([TopicPartition(topic["topic"], p, end) for p, end in ends.items()]).values():
+            future.result(PRODUCE_S)
+    except (KafkaException, ResourceError, TimeoutError) as error:
+        raise ResourceError(f"{cause}; and the messages in {topic['topic']} could not be taken back: {error}") from error
 
 
 def _hash(key: bytes | None, value: bytes) -> int:
@@ -217,6 +249,9 @@ def _say(message: Mapping[str, Any]) -> None:
 
 def main(argv: list[str]) -> int:
     """Loads (or with `--verify` only counts) what the job file says."""
+    import psycopg
+    from confluent_kafka import KafkaException
+
     job = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
     wanted = Job(tuple(job["tables"]), tuple(job["topics"]))
     try:
@@ -226,8 +261,8 @@ def main(argv: list[str]) -> int:
     except BadDataError as error:
         _say({"problem": {"file": str(error.file), "line": error.line, "message": error.message}})
         return 2
-    except ResourceError as error:
-        sys.stderr.write(f"{error.message}\n")
+    except (ResourceError, psycopg.Error, KafkaException) as error:
+        sys.stderr.write(f"{error}\n")
         return 1
     if "--verify" not in argv and found != loaded:
         _say({"problem": {"file": argv[0], "line": 0, "message": f"loaded {loaded}, but found {found}"}})

@@ -14,10 +14,12 @@ import psycopg
 import pytest
 from loopback_broker import make_topic
 
+from envctl.engines.topics import ends_of, messages_of
 from envctl.errors import ResourceError, SpecError
 from envctl.model.seed import Generator, Seed, TableLoad, TopicLoad
+from envctl.seeding import load as loader
 from envctl.seeding.files import digest, ready_files
-from envctl.seeding.load import BadDataError, Job, ends_of, load, verify
+from envctl.seeding.load import BadDataError, Job, load, main, verify
 from envctl.toolchain import find
 
 ROWS = 'sku,name\na1,"a, quoted"\nb2,plain\n'
@@ -139,6 +141,102 @@ def test_a_message_without_its_key_is_named(tmp_path: Path, broker: Any) -> None
     with pytest.raises(BadDataError) as wrong:
         load(Job((), (topic,)))
     assert (wrong.value.line, "customer" in wrong.value.message) == (2, True)
+
+
+@pytest.fixture
+def orders(products: str) -> str:
+    """A second database, whose orders must name an item of it; asked only at the commit."""
+    url = products.replace("dbname=postgres", "dbname=orders")
+    with psycopg.connect(products, autocommit=True) as connection:
+        connection.execute("drop database if exists orders with (force)")
+        connection.execute("create database orders")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("create table items (sku text primary key)")
+        connection.execute("create table orders (id int primary key, sku text references items deferrable initially deferred)")
+    return url
+
+
+def everything(products: str, orders: str, place: Path, topics: tuple[dict[str, Any], ...], orders_rows: str = "1,a1") -> Job:
+    """Two databases and some topics; of the orders' tables, the one that refers to the other comes first."""
+    for name, text in (("products", ROWS), ("orders", f"id,sku\n{orders_rows}\n"), ("items", "sku\na1\n")):
+        (place / f"{name}.csv").write_text(text)
+    common = {"component": "db", "database": "orders", "url": orders, "rows": 1}
+    tables = tuple({**common, "table": name, "file": str(place / f"{name}.csv")} for name in ("orders", "items"))
+    return Job((*job(products, place / "products.csv", 2).tables, *tables), topics)
+
+
+def topic(broker: Any, name: str, place: Path, text: str = LINES) -> dict[str, Any]:
+    file = place / f"{name}.jsonl"
+    file.write_text(text)
+    return {"component": "bus", "topic": name, "bootstrap": broker.bootstrap, "file": str(file), "key": "", "messages": text.count("\n")}
+
+
+def held(broker: Any, name: str) -> int:
+    return sum(1 for _ in messages_of(broker.bootstrap, name, within_s=30))
+
+
+@pytest.mark.engines
+def test_a_row_that_only_the_commit_would_refuse_is_named_before_anything_is_sent(
+    products: str, orders: str, tmp_path: Path, broker: Any, capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_topic(broker, "deferred", [0])
+    bad = everything(products, orders, tmp_path, (topic(broker, "deferred", tmp_path),), orders_rows="1,lost")
+    with pytest.raises(BadDataError, match=r"foreign key.*\(lost\) is not present") as wrong:
+        load(bad)
+    assert wrong.value.file == tmp_path / "orders.csv"
+    assert (count(products), ends_of(broker.bootstrap, "deferred")) == (0, {0: 0})
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps({"tables": bad.tables, "topics": bad.topics}))
+    assert main([str(file)]) == 2
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["problem"]["file"] == str(tmp_path / "orders.csv")
+
+
+@pytest.mark.engines
+def test_a_commit_that_fails_takes_all_messages_back_and_says_what_is_not_whole(
+    products: str, orders: str, tmp_path: Path, broker: Any, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_topic(broker, "uncommitted", [0, 0])
+    whole = everything(products, orders, tmp_path, (topic(broker, "uncommitted", tmp_path),))
+    produce = loader._produce
+
+    def then_the_server_ends_the_connection(*arguments: Any) -> Any:
+        sent = produce(*arguments)
+        with psycopg.connect(products, autocommit=True) as connection:
+            connection.execute("select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = 'orders'")
+        return sent
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loader, "_produce", then_the_server_ends_the_connection)
+        for _ in range(2):  # also where the topic's first offset is no longer 0
+            with pytest.raises(ResourceError, match="db/orders could not be committed") as failed:
+                load(whole)
+            assert "db/shop is already" in failed.value.message
+            assert held(broker, "uncommitted") == 0
+            with psycopg.connect(products, autocommit=True) as connection:
+                connection.execute("delete from products")
+    assert load(whole) == verify(whole)
+
+
+@pytest.mark.engines
+def test_a_topic_that_refuses_its_messages_has_those_of_the_others_taken_back(products: str, tmp_path: Path, broker: Any) -> None:
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    make_topic(broker, "first", [0])
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    admin.create_topics([NewTopic("narrow", 1, 1, config={"max.message.bytes": "100"})])["narrow"].result(30)
+    wide = json.dumps([list(range(1000))]) + "\n"
+    (tmp_path / "products.csv").write_text(ROWS)
+    with pytest.raises(BadDataError, match="1 messages were not acknowledged"):
+        load(job(products, tmp_path / "products.csv", 2, (topic(broker, "first", tmp_path), topic(broker, "narrow", tmp_path, wide))))
+    assert (held(broker, "first"), held(broker, "narrow"), count(products)) == (0, 0, 0)
+
+
+@pytest.mark.engines
+def test_a_database_that_cannot_be_reached_is_told_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps({"tables": job(f"host={tmp_path}", tmp_path / "products.csv", 2).tables, "topics": []}))
+    assert main([str(file)]) == 1
+    assert "connection to server on socket" in capsys.readouterr().err
 
 
 def seed(tmp_path: Path, text: str = ROWS, **changes: Any) -> Seed:
