@@ -26,7 +26,6 @@ from envctl.substrates.base import Reach
 
 LEASE_S = 8.0  # how long a fault outlives an injector that was killed
 RENEW_S = 2.0
-STEADY_FOR_S = 1.0  # steady conditions must hold this long before a recovery is believed
 POLL_S = 0.1
 READY_TO_HURT_S = 15.0  # how long a fault's targets may take to be there
 PROBE_AGAIN_S = 0.5
@@ -148,8 +147,11 @@ class FaultRun(threading.Thread):
             self._recover(healed_ns)
 
     def _recover(self, healed_ns: int) -> None:
-        """Waits until every steady-state condition holds again, counting only what was due after the healing."""
-        deadline = time.monotonic() + self._field.scenario.recover_within_s
+        """Waits until every steady-state condition holds again, counting only what was due after the healing.
+
+        It is believed when they have held for as long as an operation may be open: what hangs shows by then.
+        """
+        deadline, patience_s = time.monotonic() + self._field.scenario.recover_within_s, self._field.live.patience_s
         answers: list[dict[str, Any]] = []
         since: float | None = None
         while time.monotonic() < deadline and not self._field.stopping.is_set():
@@ -158,11 +160,11 @@ class FaultRun(threading.Thread):
                 since = None
             elif since is None:
                 since = time.monotonic()
-            elif time.monotonic() - since >= STEADY_FOR_S:
+            elif time.monotonic() - since >= patience_s:
                 self.recovered = True
                 break
             time.sleep(POLL_S)
-        took = (self._field.now_ns() - healed_ns) / 1e9 - STEADY_FOR_S
+        took = (self._field.now_ns() - healed_ns) / 1e9 - patience_s
         summary = f"recovered in {max(took, 0):.1f} s" if self.recovered else _not_recovered(answers)
         self._event("recover", self.recovered, summary, {"seconds": max(took, 0.0), "conditions": answers})
 

@@ -1,4 +1,8 @@
-"""What a run looks like right now: the measures that steady-state and stop conditions speak of."""
+"""What a run looks like right now: the measures that steady-state and stop conditions speak of.
+
+An operation without an answer counts too, once it has been open for longer than the run's patience, from its intended start: as
+not successful, and with its age so far as its latency.  Else a system that hangs would look as well as its last answers.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,30 @@ import operator
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from envctl.checks.slo import NO_TURN
 from envctl.model.event import Op, Sample
-from envctl.model.scenario import Comparison, Condition
+from envctl.model.scenario import Comparison, Condition, Scenario
+from envctl.spec.conditions import MEASURES
 
 WINDOW_S = 5.0
+PATIENCE_S = 2.0
 FEWEST = 10  # operations below which a ratio or a percentile says nothing
 COMPARE: dict[Comparison, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """An operation that is to start: its number and name, and when, in nanoseconds since the run's start."""
+
+    number: int
+    name: str
+    due_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,31 +48,47 @@ class _Done:
 class Live:
     """Operations and samples of the newest seconds; fed by the driver's and the samplers' threads."""
 
-    def __init__(self, now_ns: Callable[[], int], window_s: float = WINDOW_S) -> None:
+    def __init__(self, now_ns: Callable[[], int], window_s: float = WINDOW_S, patience_s: float = PATIENCE_S) -> None:
+        self.patience_s = patience_s
         self._now_ns = now_ns
         self._window_ns = int(window_s * 1e9)
         self._lock = threading.Lock()
-        self._open: dict[int, Op] = {}
+        self._open: dict[int, Expected] = {}
+        self._schedule: Iterator[Expected] = iter(())
+        self._next: Expected | None = None
         self._done: deque[_Done] = deque()
         self._samples: dict[tuple[str, str], dict[str, float | None]] = {}
-        self.completed = 0
-        self.succeeded = 0
 
     def operation(self, event: Op) -> None:
         """Takes an edge of an operation."""
         with self._lock:
             if event.type == "invoke":
-                self._open[event.op] = event
+                self._await(event.op)
+                self._open[event.op] = Expected(event.op, event.f, event.at_ns if event.due_ns is None else event.due_ns)
                 return
             begun = self._open.pop(event.op, None)
-            if begun is None or (isinstance(event.value, dict) and event.value.get("sent") is False):
+            if begun is None or _untried(event.value):
                 return
-            due = begun.due_ns if begun.due_ns is not None else begun.at_ns
-            ok = event.type == "ok"
-            self.completed += 1
-            self.succeeded += ok
-            self._done.append(_Done(event.f, ok, (event.at_ns - due) / 1e9, due, event.at_ns))
+            self._done.append(_Done(event.f, event.type == "ok", (event.at_ns - begun.due_ns) / 1e9, begun.due_ns, event.at_ns))
             self._forget()
+
+    def expect(self, schedule: Iterator[Expected]) -> None:
+        """Takes the operations to come, in their order: those that must wait for their turn are open all the same."""
+        with self._lock:
+            self._schedule, self._next = schedule, next(schedule, None)
+
+    def over(self) -> None:
+        """Nothing more will come: what is still open says nothing about the system."""
+        with self._lock:
+            self._open.clear()
+            self._next = None
+
+    def _await(self, number: int = 0) -> None:
+        """Opens what is due by now; at least up to that operation, which has started."""
+        now_ns = self._now_ns()
+        while self._next is not None and (self._next.due_ns <= now_ns or self._next.number <= number):
+            self._open[self._next.number] = self._next
+            self._next = next(self._schedule, None)
 
     def sample(self, sample: Sample) -> None:
         """Takes a sample; the newest per subject and partition (or node) counts."""
@@ -72,20 +104,28 @@ class Live:
             self._done.popleft()
 
     def value(self, condition: Condition, since_ns: int = 0, *, widen: bool = False) -> float | None:
-        """The measure over the newest window, counting only operations that were due after `since_ns`.
+        """The measure over the newest window and what is open, counting only operations that were due after `since_ns`.
 
         None where there are too few samples to say anything.  `widen` goes back as far as it takes to have enough: in an
         outage with few clients, operations end too seldom to fill a window.
         """
         if condition.measure == "lag":
             return self._total("kafka.consumer_group.lag", condition.subject)
-        start = max(self._now_ns() - self._window_ns, since_ns)
+        now_ns = self._now_ns()
+        start = max(now_ns - self._window_ns, since_ns)
         with self._lock:
+            self._await()
             every = [d for d in self._done if d.due_ns >= since_ns and condition.subject in ("traffic", d.name)]
+            waiting = [e for e in self._open.values() if e.due_ns >= since_ns and condition.subject in ("traffic", e.name)]
         done = [d for d in every if d.end_ns >= start]
-        if widen and len(done) < FEWEST:
+        if condition.measure == "throughput":
+            return len(done) * 1e9 / self._window_ns
+        timed = MEASURES[condition.measure][0] == "time"
+        patience_ns = 1e9 * (min(self.patience_s, condition.threshold) if timed else self.patience_s)
+        late = [_Done(e.name, False, (now_ns - e.due_ns) / 1e9, e.due_ns, now_ns) for e in waiting if now_ns - e.due_ns > patience_ns]
+        if widen and len(done) + len(late) < FEWEST:
             done = every[-FEWEST:]
-        return _over(done, condition.measure, self._window_ns / 1e9)
+        return _over([*done, *late], condition.measure)
 
     def _total(self, measure: str, subject: str) -> float | None:
         """Sum over a subject's parts; unknown when any part is unknown or nothing was sampled."""
@@ -108,9 +148,18 @@ def _met(condition: Condition, value: float | None) -> bool | None:
     return None if value is None else COMPARE[condition.comparison](value, condition.threshold)
 
 
-def _over(done: list[_Done], measure: str, window_s: float) -> float | None:
-    if measure == "throughput":
-        return len(done) / window_s
+def _untried(answer: Any) -> bool:
+    """Whether it was never sent, for another reason than that the system did not answer what came before it."""
+    return isinstance(answer, dict) and answer.get("sent") is False and NO_TURN not in str(answer.get("error"))
+
+
+def open_for_s(scenario: Scenario) -> float:
+    """How long an operation may be open before it counts: 2 s, or the longest latency that the scenario allows below its time-out."""
+    allowed = [c.threshold for c in scenario.steady if MEASURES[c.measure][0] == "time"]
+    return max(PATIENCE_S, min(scenario.traffic.timeout_s, max((*allowed, *scenario.slo.latency_s.values()), default=0.0)))
+
+
+def _over(done: list[_Done], measure: str) -> float | None:
     if len(done) < FEWEST:
         return None
     if measure in ("success_rate", "error_rate"):

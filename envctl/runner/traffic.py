@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +19,28 @@ from envctl.model.scenario import Scenario
 from envctl.record import RunManifest
 from envctl.replay.config import DriverConfig
 from envctl.replay.schedule import schedule
+from envctl.runner.live import Expected, Live
 from envctl.spec.contracts import contract_files
-from envctl.spec.traffic import load_traffic
+from envctl.spec.traffic import Line, load_traffic
 
 BEGIN_S = 10.0  # how long the driver may take to start
 END_S = 60.0  # how long it may take to wait for its last answers and to end
 
 
 class Driver:
-    """A replay under way.  Operations go to `operated`, everything else it says to `said`."""
+    """A replay under way.  Operations go to `operated`, everything else it says to `said`; `live` learns what is to come.
+
+    `planned` is how many operations the traffic calls for; None where that depends on how fast they are answered.
+    """
 
     def __init__(self, directory: Path, scenario: Scenario, environment: Environment, manifest: RunManifest, *,
-                 bootstrap: str, operated: Callable[[Op], None], said: Callable[[Event], object]) -> None:
+                 bootstrap: str, operated: Callable[[Op], None], said: Callable[[Event], object], live: Live) -> None:
         config = _config(scenario, environment, manifest, bootstrap, contract_files(directory / "inputs"))
         file = directory / "replay.json"
         config.save(file)
-        lines = load_traffic(scenario.traffic.file)
-        self.planned = sum(1 for _ in schedule(lines, config.rate_per_s, config.duration_s))
-        self._operated, self._said = operated, said
+        self._config, self._lines = config, load_traffic(scenario.traffic.file)
+        self.planned = _planned(config, self._lines)
+        self._operated, self._said, self._live = operated, said, live
         self._broken = ""
         self._begun = threading.Event()
         self._ended = threading.Event()
@@ -85,6 +89,7 @@ class Driver:
             self._broken = f"the driver's events could not be taken: {type(error).__name__}: {error}"
             self._process.kill()
         finally:
+            self._live.over()
             self._ended.set()
             self._begun.set()
 
@@ -94,8 +99,21 @@ class Driver:
             self._operated(Op(**event))
             return
         if event.get("message") == "replay begins":
+            self._expect(event["detail"]["begin_ns"])
             self._begun.set()
         self._said(Log(**event) if kind == "log" else Sample(**event))
+
+    def _expect(self, begin_ns: int) -> None:
+        """Operations that wait for the turn of their key say nothing before it comes, so their schedule does."""
+        if self._config.model == "open" and self._config.in_order:
+            dues = schedule(self._lines, self._config.rate_per_s, self._config.duration_s)
+            self._live.expect(Expected(due.number, due.line.op, begin_ns + round(due.due_s * 1e9)) for due in dues)
+
+
+def _planned(config: DriverConfig, lines: Sequence[Line]) -> int | None:
+    if config.model == "closed" and config.duration_s is not None:
+        return None
+    return sum(1 for _ in schedule(lines, config.rate_per_s, config.duration_s))
 
 
 def _config(scenario: Scenario, environment: Environment, manifest: RunManifest, bootstrap: str, protos: Iterable[Path]) -> DriverConfig:

@@ -21,7 +21,7 @@ from envctl.record import EVENTS, Record, RecordWriter, RunManifest
 from envctl.runner.collect import Collector, bootstrap_of
 from envctl.runner.drain import Drain, quiet_s
 from envctl.runner.faulting import FaultRun, Field, build, check_limits, probe
-from envctl.runner.live import Held, Live
+from envctl.runner.live import Held, Live, open_for_s
 from envctl.runner.traffic import Driver
 from envctl.substrates.base import Reach
 from envctl.telemetry import raw
@@ -54,7 +54,7 @@ class Run:
     def __post_init__(self) -> None:
         """Opens the record."""
         self.record = RecordWriter(self.directory / EVENTS)
-        self.live = Live(self.now_ns)
+        self.live = Live(self.now_ns, patience_s=open_for_s(self.scenario))
 
     def now_ns(self) -> int:
         """Nanoseconds since the run's start."""
@@ -137,7 +137,7 @@ class Run:
     def _traffic(self, ground: Field) -> None:
         with self.step("traffic") as said:
             driver = Driver(self.directory, self.scenario, self.reach.environment(), self.manifest, bootstrap=ground.bootstrap,
-                            operated=self._operated, said=self.record.write)
+                            operated=self._operated, said=self.record.write, live=self.live)
             driver.wait_begun()
             begun = time.monotonic()
             try:

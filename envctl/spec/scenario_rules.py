@@ -33,7 +33,10 @@ def check_scenario(document: Document, scenario: Scenario, topology: Topology | 
     for field, conditions in (("steady", scenario.steady), ("stop", scenario.stop)):
         texts = document.data.get(field, [])
         for condition in conditions:
-            _check_condition(document, (field, _index(texts, condition.text)), condition, operations, topology)
+            at = (field, _index(texts, condition.text))
+            _check_condition(document, at, condition, operations, topology)
+            if field == "steady" and condition.hold_s:
+                document.problem(at, "`for` has no meaning in a steady condition", "leave it out; only `stop` conditions hold for a time")
     check_faults(document, scenario, topology)
     check_checks(document, scenario, topology)
     check_timeline(document, scenario, lines)

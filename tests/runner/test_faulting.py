@@ -12,7 +12,7 @@ import pytest
 
 from envctl.faults.base import Blast, Effect
 from envctl.model.event import FaultEdge, Op
-from envctl.model.scenario import FaultSpec, Scenario, Traffic
+from envctl.model.scenario import Condition, FaultSpec, Scenario, Traffic
 from envctl.model.topology import Topology
 from envctl.runner.faulting import FaultRun, Field
 from envctl.runner.live import Live
@@ -57,22 +57,24 @@ class Kept:
         """Nothing to do."""
 
 
-def recovery(tmp_path: Path, latency_s: float, within_s: float) -> FaultEdge:
-    """The end of a fault under operations that take so long."""
+def recovery(tmp_path: Path, latency_s: float, within_s: float, steady: tuple[Condition, ...] = STEADY[:1], hung: int = 0) -> FaultEdge:
+    """The end of a fault under operations that take so long; one of `hung` is never answered."""
     kept, over, begun = Kept(), threading.Event(), time.monotonic_ns()
     now_ns = lambda: time.monotonic_ns() - begun  # noqa: E731
-    live = Live(now_ns)
+    live = Live(now_ns, patience_s=0.5)
 
     def operate() -> None:
         number = random.Random(1).randrange(1000)
         while not over.wait(0.01):
             number, due = number + 1, now_ns()
             live.operation(Op(at_ns=due, op=number, process="c", type="invoke", f="buy", due_ns=due))
+            if hung and number % hung == 0:
+                continue
             live.operation(Op(at_ns=due + int(latency_s * 1e9), op=number, process="c", type="ok", f="buy", value={}))
 
     traffic = threading.Thread(target=operate)
     traffic.start()
-    scenario = Scenario("s", tmp_path / "s.yaml", Traffic(tmp_path / "t", "g", None, None), steady=STEADY[:1] if latency_s else STEADY,
+    scenario = Scenario("s", tmp_path / "s.yaml", Traffic(tmp_path / "t", "g", None, None), steady=steady,
                         recover_within_s=within_s)
     field = Field(None, Topology("t", tmp_path / "t.yaml", (), {}), scenario, "", tmp_path, kept, live, now_ns, threading.Event())  # type: ignore[arg-type]
     run = FaultRun(field, FaultSpec("n", "nothing", 0.0, "", None, {}), Nothing())
@@ -98,6 +100,12 @@ def test_one_that_was_given_up_tells_what_it_was_given_up_at(tmp_path: Path) -> 
 
 
 def test_what_was_never_sampled_is_unknown(tmp_path: Path) -> None:
-    edge = recovery(tmp_path, 0, 1)
+    edge = recovery(tmp_path, 0, 1, STEADY)
     assert edge.summary == "recovery could not be measured: lag(payments) < 200"
     assert [answer["ok"] for answer in edge.detail["conditions"]] == [True, None]
+
+
+def test_a_system_half_of_which_hangs_has_not_recovered(tmp_path: Path) -> None:
+    edge = recovery(tmp_path, 0.01, 2, (parse_condition("success_rate(traffic) >= 99 %"),), hung=2)
+    assert not edge.ok
+    assert edge.detail["conditions"][0]["ok"] is False

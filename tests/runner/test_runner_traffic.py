@@ -2,29 +2,66 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import time
 from pathlib import Path
+from typing import Literal
 
-from envctl.model.environment import Environment
+import pytest
+
+from envctl.model.environment import Environment, Node
 from envctl.model.scenario import Scenario, Traffic
 from envctl.record import RunManifest
+from envctl.runner.live import Live
 from envctl.runner.traffic import Driver
+from envctl.spec.conditions import parse_condition
 from envctl.waiting import until
 
 PROTO = 'syntax = "proto3"; package p; service S { rpc Do(A) returns (A); } message A {}'
 
 
-def test_the_driver_gets_the_contracts_that_the_run_keeps_and_says_why_it_can_not_begin(tmp_path: Path) -> None:
+def environment(directory: Path, *nodes: Node) -> Environment:
+    return Environment(id="e", stack="t", substrate="embedded", directory=directory, plan_digest="", nodes=nodes, endpoints={}, expires_at=0)
+
+
+def manifest() -> RunManifest:
+    return RunManifest(id="r", scenario="s", stack="t", env_id="e", commit="", branch="", rng_seed=1, started_at=0.0,
+                       clock_ns=time.monotonic_ns(), epoch_ns=time.time_ns())
+
+
+@pytest.mark.parametrize(("model", "duration_s", "planned"), [("open", None, 1), ("open", 2.0, 100), ("closed", None, 1), ("closed", 2.0, None)])
+def test_the_driver_gets_the_contracts_that_the_run_keeps_and_says_why_it_can_not_begin(
+    tmp_path: Path, model: Literal["open", "closed"], duration_s: float | None, planned: int | None
+) -> None:
     (tmp_path / "inputs" / "contracts").mkdir(parents=True)
     (tmp_path / "inputs" / "contracts" / "s.proto").write_text(PROTO)
     (tmp_path / "inputs" / "traffic.jsonl").write_text('{"op": "do", "grpc": "p.S/Do", "body": {}}\n')
-    scenario = Scenario("s", tmp_path / "inputs" / "scenario.yaml", Traffic(tmp_path / "inputs" / "traffic.jsonl", "nobody", None, None))
-    environment = Environment(id="e", stack="t", substrate="embedded", directory=tmp_path, plan_digest="", nodes=(), endpoints={}, expires_at=0)
-    manifest = RunManifest(id="r", scenario="s", stack="t", env_id="e", commit="", branch="", rng_seed=1, started_at=0.0,
-                           clock_ns=time.monotonic_ns(), epoch_ns=time.time_ns())
-    driver = Driver(tmp_path, scenario, environment, manifest, bootstrap="", operated=print, said=print)
+    scenario = Scenario("s", tmp_path / "inputs" / "scenario.yaml", Traffic(tmp_path / "inputs" / "traffic.jsonl", "nobody", 50.0, duration_s, model))
+    driver = Driver(tmp_path, scenario, environment(tmp_path), manifest(), bootstrap="", operated=print, said=print, live=Live(time.monotonic_ns))
     assert until(lambda: bool(driver.failure), 60)
     assert driver.failure == "the driver ended with status 2"  # nobody has no grpc port
-    assert driver.planned == 1
+    assert driver.planned == planned
     driver.stop()
     assert str(tmp_path / "inputs" / "contracts" / "s.proto") in (tmp_path / "replay.json").read_text()
+
+
+def test_operations_that_wait_behind_one_that_hangs_are_seen_to_wait(tmp_path: Path) -> None:
+    (tmp_path / "inputs").mkdir()
+    lines = [json.dumps({"op": "do", "http": "POST /", "key": "c"}) + "\n" for _ in range(20)]
+    (tmp_path / "inputs" / "traffic.jsonl").write_text("".join(lines))
+    traffic = Traffic(tmp_path / "inputs" / "traffic.jsonl", "web", 50.0, None, in_order_by="key", timeout_s=1.0)
+    ran, events = manifest(), []
+    live = Live(lambda: time.monotonic_ns() - ran.clock_ns, patience_s=0.1)
+    success = parse_condition("success_rate(traffic) >= 99 %")
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections and never answers
+        node = Node("web-0", "web", "service", "a", "127.0.0.1", "ready", 1, 0.0, 1, None, {"http": server.getsockname()[1]})
+        scenario = Scenario("s", tmp_path / "inputs" / "scenario.yaml", traffic)
+        driver = Driver(tmp_path, scenario, environment(tmp_path, node), ran, bootstrap="", operated=lambda op: (events.append(op), live.operation(op)),
+                        said=lambda _: None, live=live)
+        assert until(lambda: live.value(success) == 0.0, 60)
+        begun = [event for event in events if event.type == "invoke"]
+        driver.stop()
+    assert len(begun) < 20
+    assert driver.failure == ""
+    assert live.value(success) is None  # the replay was stopped: what is left was never tried
