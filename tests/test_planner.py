@@ -286,6 +286,27 @@ def test_a_topology_change_is_compared_with_the_base(checkout: Path) -> None:
     assert [each.component for each in made.selected if each.why == "changed"] == ["web"]
 
 
+@pytest.mark.parametrize(("before", "said"), [(None, "has none"), ("envctl: topology/v0\n", "can't be read by today's rules")])
+def test_a_topology_that_cannot_be_compared_with_the_base_is_planned_in_full(checkout: Path, before: str | None, said: str) -> None:
+    file = checkout / "stacks/tiny/topology.yaml"
+    today = file.read_text()
+    git(checkout, "switch", "main")
+    if before is None:
+        file.unlink()
+    else:
+        file.write_text(before)
+    git(checkout, "commit", "-a", "-m", "before")
+    git(checkout, "switch", "-c", "adopt")
+    file.write_text(today.replace("cpus: 0.5", "cpus: 1"))
+    (checkout / "stacks/tiny/services/worker/main.py").write_text("changed = True\n")
+    project = load_project(checkout)
+    made = plan_project(project, load_topology(project.topology_file))
+    assert made.left_out == ()
+    assert [each.component for each in made.selected if each.why == "changed"] == ["worker"]
+    assert "stacks/tiny/topology.yaml" in made.notes[0]
+    assert said in made.notes[0]
+
+
 def test_a_project_below_the_root_of_its_repository_sees_only_its_own_files(checkout: Path) -> None:
     inner = checkout / "inner"
     shutil.copytree(SYSTEM, inner)

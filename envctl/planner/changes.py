@@ -18,8 +18,8 @@ from envctl.spec.topology import load_topology
 class Changes:
     """What changed since the base.  `files` are relative to the project's root.
 
-    `topology` is the base's, where the topology file is among the changed ones and the base has one that can be read.
-    `unknown` says why nothing is known (no such branch, no repository); the full topology is the safe answer then.
+    `topology` is the base's, where the topology file is among the changed ones.  `unknown` says why not everything is known (no
+    such branch, no repository, no topology there that can be read); the full topology is the safe answer then.
     """
 
     files: tuple[PurePosixPath, ...] = ()
@@ -96,16 +96,22 @@ def changes(project: Project, base: str = "") -> Changes:
     if not project.topology_file.is_relative_to(project.root):
         return Changes(files, base=base or project.base)
     inside = PurePosixPath(project.topology_file.relative_to(project.root))
-    before = _topology_at(project, commit, inside) if inside in files else None
-    return Changes(files, before, base or project.base)
+    if inside not in files:
+        return Changes(files, base=base or project.base)
+    before, unknown = _topology_at(project, commit, inside)
+    return Changes(files, before, base or project.base, unknown and f"{inside} changed, and {base or project.base} {unknown}")
 
 
-def _topology_at(project: Project, commit: str, inside: PurePosixPath) -> Topology | None:
-    """The base's topology; None where there was none, or where it can't be read by today's rules."""
+def _topology_at(project: Project, commit: str, inside: PurePosixPath) -> tuple[Topology | None, str]:
+    """The base's topology, or why there is none to compare with."""
     try:
-        return load_topology(project.topology_file, files=False, text=_git(project.root, "show", f"{commit}:./{inside}"))
-    except (UsageError, SpecError):
-        return None
+        text = _git(project.root, "show", f"{commit}:./{inside}")
+    except UsageError:
+        return None, "has none"
+    try:
+        return load_topology(project.topology_file, files=False, text=text), ""
+    except SpecError as error:
+        return None, f"has one that can't be read by today's rules ({error.problems[0].message})"
 
 
 def repository(root: Path) -> Repository:

@@ -32,8 +32,8 @@ def plan_project(
     """
     found = repository(project.root)
     changed = Changes() if ask.only else changes(project, ask.base)
-    if ask.full and changed.unknown:
-        changed = Changes()
+    if ask.full:
+        changed = replace(changed, unknown="")
     env_id = environment_id(project.root, found.name, found.ref)
     checkout = Checkout(env_id, changed, _labels(env_id, found, topology), digests or {})
     scenarios = (scenario,) if scenario else ()

@@ -111,10 +111,8 @@ def _check_names(topology: Topology, asked: Sequence[str], stubs: Sequence[str])
 
 def _changes(project: Project, topology: Topology, changed: Changes) -> tuple[list[Reason], list[str]]:
     """What changed, and what should be known about it."""
-    if changed.unknown:
-        return [], [f"the full topology, because what changed is unknown: {changed.unknown}"]
+    notes = [f"the full topology, because what changed is unknown: {changed.unknown}"] if changed.unknown else []
     sources, unclaimed = changed_sources(topology, project.root, changed.files)
-    notes = []
     if unclaimed:
         more = f" and {len(unclaimed) - _SHOWN} more" if len(unclaimed) > _SHOWN else ""
         files = ", ".join(map(str, unclaimed[:_SHOWN]))
