@@ -2,9 +2,10 @@
 
 `churn`: a transient member that processes nothing joins and leaves again, so partitions are revoked and move.
 `evict`: members are removed by the admin API; each loses its partitions, notices, and joins again.
-The proof is the group's generation (classic groups) or epoch (KIP-848 groups), read from the group's own records in
-`__consumer_offsets`; "the assignment differs" would not do, because a cooperative group can end as it began.  Classic members
-come back from an eviction under a new id, KIP-848 members under their own.
+The proof is that the cause was ours (the transient member was given an assignment; the coordinator acknowledged the evictions)
+and that the group's generation (classic groups) or epoch (KIP-848 groups) rose, read from the group's own records in
+`__consumer_offsets`: either alone may be another's doing, or nothing.  "The assignment differs" would not do, because a
+cooperative group can end as it began.  Classic members come back from an eviction under a new id, KIP-848 members under their own.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class Rebalance:
         self._member: Process | None = None
         self._before = 0
         self._evicted: tuple[str, ...] = ()
+        self._acknowledged: tuple[str, ...] = ()
+        self._told = world.scratch / "member.txt"  # what the transient member says of itself
         self._renamed = True
 
     @classmethod
@@ -104,23 +107,46 @@ class Rebalance:
         if self._mode == "evict":
             chosen = sorted(group.members)
             self._evicted = tuple(self._world.rng.sample(chosen, self._count or len(chosen)))
-            evict(self._world.bootstrap, self._group_name, self._evicted)
-        else:
+            self._acknowledged = evict(self._world.bootstrap, self._group_name, self._evicted)
+            return
+        with self._told.open("wb") as told:
             self._member = self._world.reach.popen(None, [
                 sys.executable, "-P", "-m", "envctl.faults.transient_member", self._world.bootstrap, self._group_name,
-                group.assignor, str(lease_s), *group.topics])
+                group.assignor, str(lease_s), *group.topics], stdout=told)
 
     def verify(self) -> Effect:
-        """The generation rose, and the group is stable again; evicted members are gone from it."""
-        until(lambda: self._generation() > self._before, SETTLE_S, poll_s=0.2)
+        """Our own doing is known to have happened, the generation rose, and the group is stable again; the evicted are gone from it."""
+        until(lambda: self._acted() and self._generation() > self._before, SETTLE_S, poll_s=0.2)
         stable = until(self._stable, SETTLE_S, poll_s=0.2)
-        after = self._generation()
+        acted, after = self._acted(), self._generation()
         stayed = set(self._evicted) & set(describe(self._world.bootstrap, self._group_name).members) if self._renamed else set()
         summary = f"generation {self._before} → {after}"
+        if not acted:
+            summary += f", but {self._undone()}"
         if stayed:
             summary += f", {len(stayed)} evicted members are still there"
-        return Effect(after > self._before and not stayed, summary if stable else f"{summary}, not stable",
-                      {"before": self._before, "after": after, "evicted": list(self._evicted)})
+        return Effect(acted and after > self._before and not stayed, summary if stable else f"{summary}, not stable",
+                      {"before": self._before, "after": after, "member": self._joined_as(), "evicted": list(self._evicted),
+                       "acknowledged": list(self._acknowledged)})
+
+    def _acted(self) -> bool:
+        """Whether it was us: the member had an assignment, and is in the group or has left in order; or every eviction was acknowledged."""
+        if self._mode == "evict":
+            return bool(self._evicted) and set(self._evicted) == set(self._acknowledged)
+        if self._member is None or not (name := self._joined_as()):
+            return False
+        status = self._member.poll()
+        return status == 0 if status is not None else name in describe(self._world.bootstrap, self._group_name).members
+
+    def _undone(self) -> str:
+        if self._mode == "evict":
+            return f"{len(self._acknowledged)} of {len(self._evicted)} evictions acknowledged"
+        return "our member did not join"
+
+    def _joined_as(self) -> str:
+        """The transient member's id, by its own word that it was given an assignment; empty as long as it wasn't."""
+        words = self._told.read_text(encoding="utf-8").split() if self._told.exists() else []
+        return words[0] if len(words) == 2 else ""
 
     def heal(self) -> None:
         """See `Fault.heal`: the transient member leaves in an orderly way."""
@@ -180,12 +206,14 @@ def _listed(admin: Any, group: str) -> Any:
     return None
 
 
-def evict(bootstrap: str, group: str, members: Sequence[str]) -> None:
-    """Removes members by id through the admin API; one that is alive joins again."""
+def evict(bootstrap: str, group: str, members: Sequence[str]) -> tuple[str, ...]:
+    """Removes members by id through the admin API; returns those whose removal the coordinator acknowledged.  One that is alive joins again."""
     from kafka.admin import MemberToRemove
+    from kafka.errors import NoError
 
     with _admin(bootstrap) as admin:
-        admin.remove_group_members(group, [MemberToRemove(member_id=member, reason="envctl rebalance") for member in members])
+        answers = admin.remove_group_members(group, [MemberToRemove(member_id=member, reason="envctl rebalance") for member in members])
+    return tuple(member for member, answer in answers.items() if answer is NoError)
 
 
 @contextmanager

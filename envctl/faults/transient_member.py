@@ -1,8 +1,9 @@
 """A consumer-group member that processes nothing: `python -m … BOOTSTRAP GROUP ASSIGNOR LEASE_SECONDS TOPIC…`.
 
 Without an assignor (an empty argument) it joins by the protocol of KIP-848.
-It joins, waits until it was given partitions (or until the lease is over), stays until it is told to leave or a moment
+It joins, waits until it was given its assignment (or until the lease is over), stays until it is told to leave or a moment
 after its assignment, and leaves.  It never commits, so whoever gets its partitions next starts where the group stood.
+At its first assignment (of no partition, where there are too few) it prints a line, `MEMBER_ID PARTITIONS`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 STAY_S = 1.0  # long enough for the others to have noticed
@@ -25,10 +27,14 @@ def main(argv: list[str]) -> None:
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False,
                          "client.id": "envctl-transient-member", "auto.offset.reset": "earliest", **protocol})
     leave_at = time.monotonic() + float(lease_s)
+    told = False
 
-    def assigned(_consumer: Any, _partitions: Any) -> None:
-        nonlocal leave_at
+    def assigned(_consumer: Any, partitions: Sequence[Any]) -> None:
+        nonlocal leave_at, told
         leave_at = min(leave_at, time.monotonic() + STAY_S)
+        if not told:
+            print(consumer.memberid(), len(partitions), flush=True)  # noqa: T201 — whoever started it reads this
+        told = True
 
     try:
         consumer.subscribe(topics, on_assign=assigned)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from loopback_broker import make_topic
 
 from envctl.errors import UsageError
 from envctl.faults.base import World
-from envctl.faults.rebalance import Rebalance, describe
+from envctl.faults.rebalance import Rebalance, describe, evict
 from envctl.model.topology import Topology
 from envctl.waiting import until
 
@@ -32,15 +33,18 @@ class Host:
     def environment(self) -> Any:
         return SimpleNamespace(nodes=())
 
-    def popen(self, _node: None, argv: Sequence[str], **_: object) -> Any:
-        process = subprocess.Popen(argv)
+    def __init__(self, argv: Sequence[str] = ()) -> None:
+        self._instead = argv  # what is started in place of what was asked for
+
+    def popen(self, _node: None, argv: Sequence[str], *, stdout: Any = None, **_: object) -> Any:
+        process = subprocess.Popen(self._instead or argv, stdout=stdout)
         return SimpleNamespace(poll=process.poll, wait=process.wait, signal=process.send_signal)
 
 
 @pytest.fixture
-def world(broker: Any, tmp_path: Path) -> Callable[[], World]:
-    def make() -> World:
-        return World(Host(), Topology("t", Path("t.yaml"), (), {}), random.Random(1), tmp_path, broker.bootstrap)  # type: ignore[arg-type]
+def world(broker: Any, tmp_path: Path) -> Callable[..., World]:
+    def make(*instead: str) -> World:
+        return World(Host(instead), Topology("t", Path("t.yaml"), (), {}), random.Random(1), tmp_path, broker.bootstrap)  # type: ignore[arg-type]
 
     return make
 
@@ -72,19 +76,20 @@ def group(broker: Any, request: pytest.FixtureRequest) -> Iterator[str]:
         reader.join()
 
 
-def test_a_stranger_that_joins_and_leaves_moves_the_generation_twice(world: Callable[[], World], group: str) -> None:
+def test_a_stranger_that_joins_and_leaves_moves_the_generation_twice(world: Callable[..., World], group: str) -> None:
     fault = Rebalance.build({"group": group, "mode": "churn"}, world())
     fault.probe()
     fault.apply(20)
     effect = fault.verify()
     assert effect.shown, effect
+    assert effect.detail["member"]
     fault.heal()
     gone = fault.absent()
     assert gone.shown, gone
     assert gone.detail["generation"] >= effect.detail["before"] + 2
 
 
-def test_evicted_members_are_gone_and_come_back(world: Callable[[], World], group: str, broker: Any) -> None:
+def test_evicted_members_are_gone_and_come_back(world: Callable[..., World], group: str, broker: Any) -> None:
     before = describe(broker.bootstrap, group)
     fault = Rebalance.build({"group": group, "mode": "evict", "members": 1}, world())
     fault.probe()
@@ -101,16 +106,47 @@ def test_evicted_members_are_gone_and_come_back(world: Callable[[], World], grou
     assert fault.absent().shown
 
 
-def test_a_rebalance_that_never_came_is_not_shown(world: Callable[[], World], group: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rebalance_that_never_came_is_not_shown(world: Callable[..., World], group: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("envctl.faults.rebalance.SETTLE_S", 1.0)
-    monkeypatch.setattr("envctl.faults.rebalance.evict", lambda *_: None)
+    monkeypatch.setattr("envctl.faults.rebalance.evict", lambda *_: ())
     fault = Rebalance.build({"group": group, "mode": "evict"}, world())
     fault.probe()
     fault.apply(20)
     assert not fault.verify().shown
 
 
-def test_a_group_without_members_is_refused(world: Callable[[], World], broker: Any) -> None:
+def test_a_stranger_that_never_joined_is_not_shown_by_a_rebalance_of_others(
+    world: Callable[..., World], group: str, broker: Any, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("envctl.faults.rebalance.SETTLE_S", 5.0)
+    fault = Rebalance.build({"group": group, "mode": "churn"}, world(sys.executable, "-c", "raise SystemExit(1)"))
+    fault.probe()
+    fault.apply(20)
+    evict(broker.bootstrap, group, describe(broker.bootstrap, group).members)
+    effect = fault.verify()
+    assert effect.detail["after"] > effect.detail["before"]
+    assert not effect.shown
+    assert "did not join" in effect.summary
+    fault.heal()
+
+
+def test_an_eviction_that_was_not_acknowledged_is_not_shown_by_a_rebalance_of_others(
+    world: Callable[..., World], group: str, broker: Any, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("envctl.faults.rebalance.SETTLE_S", 5.0)
+    monkeypatch.setattr("envctl.faults.rebalance.evict", lambda bootstrap, name, _: evict(bootstrap, name, ["somebody else"]))
+    assert until(lambda: len(describe(broker.bootstrap, group).members) == 2, 30)
+    fault = Rebalance.build({"group": group, "mode": "evict"}, world())
+    fault.probe()
+    fault.apply(20)
+    evict(broker.bootstrap, group, describe(broker.bootstrap, group).members)
+    effect = fault.verify()
+    assert effect.detail["after"] > effect.detail["before"]
+    assert not effect.shown
+    assert "0 of 2 evictions acknowledged" in effect.summary
+
+
+def test_a_group_without_members_is_refused(world: Callable[..., World], broker: Any) -> None:
     with pytest.raises(UsageError, match="not stable"):
         Rebalance.build({"group": "nobody"}, world()).probe()
 
