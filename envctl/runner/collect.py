@@ -21,7 +21,7 @@ from envctl.record import RecordWriter, pick
 from envctl.substrates.base import Reach
 
 READ_S = 20.0  # how long one stream may take to read
-LIMITS = "-c statement_timeout=15s -c lock_timeout=5s -c default_transaction_read_only=on"  # a query's, kept by the server itself
+LIMITS = "-c statement_timeout=15s -c lock_timeout=5s"  # a query's, kept by the server itself
 
 Rows = Iterable[Mapping[str, Any]]
 
@@ -92,6 +92,7 @@ class Collector:
         component = self.topology.components[stream.component]
         endpoints = plugins.load("envctl.engines", component.kind)().endpoints(component)
         with psycopg.connect(endpoints[f"{stream.database}.url"], row_factory=dict_row, connect_timeout=5, options=LIMITS) as connection:
+            connection.read_only = True  # not the session: the address asks for one that may write, to find the primary
             yield from connection.execute(stream.sql.encode())
 
     def _answers(self, stream: Stream) -> Iterator[Mapping[str, Any]]:

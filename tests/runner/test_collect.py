@@ -50,7 +50,7 @@ def round_of(stream: Stream, port: int, monkeypatch: pytest.MonkeyPatch) -> list
     events: list[Any] = []
     node = Node("web-0", "web", "service", "a", "127.0.0.1", "ready", 1, 0.0, 1, None, {"http": port})
     environment = SimpleNamespace(nodes_of=lambda _: [node])
-    engine = SimpleNamespace(endpoints=lambda _: {"d.url": f"postgresql://u:p@127.0.0.1:{port}/d"})
+    engine = SimpleNamespace(endpoints=lambda _: {"d.url": f"postgresql://u:p@127.0.0.1:{port}/d?target_session_attrs=read-write"})
     monkeypatch.setattr(collect.plugins, "load", lambda *_: lambda: engine)
     topology = Topology("t", Path("t.yaml"), (), {"db": SimpleNamespace(kind="postgres")})  # type: ignore[dict-item]
     scenario = Scenario("s", Path("s.yaml"), Traffic(Path("t"), "web", None, None), streams={stream.name: stream})
@@ -99,10 +99,17 @@ def test_a_query_asks_the_server_for_its_limits_and_may_write_nothing(monkeypatc
         connection.recv(4096)  # may it be TLS?
         connection.sendall(b"N")
         said.append(connection.recv(4096))
+        settings = b"".join(b"S" + (len(text) + 4).to_bytes(4, "big") + text for text in (
+            b"server_version\x0018\x00", b"client_encoding\x00UTF8\x00", b"default_transaction_read_only\x00off\x00", b"in_hot_standby\x00off\x00"))
+        connection.sendall(b"R\x00\x00\x00\x08\x00\x00\x00\x00" + settings + b"Z\x00\x00\x00\x05I")  # welcome; ready
+        said.append(connection.recv(4096))
 
     with listening(handshake) as port:
         assert not round_of(ROWS, port, monkeypatch)[-1].ok
-    assert b"-c statement_timeout=15s -c lock_timeout=5s -c default_transaction_read_only=on" in said[0]
+    assert b"options\x00-c statement_timeout=15s -c lock_timeout=5s\x00" in said[0]
+    assert b"default_transaction_read_only" not in said[0]  # libpq would refuse such a session where one that may write is asked for
+    assert said[1].startswith(b"Q")
+    assert b"BEGIN READ ONLY" in said[1]
 
 
 def test_a_message_is_traced_by_its_traceparent() -> None:
