@@ -84,6 +84,7 @@ def test_the_correct_shop_passes_and_leaves_nothing_behind(shop: Shop) -> None:
     ("payments-commits-before-it-processes", "no-loss"),
     ("orders-writes-the-event-outside-the-transaction", "no-loss"),
     ("inventory-drops-the-trace-context", "traces-complete"),
+    ("payments-charges-twice-on-redelivery", "no-duplicates"),
 ])
 def test_a_shop_broken_on_purpose_fails_and_the_evidence_names_it(shop: Shop, defect: str, check: str) -> None:
     break_it(shop, defect)

@@ -58,5 +58,5 @@ def test_every_planted_defect_applies_cleanly(patch: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_there_are_three_planted_defects() -> None:
-    assert len(DEFECTS) == 3
+def test_there_are_four_planted_defects() -> None:
+    assert len(DEFECTS) == 4
