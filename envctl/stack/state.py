@@ -72,15 +72,18 @@ class State:
         """Makes the empty stack when there is none, as `pulumi stack init` does (which costs half a second).
 
         Pulumi does not write these files whole; what a killed engine left half-written is replaced by the one before, or, since
-        everything of ours is adopted, by an empty one.  Raises ResourceError for a compressed one.
+        everything of ours is adopted, by an empty one.  Raises ResourceError for a compressed one, and where others use
+        the layout before projects, which Pulumi would no longer see.
         """
         if compressed := self._compressed():
             raise ResourceError(COMPRESSED.format(compressed), hint="unset PULUMI_DIY_BACKEND_GZIP, then `pulumi refresh` writes it anew")
         with _alone(self.root):
+            meta = self.root / ".pulumi" / "meta.yaml"
+            if not meta.exists() and any(self.root.glob(".pulumi/stacks/*.json*")):
+                raise ResourceError(f"{self.root} holds stacks in Pulumi's old layout", hint="`pulumi state upgrade`, or name another `state:`")
             self.root.mkdir(mode=0o700, exist_ok=True)  # values of services' `env` stand in it as they are
             self.config.parent.mkdir(parents=True, exist_ok=True)
             self._mark.touch()  # before there is anything to be recognised
-            meta = self.root / ".pulumi" / "meta.yaml"
             if not meta.exists():
                 _publish(meta, "version: 1\n")
             _drop_unless_json(self._attributes)
@@ -102,7 +105,9 @@ class State:
         return self.config.with_name(f"{self.project}@{self.stack}")
 
     def _compressed(self) -> Path | None:
-        return next(iter(sorted(self.checkpoint.parent.glob(f"{self.stack}.json.gz*"))), None)
+        """What stands in the checkpoint's place; beside one, the backup of a compressed one is only the past."""
+        whole, backup = (self.checkpoint.with_name(f"{self.stack}.json.gz{form}") for form in ("", ".bak"))
+        return whole if whole.exists() else backup if backup.exists() and not self.checkpoint.exists() else None
 
     def objection(self) -> str:
         """Why the stack must not be dropped: it can't be read, or may be somebody else's; empty where neither is so.

@@ -205,6 +205,12 @@ def test_down_keeps_everything_where_the_state_cannot_be_read(bench: Bench) -> N
         bench.up(digest="plan-2")
     assert compressed.exists()
     assert bench.ground.environments()
+    compressed.rename(f"{compressed}.bak")
+    with pytest.raises(ResourceError, match=rf"{compressed}\.bak is compressed"):
+        tear_down(bench.plan.env_id, substrates=bench.ground)
+    bench.state.checkpoint.write_bytes(whole)  # as Pulumi leaves it when it is no longer told to compress
+    tear_down(bench.plan.env_id, substrates=bench.ground)
+    assert not bench.state.leftovers()
 
 
 def test_down_does_not_touch_a_stack_that_envctl_never_updated(bench: Bench) -> None:
@@ -251,3 +257,12 @@ def test_the_state_is_never_compressed(bench: Bench, monkeypatch: pytest.MonkeyP
     bench.up()
     assert bench.state.exists()
     assert bench.state.resources()
+
+
+def test_stacks_in_the_old_layout_are_not_hidden_from_pulumi(bench: Bench) -> None:
+    theirs = bench.state.root / ".pulumi" / "stacks" / "prod.json"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text('{"version":3,"checkpoint":{"stack":"prod","latest":null}}')
+    with pytest.raises(ResourceError, match="old layout"):
+        bench.up()
+    assert [path for path in bench.state.root.rglob("*") if path.is_file()] == [theirs]
