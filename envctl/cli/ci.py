@@ -80,10 +80,11 @@ def _code(outcome: Outcome, policy: str) -> Exit:
 
 def _failed(file: Path, error: EnvctlError | OSError) -> Exit:
     from envctl.cli.main import explain as explain_error
+    from envctl.report.markdown import code
 
     known = of_system(error) if isinstance(error, OSError) else error
     explain_error(known, cause=error)
-    _summarise(f"**{file.stem}: error**\n\n```\n{known.message}\n```\n")
+    _summarise(f"**{file.stem}: error**\n\n{code(known.message)}")
     return known.exit_code
 
 
@@ -133,8 +134,9 @@ def explain(outcome: Outcome, seconds: float) -> None:
     """The answer, on standard output; what the environment has left behind, on standard error."""
     from envctl import gate, session
     from envctl.cli.main import explain as explain_error
+    from envctl.report.words import inert
 
-    click.echo("\n".join(gate.explain(outcome.verdict)))
+    click.echo("\n".join(map(inert, gate.explain(outcome.verdict))))
     click.echo(f"report  {session.shown(outcome.directory / 'report.html')}    {seconds:.0f} s")
     if outcome.left:
         explain_error(outcome.left)
@@ -143,8 +145,9 @@ def explain(outcome: Outcome, seconds: float) -> None:
 def _publish(outcome: Outcome, verdicts: list[Verdict]) -> None:
     """Where a CI job wants it: the summary of the job and the outputs of the step (the worst verdict so far, the newest run)."""
     from envctl.model.verdict import worst
+    from envctl.report.markdown import code
 
-    left = f"\n**left behind**\n\n```\n{outcome.left.message}\n```\n" if outcome.left else ""
+    left = f"\n**left behind**\n\n{code(outcome.left.message)}" if outcome.left else ""
     _summarise((outcome.directory / "report.md").read_text(encoding="utf-8") + left)
     if outputs := os.environ.get("GITHUB_OUTPUT"):
         with Path(outputs).open("a", encoding="utf-8") as file:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
+from envctl.report.words import inert
+
 if TYPE_CHECKING:
     from rich.live import Live
 
@@ -96,12 +98,12 @@ class Console:
 
     def above(self, text: str) -> None:
         """A line that stays, above whatever is live."""
-        self._write(text)
+        self._write(inert(text))
 
     def _render(self, line: Line, *, final: bool) -> str:
         elapsed = f"{time.monotonic() - line.begun:.1f} s"
         mark = MARKS[line.ok] if final else "…"
-        body = f"{line.name:<{NAME_WIDTH}}{mark} {line.text}"
+        body = inert(f"{line.name:<{NAME_WIDTH}}{mark} {line.text}")
         room = self._width - len(elapsed) - 1
         return f"{body[:room]:<{room}} {elapsed}" if len(body) <= room or not final else f"{body}  {elapsed}"
 

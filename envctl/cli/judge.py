@@ -23,6 +23,7 @@ def judge(run: Path, scenario: Path | None, output: str) -> int:
     from envctl.model.verdict import EXITS
     from envctl.record import Record
     from envctl.report import write_all
+    from envctl.report.words import inert
     from envctl.spec import find_root, load_project, load_scenario
 
     project = find_root(Path.cwd())
@@ -38,7 +39,7 @@ def judge(run: Path, scenario: Path | None, output: str) -> int:
     if output == "json":
         click.echo(saved.read_text(encoding="utf-8"), nl=False)
     else:
-        click.echo("\n".join(gate.explain(verdict)))
+        click.echo("\n".join(map(inert, gate.explain(verdict))))
     return int(EXITS[verdict.outcome])
 
 

@@ -109,7 +109,9 @@ def explain(error: EnvctlError, *, cause: BaseException | None = None, debug: bo
 
 
 def _say(message: str, code: Exit) -> int:
-    print(message, file=sys.stderr)  # noqa: T201 — standard error is where people look
+    from envctl.report.words import inert_lines
+
+    print(inert_lines(message), file=sys.stderr)  # noqa: T201 — standard error is where people look
     return int(code)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from envctl.model.verdict import Finding
 from envctl.report.model import Report
+from envctl.report.words import inert_lines
 
-_UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")  # what XML 1.0 can't hold
 MOST = 20_000  # characters of one test case's evidence
 
 
@@ -17,18 +16,18 @@ def junit(report: Report) -> bytes:
     from junitparser import JUnitXml, TestCase, TestSuite
     from junitparser.junitparser import Error
 
-    suite = TestSuite(_clean(report.run.scenario))
+    suite = TestSuite(inert_lines(report.run.scenario))
     suite.timestamp = report.run.started_at
     properties = {"run": report.run.id, "commit": report.run.commit, "branch": report.run.branch, "rng_seed": report.run.rng_seed,
                   "verdict": report.outcome or "none", "reproduce": report.reproduce}
     for name, value in properties.items():
-        suite.add_property(name, _clean(str(value)))
+        suite.add_property(name, inert_lines(str(value)))
     for finding in report.findings:
-        case = TestCase(_clean(finding.id), classname=_clean(f"{report.run.scenario}.{finding.group}"), time=0.0)
+        case = TestCase(inert_lines(finding.id), classname=inert_lines(f"{report.run.scenario}.{finding.group}"), time=0.0)
         case.result = _results(finding)
         suite.add_testcase(case)
     if report.outcome is None:
-        case = TestCase("verdict", classname=_clean(report.run.scenario), time=0.0)
+        case = TestCase("verdict", classname=inert_lines(report.run.scenario), time=0.0)
         case.result = [Error("the run has not been judged", "inconclusive")]
         suite.add_testcase(case)
     suite.time = report.run.duration_s or 0.0
@@ -43,13 +42,9 @@ def _results(finding: Finding) -> list[Any]:
     from junitparser import Error, Failure, Skipped
 
     if finding.waived:
-        return [Skipped(_clean(f"waived: {finding.waived}: {finding.title}"))]
+        return [Skipped(inert_lines(f"waived: {finding.waived}: {finding.title}"))]
     if finding.outcome == "pass":
         return []
-    result = (Failure if finding.outcome == "fail" else Error)(_clean(finding.title), finding.outcome)
-    result.text = _clean("\n".join([finding.title, *(evidence.summary for evidence in finding.evidence)]))[:MOST]
+    result = (Failure if finding.outcome == "fail" else Error)(inert_lines(finding.title), finding.outcome)
+    result.text = inert_lines("\n".join([finding.title, *(evidence.summary for evidence in finding.evidence)]))[:MOST]
     return [result]
-
-
-def _clean(text: str) -> str:
-    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)

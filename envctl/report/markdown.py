@@ -31,13 +31,13 @@ def markdown(report: Report) -> str:
 
 def escape(text: str, most: int = _LINE) -> str:
     """One line of inert text: nothing in it is formatted, mentions anyone, or refers to anything."""
-    flat = " ".join(words.clip(text, most).split())
+    flat = words.inert(" ".join(words.clip(text, most).split()))
     return _LIVE.sub(rf"\1{_JOINER}", _SPECIAL.sub(r"\\\1", flat))
 
 
 def code(text: str, most: int = _EVIDENCE) -> str:
     """A fenced block whose fence is longer than any in the text."""
-    body = words.clip(text.replace("\r", ""), most)
+    body = words.inert_lines(words.clip(text.replace("\r", ""), most))
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", body)), default=0))
     return f"{fence}text\n{body}\n{fence}\n"
 

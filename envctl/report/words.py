@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 GAP = "\N{NO-BREAK SPACE}"  # between a number and its unit
 NONE = "–"
+_UNSEEN = re.compile(  # controls (C0 but the tab, C1), line separators, what turns the direction of writing, what no encoding or XML holds
+    r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_COMMAND = re.compile(r"^\s*::|##(?=\w*\[)")  # what CI systems obey when they see it in a job's output
 
 
 def duration(seconds: float | None) -> str:
@@ -80,3 +84,14 @@ def detected(seconds: float | None, *, acted: bool) -> str:
 def clip(text: str, most: int) -> str:
     """The text, cut to at most `most` characters with an ellipsis."""
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def inert(text: str) -> str:
+    r"""One line that steers neither a terminal nor a CI system: what would is written as its escape sequence (`\x1b`, `\n`, `\x3a:`)."""
+    shown = _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _COMMAND.sub(lambda found: found[0].replace("::", r"\x3a:").replace("##", r"#\x23"), shown)
+
+
+def inert_lines(text: str) -> str:
+    """The same for a text whose lines are meant to be lines."""
+    return "\n".join(map(inert, text.split("\n")))

@@ -72,6 +72,18 @@ def test_a_loss_exits_5_and_says_what_was_lost(run, capsys):
     assert lines[-1] == "        reproduce: envctl run scenarios/s.yaml --rng-seed 3"
 
 
+def test_what_a_service_said_can_not_steer_the_terminal_or_the_ci_system(run, capsys):
+    evil = "\x1b[2J\u202e\n::stop-commands::x\nPASS    1 check"
+    directory = run("o0", "o1")
+    events = (directory / EVENTS).read_text()
+    (directory / EVENTS).write_text(events.replace('"o2"', json.dumps(evil)))
+    assert judged(directory) == 5
+    out = capsys.readouterr().out
+    assert r"\x1b[2J\u202e" in out
+    assert not set(out) & set("\x1b\u202e")
+    assert not [line for line in out.splitlines() if line.lstrip().startswith("::") or line.startswith("PASS")]
+
+
 def test_an_empty_record_exits_7(run, tmp_path, capsys):
     directory = run()
     (directory / EVENTS).write_text("")

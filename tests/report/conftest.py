@@ -196,7 +196,7 @@ def cut_short(start: Path) -> Path:
     return start
 
 
-BAIT = '</script></style><script>alert(1)</script><img src=http://evil.test/x onerror=alert(1)>"\' onload="x" {{7*7}} & @team #12 | `a` \x00\x1b\ud7ff'
+BAIT = '</script></style><script>alert(1)</script><img src=http://evil.test/x onerror=alert(1)>"\' onload="x" {{7*7}} & @team #12 | `a` \x00\x1b\ud7ff\x9b\u202e\n::stop-commands::x'
 
 
 @pytest.fixture

@@ -143,6 +143,15 @@ def test_junit_has_a_case_for_each_finding_with_what_went_wrong(whole):
     assert {one.name: one.value for one in suite.properties()}["rng_seed"] == "7"
 
 
+@pytest.mark.parametrize("name", ["report.md", "junit.xml"])
+def test_nothing_in_what_ci_systems_show_steers_them_or_a_terminal(hostile, name):
+    written(hostile)
+    text = (hostile / name).read_text(encoding="utf-8")
+    assert r"\x1b" in text
+    assert not set(text) & set("\x00\x1b\x9b\r\u202e")
+    assert not re.search(r"^\s*::|##\[", text, re.MULTILINE)
+
+
 def test_junit_survives_characters_that_xml_cannot_hold(hostile):
     written(hostile)
     assert ET.parse(hostile / "junit.xml").getroot().find("testsuite") is not None
