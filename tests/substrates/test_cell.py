@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -375,3 +377,23 @@ def test_data_that_can_not_be_copied_leaves_the_old_node_as_it_was_and_says_why(
     assert (reach.node("a-0").state, reach.node("a-0").digest, reach.node("a-0").starts) == ("ready", "1", 1)
     (tmp_path / "missing").mkdir()
     assert realiser.start_node(cells.node("a-0", "sleep", "300", data=tmp_path / "missing", digest="2"), ready_timeout_s=10).digest == "2"
+
+
+def test_a_cell_that_dies_while_a_command_is_asked_for_is_an_environment_that_has_ended(cells) -> None:
+    reach, realiser = cells.make()
+    (reach.directory / "cell.sock").unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:  # takes the request, and goes
+        listener.bind(str(reach.directory / "cell.sock"))
+        listener.listen()
+
+        def take_and_go() -> None:
+            peer, _ = listener.accept()
+            peer.recv(1)
+            peer.close()
+
+        taker = threading.Thread(target=take_and_go)
+        taker.start()
+        with pytest.raises(NoEnvironmentError, match="ended in the middle of `spawn`"):
+            reach.popen(None, ["true"])
+        taker.join()
+    realiser.end_environment()

@@ -85,9 +85,12 @@ class CellReach:
         except TimeoutError as error:
             raise DeadlineError(f"the cell of {self.directory.name} does not answer `{do}`") from error
         except ConnectionError as error:
-            raise NoEnvironmentError(f"the environment {self.directory.name} ended in the middle of `{do}`") from error
+            raise self._ended(do) from error
         finally:
             lines.close()
+
+    def _ended(self, do: str) -> NoEnvironmentError:
+        return NoEnvironmentError(f"the environment {self.directory.name} ended in the middle of `{do}`")
 
     def _connect(self) -> wire.Lines:
         try:
@@ -164,6 +167,9 @@ class CellReach:
         try:
             lines.send(message, fds)
             return CellProcess(lines)
+        except ConnectionError as error:
+            lines.close()
+            raise self._ended("spawn") from error
         except BaseException:
             lines.close()
             raise
@@ -174,7 +180,7 @@ class CellReach:
     ) -> None:
         """Keeps a command running beside the nodes, restarted whenever it ends, and waits until it is ready.
 
-        Idempotent by name; another command of the same name replaces the old one.  Other nodes find it as `name`.
+        Idempotent by name; another command of the same name replaces the old one.
         """
         surroundings = {**os.environ, **(env or {})}
         digest = hashlib.sha256(json.dumps([list(argv), dict(env or {})]).encode()).hexdigest()[:16]
