@@ -98,13 +98,15 @@ def _seen(found: Found, name: str, substrates: Substrates) -> Seen:
 def whereabouts(env_id: str) -> Path | None:
     """The directory of an environment that lives in another cache only; None where it is ours, or nowhere."""
     ours = lock.environments_directory(cache_dir()).resolve() / env_id
+    if ours.is_dir() and not ours.is_symlink():
+        return None  # nobody else need be asked
     there = [seen.directory for seen in survey() if seen.id == env_id]
     return there[0] if there and ours not in {directory.resolve() for directory in there} else None
 
 
 def in_use(seen: Seen) -> str:
     """Which command works on an environment (an update, or a run), also one with another cache; empty for none."""
-    cache = seen.directory.parents[1]
+    cache = lock.cache_of(seen.directory)
     return next((lock.owner(cache, name) for name in (seen.id, f"{seen.id}.run") if lock.is_held(cache, name)), "")
 
 
@@ -119,7 +121,7 @@ def garbage(
     seen = survey(substrates=substrates, known=known)
     over = [
         Garbage(each.id, each.substrate, "its lease has run out" if each.health == "expired" else "it died", each.directory)
-        for each in seen if each.health != "alive" and not lock.is_held(each.directory.parents[1], each.id)
+        for each in seen if each.health != "alive" and not lock.is_held(lock.cache_of(each.directory), each.id)
     ]
     there = {each.id for each in seen}
     stale = [

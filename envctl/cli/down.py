@@ -63,7 +63,7 @@ def _one(env_id: str, directory: Path | None, root: Path) -> dict[str, object]:
 
     with Console().step("down") as line:
         line.update(env_id)
-        cache = directory.parents[1] if directory else cache_dir()
+        cache = lock.cache_of(directory) if directory else cache_dir()
         if lock.is_held(cache, f"{env_id}.run"):
             line.note(f"{env_id}: {lock.owner(cache, f'{env_id}.run')} was working on it")
         done = tear_down(env_id, directory=directory, project=root, progress=line.update)

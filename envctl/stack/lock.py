@@ -19,6 +19,11 @@ def environments_directory(cache: Path) -> Path:
     return cache / "envs"
 
 
+def cache_of(directory: Path) -> Path:
+    """The cache in which an environment of that directory lives: ours, or another one."""
+    return directory.parents[1]
+
+
 @contextmanager
 def hold(cache: Path, env_id: str, verb: str, *, wait_s: float = WAIT_S, progress: Callable[[str], None] | None = None) -> Iterator[None]:
     """Holds the lock of an environment; the kernel gives it back when we die, however we die.

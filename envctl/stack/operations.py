@@ -231,7 +231,7 @@ def tear_down(
     `only_if_over` keeps an environment that is alive after all, and a state that can't be read or is not envctl's; otherwise
     such a state is a ResourceError and nothing is removed.  Raises NoEnvironmentError when there is neither, LeakError with what is left.
     """
-    cache = directory.parents[1] if directory else cache_dir()
+    cache = lock.cache_of(directory) if directory else cache_dir()
     with lock.hold(cache, env_id, "down", progress=progress):
         lock.sweep(cache)
         home = lock.environments_directory(cache) / env_id
