@@ -5,17 +5,22 @@ SCENARIO ?= checkout-under-fire
 JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test chaos lint types setup bench clean help
+.PHONY: demo test test-kubernetes chaos lint types setup bench bench-peers clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-demo: setup  ## the shop under fire: up, seeded, replayed, hurt, judged, reported, removed
-	$(BIN)/envctl ci --full --scenario $(SCENARIO)
+demo: setup  ## the shop under fire: up, seeded, replayed, hurt, judged, reported, removed (SUBSTRATE=docker: as containers)
+	$(BIN)/envctl ci --full --scenario $(SCENARIO) $(if $(SUBSTRATE),--substrate $(SUBSTRATE))
 
 test: setup  ## all tests, on real engines
-	$(BIN)/pytest -n $(JOBS) --dist loadfile --ignore tests/demo
-	$(BIN)/pytest tests/demo  # alone: their verdicts hold the shop's speed against limits
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --ignore tests/demo -m "not docker and not kubernetes"
+	$(BIN)/pytest -m docker  # apart: an engine of the tests' own has interfaces and cgroups, which others would take for left over
+	$(BIN)/pytest tests/demo -m "not docker and not kubernetes"  # alone: their verdicts hold the shop's speed against limits
+
+test-kubernetes: setup  ## the tests on a real Kubernetes, which they build from source the first time (a quarter of an hour)
+	cd tests && ../$(BIN)/python -m cluster.build
+	$(BIN)/pytest -m kubernetes
 
 chaos: setup  ## kill everything at every boundary of a session and at 50 random instants (half an hour)
 	ENVCTL_CHAOS_EVERY=1 ENVCTL_CHAOS_INSTANTS=50 $(BIN)/pytest tests/chaos
@@ -32,6 +37,9 @@ setup: .venv/installed  ## the virtual environment and the tools envctl needs, i
 
 bench: setup  ## figures for bench/RESULTS.md
 	$(BIN)/python -m bench
+
+bench-peers: setup  ## the same processes under Docker Compose, under envctl on Docker, and embedded (ten minutes, alone)
+	$(BIN)/python -m bench peers
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("envctl needs Python 3.11 or newer, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

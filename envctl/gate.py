@@ -32,6 +32,7 @@ def judge(record: Record, *, scenario: Scenario | None = None, gate: Gate = EVER
     there is no record to judge; whatever goes wrong inside a check is a finding.
     """
     record = record if scenario is None else Record.load(record.directory, scenario)
+    record.read()  # once and before all else: a runner that nobody follows any more may still be at its first event
     checks = [finding_of(spec, record) for spec in record.scenario.checks]
     slo = objectives(record) if gate.slo == "all" else ()
     findings = [*checks, *slo, *_faults(record), *_steady(record), *_run(record), *restarts(record)]
@@ -198,6 +199,8 @@ def _traffic(record: Record, *, stopped: bool) -> list[Finding]:
 def _notes(record: Record) -> tuple[str, ...]:
     unknown = sum(op.type == "info" for op in record.operations)
     notes = [f"{unknown:,} operations have an unknown outcome; they may have happened or not"] if unknown else []
+    longer = [float(step.detail.get("extended_s", 0)) for step in record.steps if step.name == "traffic" and step.edge == "end"]
+    notes += [f"the traffic went on {s:.1f} s longer than asked, until what the last fault left had been measured" for s in longer if s]
     return (*notes, *never_sent(record))
 
 

@@ -7,25 +7,26 @@ An environment's expiry counts from its last use and is enforced inside it, so n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from envctl.errors import NoEnvironmentError, UsageError
-from envctl.model.environment import Environment
-from envctl.plugins import names
-from envctl.spec.project import state_directory
+from envctl.errors import CapabilityError, NoEnvironmentError, UsageError
+from envctl.spec import state_directory
 from envctl.stack import lock
-from envctl.stack.operations import Down, states_of, tear_down
+from envctl.stack.operations import Down, answering, lasts, states_of, tear_down
 from envctl.stack_provider.ground import Substrates, installed
-from envctl.substrates.base import Found, Reach
 from envctl.toolchain import cache_dir
 
-SUBSTRATES = "envctl.substrates"
+if TYPE_CHECKING:
+    from envctl.model.environment import Environment
+    from envctl.substrates.base import Found, Reach, Substrate
+
 CAP = 20  # more deletions at once than this are more likely a mistake than garbage
 
-Health = Literal["alive", "expired", "dead"]
+Health = Literal["alive", "expired", "dead", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Seen:
     health: Health
     directory: Path
     environment: Environment | None  # None when it does not answer
+    why: str = ""  # of what can't be known
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Garbage:
 
 def env_id_here(project_root: Path) -> str:
     """The id of this checkout's environment."""
-    from envctl.planner import environment_id, repository
+    from envctl.planner.changes import repository
+    from envctl.planner.identity import environment_id
 
     checkout = repository(project_root)
     return environment_id(project_root, checkout.name, checkout.ref)
@@ -59,40 +62,75 @@ def env_id_here(project_root: Path) -> str:
 
 def ids_of(project_root: Path) -> tuple[str, ...]:
     """The environment of this checkout, and those in which somebody was killed who made a snapshot."""
-    from envctl.seeding.snapshots import MAKING, abandoned
+    here, making = env_id_here(project_root), _making(project_root)
+    if not making:
+        return (here,)
+    from envctl.seeding.snapshots import abandoned
+
+    return (here, *sorted(filter(abandoned, making)))
+
+
+def _making(project_root: Path) -> set[str]:
+    """The environments of this cache in which a snapshot is made, or was, by directories where snapshots can be made, and by states."""
+    from envctl.planner.identity import MAKING
 
     ours = lock.environments_directory(cache_dir()).resolve()  # somebody else's snapshots have their locks in somebody else's cache
-    there = {seen.id for seen in survey() if seen.directory.parent.resolve() == ours} | {state.stack for state in states_of(f"{MAKING}*", [state_directory(project_root)])}
-    return (env_id_here(project_root), *sorted(env_id for env_id in there if abandoned(env_id)))
+    making = {state.stack for state in states_of(f"{MAKING}*", [state_directory(project_root)])}
+    there = _found(place for place in map(installed, installed.names()) if "snapshots" in place.powers)
+    return making | {found.id for found in there if found.id.startswith(MAKING) and found.directory.parent.resolve() == ours}
 
 
-def locate(env_id: str, *, substrates: Substrates = installed, known: Sequence[str] | None = None) -> tuple[Reach, Environment]:
+def _found(places: Iterable[Substrate], env_id: str = "") -> Iterator[Found]:
+    """What lives on those that answer (or only what is called so)."""
+    for place in places:
+        with suppress(CapabilityError):
+            yield from place.environments(env_id)
+
+
+def locate(env_id: str, *, substrates: Substrates = installed) -> tuple[Reach, Environment]:
     """A living environment by its id.  Raises NoEnvironmentError."""
-    for name in names(SUBSTRATES) if known is None else known:
+    silent = []
+    for name in substrates.names():
         substrate = substrates(name)
         try:
             reach = substrate.attach(substrate.directory(env_id))
             return reach, reach.environment()
         except NoEnvironmentError:
             continue
-    raise NoEnvironmentError(f"there is no living environment {env_id}", hint="`envctl up` makes one, `envctl list` shows all")
+        except CapabilityError:
+            silent.append(name)
+    hint = "; ".join(("`envctl up` makes one, `envctl list` shows all", *(f"{name} does not answer" for name in silent)))
+    raise NoEnvironmentError(f"there is no living environment {env_id}", hint=hint)
 
 
-def survey(*, substrates: Substrates = installed, known: Sequence[str] | None = None) -> tuple[Seen, ...]:
-    """Every environment of this machine, found by what is alive.  An error of a substrate is an error here."""
-    return tuple(
-        _seen(found, name, substrates)
-        for name in (names(SUBSTRATES) if known is None else known)
-        for found in substrates(name).environments()
-    )
+def survey(*, substrates: Substrates = installed, silent: Callable[[str], None] | None = None, ask: bool = True) -> tuple[Seen, ...]:
+    """Every environment of this machine, found by what is alive.
+
+    `ask`: each is asked what it is, even where its substrate knows that its lease lasts.  An error of a substrate is an error here,
+    unless `silent` is to be told that one does not answer.
+    """
+    seen: list[Seen] = []
+    for name in substrates.names():
+        try:
+            seen += [_seen(found, name, substrates, ask) for found in substrates(name).environments()]
+        except CapabilityError as error:
+            if silent is None:
+                raise
+            silent(f"{name}: {error.message}")
+    return tuple(seen)
 
 
-def _seen(found: Found, name: str, substrates: Substrates) -> Seen:
-    try:
-        environment = substrates(name).attach(found.directory).environment()
-    except NoEnvironmentError:
+def _seen(found: Found, name: str, substrates: Substrates, ask: bool) -> Seen:
+    if not ask and found.alive and found.expires_at is not None and found.expires_at > time.time():
+        return Seen(found.id, name, "alive", found.directory, None)
+    if found.unknown:
+        return Seen(found.id, name, "unknown", found.directory, None, found.unknown)
+    if (environment := answering(substrates(name), found)) is not None:
+        return Seen(found.id, name, "alive" if lasts(environment.expires_at) else "expired", found.directory, environment)
+    if found.expires_at is None or not found.alive:
         return Seen(found.id, name, "dead", found.directory, None)
-    return Seen(found.id, name, "alive" if environment.expires_at > time.time() else "expired", found.directory, environment)
+    # Its keeper may be on its way to another machine: as long as its lease lasts it is not given up.
+    return Seen(found.id, name, "unknown" if lasts(found.expires_at) else "expired", found.directory, None, "it does not answer")
 
 
 def whereabouts(env_id: str) -> Path | None:
@@ -100,7 +138,7 @@ def whereabouts(env_id: str) -> Path | None:
     ours = lock.environments_directory(cache_dir()).resolve() / env_id
     if ours.is_dir() and not ours.is_symlink():
         return None  # nobody else need be asked
-    there = [seen.directory for seen in survey() if seen.id == env_id]
+    there = [found.directory for found in _found(map(installed, installed.names()), env_id)]
     return there[0] if there and ours not in {directory.resolve() for directory in there} else None
 
 
@@ -110,18 +148,16 @@ def in_use(seen: Seen) -> str:
     return next((lock.owner(cache, name) for name in (seen.id, f"{seen.id}.run") if lock.is_held(cache, name)), "")
 
 
-def garbage(
-    project: Path | None, *, substrates: Substrates = installed, known: Sequence[str] | None = None
-) -> tuple[Garbage, ...]:
+def garbage(project: Path | None, *, substrates: Substrates = installed) -> tuple[Garbage, ...]:
     """What is over: expired or dead environments that nobody works on, and states of environments that no longer exist.
 
     A state with resources of other providers is never garbage, because they may be alive; nor is one that can't be read or
     that does not show to be envctl's, because other projects may use the same backend.
     """
-    seen = survey(substrates=substrates, known=known)
+    seen = survey(substrates=substrates, ask=False)
     over = [
         Garbage(each.id, each.substrate, "its lease has run out" if each.health == "expired" else "it died", each.directory)
-        for each in seen if each.health != "alive" and not lock.is_held(lock.cache_of(each.directory), each.id)
+        for each in seen if each.health in ("expired", "dead") and not lock.is_held(lock.cache_of(each.directory), each.id)
     ]
     there = {each.id for each in seen}
     stale = [
@@ -134,14 +170,14 @@ def garbage(
 
 def collect(
     project: Path | None, *, cap: int = CAP, dry_run: bool = False, progress: Callable[[str], None] = lambda _: None,
-    substrates: Substrates = installed, known: Sequence[str] | None = None,
+    substrates: Substrates = installed,
 ) -> tuple[tuple[Garbage, ...], tuple[Down, ...]]:
     """Removes the garbage; returns what was found and what became of it.
 
     Fails closed: whatever can't be listed is an error and nothing is removed.  Raises UsageError, before anything is removed,
     when there is more than `cap`; LeakError when something could not be removed.
     """
-    found = garbage(project, substrates=substrates, known=known)
+    found = garbage(project, substrates=substrates)
     if dry_run:
         return found, ()
     if len(found) > cap:

@@ -5,7 +5,6 @@ Look-up reads metadata only; a plug-in is imported on first use.  The built-in o
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -30,6 +29,8 @@ def names(group: str) -> tuple[str, ...]:
 
 def nearest(name: str, known: tuple[str, ...]) -> str:
     """A hint that names the nearest match and all known names."""
+    import difflib
+
     close = difflib.get_close_matches(name, known, n=1)
     return (f"did you mean {close[0]!r}? " if close else "") + f"known: {', '.join(sorted(known)) or 'none'}"
 

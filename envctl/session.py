@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from envctl import plugins
-from envctl.errors import CancelledError, EnvctlError, Exit, NoEnvironmentError, of_system
+from envctl.errors import CancelledError, CapabilityError, EnvctlError, Exit, NoEnvironmentError, SpecError, of_system
 from envctl.model.environment import Environment
 from envctl.model.plan import Ask, Plan
 from envctl.model.project import Project
@@ -22,13 +22,13 @@ from envctl.record import EVENTS, new_run
 from envctl.runner.follow import Shown
 from envctl.runner.launch import KILLED, run_inside, why
 from envctl.stack import diagnostics, lock
-from envctl.stack.requirements import versions_of
+from envctl.stack.requirements import require_ground, versions_of
 from envctl.toolchain import cache_dir
-from envctl.toolchain.lookup import find
 
 if TYPE_CHECKING:
     from envctl.seeding import Snapshot
     from envctl.stack.operations import Up
+    from envctl.substrates.base import Substrate
 
 GROUPS = {"check": "checks", "slo": "objectives", "fault": "faults"}
 
@@ -80,8 +80,10 @@ class Interrupts:
 def make_plan(project: Project, scenario_file: Path | None, asked: Asked) -> tuple[Plan, Scenario | None]:
     """Which components are in, and why."""
     from envctl.engines.sources import source_digests
-    from envctl.planner import plan_project
+    from envctl.planner.project import plan_project
     from envctl.spec import load_scenario, load_seed, load_topology, seed_file
+    from envctl.spec.manifests import left_out
+    from envctl.spec.topology_rules import unpackaged
 
     topology = load_topology(project.topology_file)
     scenario = load_scenario(scenario_file, topology, seeds=project.seeds) if scenario_file else None
@@ -89,14 +91,37 @@ def make_plan(project: Project, scenario_file: Path | None, asked: Asked) -> tup
         scenario = scenario if asked.rng_seed is None else replace(scenario, rng_seed=asked.rng_seed)
         if scenario.seed:
             load_seed(seed_file(project, scenario.seed), topology)  # refused now, not when everything is up
-        for tool in {tool for spec in scenario.faults for tool in plugins.load("envctl.faults", spec.fault).tools}:
-            find(tool)  # likewise
-    return plan_project(project, topology, scenario, asked, digests=source_digests(topology)), scenario
+    plan = plan_project(project, topology, scenario, asked, digests=source_digests(topology))
+    place = plugins.load("envctl.substrates", plan.substrate)
+    runs_manifests = "manifests" in place.powers
+    if problems := unpackaged(topology, plan.components, place.packaging, manifests=runs_manifests):
+        raise SpecError(list(problems))
+    if runs_manifests:
+        plan = replace(plan, notes=(*plan.notes, *left_out(topology, plan.components)))
+    if scenario is not None:
+        _require_powers(scenario, place)
+    if scenario is not None and scenario.faults:
+        tools = dict.fromkeys(tool for spec in scenario.faults for tool in plugins.load("envctl.faults", spec.fault).tools)
+        require_ground(plan.substrate, tuple(tools))  # likewise
+    return plan, scenario
+
+
+def _require_powers(scenario: Scenario, place: Substrate) -> None:
+    """Raises CapabilityError with every power that the scenario or one of its faults needs and the substrate does not have."""
+    needed = dict.fromkeys(scenario.powers, f"scenario {scenario.name}")
+    for spec in scenario.faults:
+        needed |= dict.fromkeys(getattr(plugins.load("envctl.faults", spec.fault), "powers", ()), f"fault {spec.fault}")
+    if missing := {power: by for power, by in needed.items() if power not in place.powers}:
+        have = [name for name in plugins.names("envctl.substrates") if set(needed) <= plugins.load("envctl.substrates", name).powers]
+        raise CapabilityError(
+            "\n".join(f"{by} needs the power {power}, which the substrate {place.name} does not have" for power, by in missing.items()),
+            hint=f"`--substrate {have[0]}` has it" if have else "no substrate has all that it needs",
+        )
 
 
 def snapshot(project: Project, plan: Plan, scenario: Scenario, line: Shown) -> Snapshot | None:
-    """Seeded data to start from, made when it is not in the cache; None for a scenario without a seed."""
-    if not scenario.seed:
+    """Seeded data to start from, made when it is not in the cache; None for a scenario without a seed, and where a substrate can't keep it."""
+    if not scenario.seed or "snapshots" not in plugins.load("envctl.substrates", plan.substrate).powers:
         return None
     from envctl.seeding import prepare
 

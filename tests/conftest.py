@@ -27,5 +27,23 @@ def broker(tmp_path_factory):
     finally:
         one.stop()
 
+
+@pytest.fixture(scope="session")
+def docker_engine():
+    """A Docker engine (`Engine`), shared by all processes of this run; DOCKER_HOST says where."""
+    from docker_engine.engine import docker_engine
+
+    with docker_engine() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def docker_images(docker_engine):
+    """`docker_images("postgres:15", …)` makes sure that the engine has these images."""
+    from docker_engine.images import ensure
+
+    return lambda *names: ensure(docker_engine, *names)
+
+
 # A shell that starts the tests in the background ignores SIGINT, and so would every command line that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from envctl.errors import CancelledError, Exit
+from envctl.lease import ids_of
 from envctl.model.verdict import Verdict
 from envctl.runner.__main__ import Cancelled
 from envctl.seeding.snapshots import abandoned
@@ -85,3 +86,15 @@ def test_an_environment_for_a_snapshot_is_abandoned_when_nobody_holds_the_snapsh
         assert not abandoned("snapshot-0123456789abcdef")
     assert abandoned("snapshot-0123456789abcdef")
     assert not abandoned("shop-main-0123456789")
+
+
+def test_a_checkout_has_its_environment_and_what_was_left_in_making_a_snapshot(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ENVCTL_CACHE", str(tmp_path / "cache"))
+    for name in ("snapshot-0123456789abcdef", "shop-main-0123456789"):
+        (tmp_path / "cache" / "envs" / name).mkdir(parents=True)
+    stacks = tmp_path / "shop" / ".envctl" / "state" / ".pulumi" / "stacks" / "shop"
+    stacks.mkdir(parents=True)
+    (stacks / "snapshot-fedcba9876543210.json").write_text("{}")
+    here, *left = ids_of(tmp_path / "shop")
+    assert here.startswith("shop-local-")
+    assert left == ["snapshot-0123456789abcdef", "snapshot-fedcba9876543210"]

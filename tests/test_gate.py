@@ -327,3 +327,10 @@ def test_the_reason_comes_first_and_the_command_that_reproduces_it_last(tmp_path
     assert lines[1].startswith("          2 accepted 0.00 s, never in published")
     assert "INCONCLUSIVE fault:kill: its effect could not be shown: 0 %" in lines
     assert lines[-1] == "        reproduce: envctl run scenarios/s.yaml --rng-seed 4217"
+
+
+def test_without_events_no_check_is_asked_because_the_first_one_may_just_be_written(tmp_path, monkeypatch):
+    MANIFEST.save(tmp_path)
+    monkeypatch.setattr(gate, "finding_of", lambda *_: pytest.fail("a check was asked"))
+    with pytest.raises(UsageError, match="is missing"):
+        gate.judge(Record.load(tmp_path, SCENARIO))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +18,7 @@ from envctl.errors import NoEnvironmentError, UsageError
 from envctl.lease import collect, garbage, in_use, locate, survey
 from envctl.stack import lock
 from envctl.stack.state import State
-
-KNOWN = ("embedded",)
+from envctl.substrates.base import Found
 
 
 @pytest.fixture
@@ -32,29 +32,39 @@ def make(bench: Bench, env_id: str, ttl_s: float = 600.0) -> None:
 
 
 def why(bench: Bench) -> dict[str, str]:
-    return {each.env_id: each.why for each in garbage(bench.root, substrates=bench.ground, known=KNOWN)}
+    return {each.env_id: each.why for each in garbage(bench.root, substrates=bench.ground)}
 
 
 def gc(bench: Bench, **options: object) -> list[str]:
-    _, removed = collect(bench.root, substrates=bench.ground, known=KNOWN, **options)
+    _, removed = collect(bench.root, substrates=bench.ground, **options)
     return [each.env_id for each in removed if "kept" not in "".join(each.notes)]
 
 
 def test_an_environment_is_located_by_its_id(bench: Bench) -> None:
     make(bench, "one")
-    assert locate("one", substrates=bench.ground, known=KNOWN)[1].id == "one"
+    assert locate("one", substrates=bench.ground)[1].id == "one"
     with pytest.raises(NoEnvironmentError, match="two"):
-        locate("two", substrates=bench.ground, known=KNOWN)
+        locate("two", substrates=bench.ground)
 
 
 def test_a_survey_tells_alive_expired_and_dead_apart(bench: Bench) -> None:
     make(bench, "alive")
-    make(bench, "expired", ttl_s=-1)
+    make(bench, "expired", ttl_s=-600)
     make(bench, "dead")
     bench.ground.realiser(bench.ground.directory("dead")).die()
-    assert {each.id: each.health for each in survey(substrates=bench.ground, known=KNOWN)} == {
+    assert {each.id: each.health for each in survey(substrates=bench.ground)} == {
         "alive": "alive", "expired": "expired", "dead": "dead",
     }
+
+
+def test_an_environment_that_is_silent_is_not_given_up_before_its_lease_has_run_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {"lasting": time.time() + 600, "over": time.time() - 600}
+    found = [Found(name, bench.ground.directory(name), alive=True, expires_at=at) for name, at in made.items()]
+    lost = Found("lost", bench.ground.directory("lost"), alive=False, unknown="there is no context kind any more")
+    monkeypatch.setattr("disk_ground.DiskGround.environments", lambda *_: (*found, lost))
+    monkeypatch.setattr("envctl.stack.operations.ANSWER_S", 0.0)
+    assert {each.id: each.health for each in survey(substrates=bench.ground)} == {"lasting": "unknown", "over": "expired", "lost": "unknown"}
+    assert why(bench) == {"over": "its lease has run out"}
 
 
 @pytest.mark.parametrize(("name", "verb"), [("used", "up"), ("used.run", "run")])
@@ -63,7 +73,7 @@ def test_down_of_all_keeps_what_a_command_works_on_unless_told(
 ) -> None:
     for env_id in ("idle", "used"):
         make(bench, env_id)
-    seen = survey(substrates=bench.ground, known=KNOWN)
+    seen = survey(substrates=bench.ground)
     monkeypatch.setattr("envctl.lease.survey", lambda: seen)
     with lock.hold(seen[0].directory.parents[1], name, verb):
         assert {each.id: bool(in_use(each)) for each in seen} == {"idle": False, "used": True}
@@ -75,7 +85,7 @@ def test_down_of_all_keeps_what_a_command_works_on_unless_told(
 
 def test_gc_removes_what_is_over_and_nothing_else(bench: Bench) -> None:
     make(bench, "alive")
-    make(bench, "expired", ttl_s=-1)
+    make(bench, "expired", ttl_s=-600)
     make(bench, "dead")
     bench.ground.realiser(bench.ground.directory("dead")).die()
     State(bench.root / ".envctl" / "state", "shop", "forgotten").ensure()
@@ -90,26 +100,26 @@ def test_gc_removes_what_is_over_and_nothing_else(bench: Bench) -> None:
 
 
 def test_a_dry_run_removes_nothing(bench: Bench) -> None:
-    make(bench, "expired", ttl_s=-1)
-    found, removed = collect(bench.root, dry_run=True, substrates=bench.ground, known=KNOWN)
+    make(bench, "expired", ttl_s=-600)
+    found, removed = collect(bench.root, dry_run=True, substrates=bench.ground)
     assert ([each.env_id for each in found], removed) == (["expired"], ())
     assert [each.id for each in bench.ground.environments()] == ["expired"]
 
 
 def test_more_garbage_than_the_cap_removes_nothing(bench: Bench) -> None:
     for name in ("one", "two", "three"):
-        make(bench, name, ttl_s=-1)
+        make(bench, name, ttl_s=-600)
     with pytest.raises(UsageError, match="3 environments would be removed, more than 2"):
         gc(bench, cap=2)
     assert len(bench.ground.environments()) == 3
 
 
 def test_a_listing_that_fails_removes_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(bench, "expired", ttl_s=-1)
+    make(bench, "expired", ttl_s=-600)
     State(bench.root / ".envctl" / "state", "shop", "forgotten").ensure()
     there = bench.ground.environments()
 
-    def fails(_: object) -> None:
+    def fails(*_: object) -> None:
         raise OSError("no /proc")
 
     with monkeypatch.context() as patch:
@@ -121,15 +131,15 @@ def test_a_listing_that_fails_removes_nothing(bench: Bench, monkeypatch: pytest.
 
 
 def test_an_environment_that_a_command_works_on_is_no_garbage(bench: Bench) -> None:
-    make(bench, "expired", ttl_s=-1)
+    make(bench, "expired", ttl_s=-600)
     with lock.hold(bench.ground.cache, "expired", "up"):
         assert why(bench) == {}
     assert why(bench) == {"expired": "its lease has run out"}
 
 
 def test_an_environment_that_came_back_to_life_after_the_listing_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(bench, "expired", ttl_s=-1)
-    listed = garbage(bench.root, substrates=bench.ground, known=KNOWN)
+    make(bench, "expired", ttl_s=-600)
+    listed = garbage(bench.root, substrates=bench.ground)
     make(bench, "expired", ttl_s=600)
     monkeypatch.setattr("envctl.lease.garbage", lambda *_, **__: listed)
     assert gc(bench) == []
@@ -181,7 +191,7 @@ def test_gc_removes_a_dead_environment_and_keeps_its_state_where_that_cannot_be_
     state = State(bench.root / ".envctl" / "state", "shop", "dead")
     state.ensure()
     state.checkpoint.write_text("{")
-    _, (removed,) = collect(bench.root, substrates=bench.ground, known=KNOWN)
+    _, (removed,) = collect(bench.root, substrates=bench.ground)
     assert f"{state.checkpoint} can't be read" in "".join(removed.notes)
     assert bench.ground.environments() == ()
     assert state.checkpoint.read_text() == "{"

@@ -17,9 +17,12 @@ from envctl.errors import UsageError
 from envctl.model.plan import Ask, Plan
 from envctl.model.project import Project
 from envctl.model.scenario import Scenario
-from envctl.model.topology import Kafka, Postgres, Service, Source, Subscription, Topic, Topology
-from envctl.planner import Changes, Checkout, changed_files, changes, environment_id, plan, plan_project
+from envctl.model.topology import Image, Kafka, Postgres, Service, Source, Subscription, Topic, Topology
+from envctl.planner.changes import Changes, changed_files, changes
+from envctl.planner.identity import environment_id
+from envctl.planner.project import plan_project
 from envctl.planner.reasons import requirements
+from envctl.planner.subset import Checkout, plan
 from envctl.spec import load_project, load_scenario, load_topology
 
 ROOT = Path("/repository")
@@ -38,8 +41,13 @@ def topologies(draw: st.DrawFn) -> Topology:
     for index in range(count):
         needs = draw(st.lists(st.sampled_from(["db", *NAMES[:index]]), unique=True, max_size=2))
         calls = draw(st.lists(st.sampled_from(NAMES[:count]), unique=True, max_size=2))
+        form = draw(st.sampled_from([
+            {"source": Source("tree", f"services/{NAMES[index]}"), "command": ("run",)},
+            {"image": Image(context=f"services/{NAMES[index]}")},
+            {"image": Image("shop/service", files={"/app": f"services/{NAMES[index]}"})},
+        ]))
         services.append(Service(
-            name=NAMES[index], source=Source("tree", f"services/{NAMES[index]}"), command=("run",), needs=tuple(needs),
+            name=NAMES[index], **form, needs=tuple(needs),  # type: ignore[arg-type]
             calls=dict.fromkeys(calls, "http"), publishes=tuple(draw(st.lists(st.sampled_from(TOPICS), unique=True, max_size=2))),
             consumes=tuple(Subscription(topic, "g") for topic in draw(st.lists(st.sampled_from(TOPICS), unique=True, max_size=1))),
             ports={"http": 80}, stub="examples.yaml",
@@ -160,6 +168,24 @@ def test_a_migration_selects_its_database_and_who_uses_it() -> None:
     assert made.selected[0].why == "changed"
     assert next(each for each in made.selected if each.component == "web").because == ("db (migrates main)",)
     assert "worker" in made.left_out
+
+
+def test_what_docker_does_not_see_of_a_context_is_no_change_and_its_dockerfile_anywhere_is_one(tmp_path: Path) -> None:
+    (tmp_path / "stacks/x/app").mkdir(parents=True)
+    (tmp_path / "stacks/x/app/.dockerignore").write_text("*.md\n")
+    app = Service(name="app", image=Image(context="app", dockerfile="../Containerfile"))
+    other = Service(name="other", image=Image("nginx:1.27"))
+    topology = Topology("x", tmp_path / "stacks/x/topology.yaml", ("a",), {"app": app, "other": other})
+
+    def changed(name: str) -> Plan:
+        return plan(Project(tmp_path, tmp_path / "stacks/x"), topology, Checkout("e", files(name)), Ask(), [])
+
+    assert changed("app/gone/main.py").components == changed("Containerfile").components == ("app",)
+    assert (changed("app/notes.md").components, changed("app/notes.md").notes) == ((), ())
+    renamed = replace(other, image=Image("nginx:1.26"))
+    base = replace(topology, components={"app": app, "other": renamed})
+    made = plan(Project(tmp_path, tmp_path / "stacks/x"), topology, Checkout("e", replace(files("topology.yaml"), topology=base)), Ask(), [])
+    assert [(each.component, each.because) for each in made.selected] == [("other", ("topology.yaml: image.reference",))]
 
 
 def test_a_file_nobody_claims_is_noted() -> None:

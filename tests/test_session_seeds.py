@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -19,7 +20,6 @@ from envctl import plugins, session
 from envctl.errors import UsageError
 from envctl.model.project import Project
 from envctl.model.seed import Seed, TableLoad
-from envctl.record import publish
 from envctl.seeding import check_mixing
 from envctl.seeding.files import digest
 from envctl.seeding.seeds import MARKER
@@ -47,7 +47,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 def hold(bench: Bench, held: Seed, snapshot: str = "") -> None:
     """What is noted when a seed has been loaded."""
     nodes = {node.name: node.digest for node in bench.world.environment().nodes if node.component == "db"}
-    publish(bench.world.directory / MARKER, {"seed": held.name, "digest": digest(held), "found": {}, "snapshot": snapshot, "nodes": nodes})
+    held_as = {"seed": held.name, "digest": digest(held), "found": {}, "snapshot": snapshot, "nodes": nodes}
+    bench.ground.notebook(bench.world.directory).write(MARKER, json.dumps(held_as))
 
 
 @pytest.mark.parametrize("wanted", ["big", "small, but changed"])

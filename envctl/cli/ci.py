@@ -122,7 +122,7 @@ def _one(project: Project, file: Path, asked: Asked, policy: str, interrupts: In
 
 
 def _headline(project: Project, file: Path, attempt: int) -> str:
-    from envctl.planner import repository
+    from envctl.planner.changes import repository
 
     found = repository(project.root)
     where = f"{found.ref} {found.commit[:7]}".strip()

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import click
 
 from envctl.errors import Exit
+
+if TYPE_CHECKING:
+    from envctl.toolchain.examination import Fact
 
 _MARKS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "missing": ("✗", "red")}
 
@@ -19,10 +25,10 @@ def doctor(output: str) -> None:
 
     Ends with 0 when environments can run here now, with 4 otherwise.
     """
-    from envctl.toolchain.examination import Fact, can_run, examine
+    from envctl.toolchain.examination import can_run, examine
 
     facts: list[Fact] = []
-    for fact in examine():
+    for fact in chain(examine(), _engines()):
         facts.append(fact)
         if output == "text":
             _print(fact.topic, fact.state, fact.found, fact.step)
@@ -33,6 +39,19 @@ def doctor(output: str) -> None:
         missing = [fact.topic for fact in facts if fact.state == "missing"]
         click.echo(f"environments can run here: {'yes' if able else 'not yet, see ' + ', '.join(missing)}")
     raise SystemExit(Exit.PASS if able else Exit.NOT_MADE)
+
+
+def _engines() -> Iterator[Fact]:
+    """The substrates that run images, each a note where it can't be used."""
+    from envctl.stack_provider.ground import installed
+    from envctl.toolchain.examination import Fact
+
+    for name in installed.names():
+        if installed(name).packaging == "images":
+            lacks = installed(name).lacks()
+            yield from (Fact(name, "note", what, step) for what, step in lacks)
+            if not lacks:
+                yield Fact(name, "ok", "answers; `--substrate` or `envctl.yaml` chooses it")
 
 
 def _print(topic: str, state: str, found: str, step: str) -> None:

@@ -59,9 +59,6 @@ def with_terminal(reach: Reach, node: str, argv: Sequence[str]) -> int:
     """Runs a command on a new terminal and connects it with ours until the command ends."""
     ours, theirs = pty.openpty()
     _copy_size(theirs)
-    # `setsid --ctty` makes the terminal the controlling one, without which there is no job control and no Ctrl-C; the shell
-    # outlives a Ctrl-C to tell how the command ended, which `setsid` garbles
-    argv = ["setsid", "--ctty", "--wait", "sh", "-c", 'trap : INT QUIT; "$@"', "sh", *argv]
     environment = {"TERM": os.environ.get("TERM", "xterm")}
     process = reach.popen(node, argv, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)

@@ -8,7 +8,7 @@ import click
 
 from envctl.cli.environments import answer, output_option, span, table
 
-COLOURS = {"alive": "green", "expired": "yellow", "dead": "red"}
+COLOURS = {"alive": "green", "expired": "yellow", "dead": "red", "unknown": "yellow"}
 
 
 @click.command("list")
@@ -28,7 +28,10 @@ def list_(*, output: str) -> None:
         nodes, expiry = seen.environment.nodes, span(seen.environment.expires_at - time.time())
         return (seen.id, seen.environment.stack, seen.substrate, seen.health, str(len(nodes)), expiry)
 
-    found = survey()
+    found = survey(silent=lambda what: click.echo(f"note: {what}", err=True))
+    for seen in found:
+        if seen.why:
+            click.echo(f"note: {seen.id}: {seen.why}", err=True)
     rows = [("ENVIRONMENT", "STACK", "SUBSTRATE", "HEALTH", "NODES", "EXPIRES IN"), *(row(seen) for seen in found)]
     text = "\n".join(table(rows, dict.fromkeys(range(1, len(rows)), COLOURS))) if found else "no environments"
     answer("list/v1", {"environments": [fields(seen) for seen in found]}, text, output)

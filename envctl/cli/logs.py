@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from envctl.cli.environments import meant
 from envctl.errors import NoEnvironmentError, UsageError
 
+if TYPE_CHECKING:
+    from envctl.substrates.base import Reach
+
 COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green", "bright_magenta")
-POLL_S = 0.2
 
 
 @click.command()
@@ -30,15 +30,13 @@ def logs(*, nodes: tuple[str, ...], follow: bool, tail: int | None, environment:
     reach, found = locate(meant(environment))
     wanted = chosen(nodes, {node.name: node.component for node in found.nodes})
     width = max(map(len, wanted), default=0)
-    readers = []
-    for number, name in enumerate(wanted):
-        prefix = click.style(f"{name:<{width}} |", fg=COLOURS[number % len(COLOURS)])
-        paths = reach.logs(name)
-        for line in last_lines(paths, tail):
-            click.echo(f"{prefix} {line}")
-        readers.append((prefix, Follower(paths[-1] if paths else found.directory / "logs" / f"{name}.log")))
+    prefixes = {name: click.style(f"{name:<{width}} |", fg=COLOURS[number % len(COLOURS)]) for number, name in enumerate(wanted)}
     if follow:
-        _follow(readers, lambda: _is_there(found.directory))
+        _follow(reach, prefixes, tail)
+        return
+    for name, prefix in prefixes.items():
+        for line in reach.log(name, tail=tail):
+            click.echo(f"{prefix} {line}")
 
 
 def chosen(asked: Sequence[str], components: dict[str, str]) -> list[str]:
@@ -51,61 +49,17 @@ def chosen(asked: Sequence[str], components: dict[str, str]) -> list[str]:
     return [node for node, component in components.items() if not asked or node in asked or component in asked]
 
 
-def last_lines(paths: Sequence[Path], tail: int | None) -> Iterator[str]:
-    """The lines of some files one after the other, or the last `tail` of them."""
+def _follow(reach: Reach, prefixes: Mapping[str, str], tail: int | None) -> None:
+    """Prints what all nodes say, as they say it, until the environment has ended or somebody interrupts."""
 
-    def lines() -> Iterator[str]:
-        for path in paths:
-            with suppress(FileNotFoundError), path.open(errors="replace") as file:
-                yield from (line.rstrip("\n") for line in file)
+    def copy(name: str, prefix: str) -> None:
+        with suppress(NoEnvironmentError):
+            for line in reach.log(name, tail=tail, follow=True):
+                click.echo(f"{prefix} {line}")
 
-    return lines() if tail is None else iter(deque(lines(), maxlen=tail))
-
-
-class Follower:
-    """Reads what is added to a file from now on, also over its replacement by a new one."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = None
-        self._rest = ""
-        if path.exists():
-            self._file = path.open(errors="replace")
-            self._file.seek(0, os.SEEK_END)
-
-    def new_lines(self) -> list[str]:
-        """Whole lines that were added since the last call."""
-        text = self._rest + (self._file.read() if self._file else "")
-        if self._replaced():
-            self._file = self._path.open(errors="replace")
-            text += self._file.read()
-        elif self._file and self._file.tell() > os.fstat(self._file.fileno()).st_size:
-            self._file.seek(0)  # truncated
-        *lines, self._rest = text.split("\n")
-        return lines
-
-    def _replaced(self) -> bool:
-        try:
-            now = self._path.stat().st_ino
-        except FileNotFoundError:
-            return False
-        return self._file is None or os.fstat(self._file.fileno()).st_ino != now
-
-
-def _follow(readers: Sequence[tuple[str, Follower]], there: Callable[[], bool]) -> None:
+    threads = [threading.Thread(target=copy, args=each, daemon=True) for each in prefixes.items()]
+    for thread in threads:
+        thread.start()
     with suppress(KeyboardInterrupt):
-        while there():
-            for prefix, reader in readers:
-                for line in reader.new_lines():
-                    click.echo(f"{prefix} {line}")
-            time.sleep(POLL_S)
-
-
-def _is_there(directory: Path) -> bool:
-    from envctl.lease import locate
-
-    try:
-        locate(directory.name)
-    except NoEnvironmentError:
-        return False
-    return True
+        for thread in threads:
+            thread.join()

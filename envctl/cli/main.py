@@ -28,7 +28,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "judge": ("judge", "judge", "Judge a recorded run again, offline."),
     "report": ("report", "report", "Write the report of a recorded run again."),
     "gc": ("gc", "gc", "Remove environments that have expired or died."),
-    "init": ("init", "init", "Write a commented configuration and a small system to start from."),
+    "init": ("init", "init", "Write a commented configuration and a small system to start from, or import Compose files."),
     "setup": ("setup", "setup", "Get the tools that are missing into the cache."),
     "doctor": ("doctor", "doctor", "Explain what this machine can do, and what is missing."),
     "schema": ("schema", "schema", "Print the JSON Schema of a file format."),

@@ -19,5 +19,5 @@ def status(*, environment: str | None, output: str) -> None:
     from envctl.model.published import environment_fields
 
     reach, found = locate(meant(environment))
-    notes = tuple(getattr(reach, "notes", tuple)())
+    notes = reach.notes()
     answer("status/v1", {**environment_fields(found), "notes": notes}, as_text(found, notes), output)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from envctl.model.environment import NodeSpec
+from envctl.model.environment import NodeSpec, Packaging
 from envctl.model.topology import AnyComponent, Topology
 
 
@@ -15,14 +15,15 @@ from envctl.model.topology import AnyComponent, Topology
 class Provision:
     """Work that follows once a component's nodes are ready and before anything that needs it starts.
 
-    `command` runs beside the nodes, in the environment's own network, with envctl's own interpreter and environment
-    variables `env`; it is idempotent.  `digest` decides whether it is run again.
+    envctl's own interpreter runs beside the nodes, in the environment's own network, with these `arguments` and environment
+    variables `env`, and sees the host's `files`; it is idempotent.  `digest` decides whether it is run again.
     """
 
     component: str
-    command: tuple[str, ...]
+    arguments: tuple[str, ...]
     digest: str
     env: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class Site:
     seed_key: str = ""  # key of a snapshot to start from; empty: none
     otlp_http: str = ""  # base URL of the OTLP intake inside the environment
     otlp_grpc: str = ""
+    packaging: Packaging = "files"
+    manifests: bool = False  # whether nodes are made of a component's manifests where it has some
     progress: Callable[[str], None] = lambda _: None  # hears what takes its time (builds, first preparations), in one line
 
     def zone(self, component: AnyComponent, index: int) -> str:

@@ -65,6 +65,7 @@ def built(
 
 def _lay_out(topology: Topology, program: Service | Job, build: Build, copy: Path, work: Path) -> Path:
     """Copies source and inputs to where they stand relative to each other in the stack; returns the source's place."""
+    assert program.source  # a build belongs to one
     paths = [PurePosixPath(os.path.normpath(path)) for path in (program.source.path, *build.inputs)]
     up = max(path.parts.count("..") for path in paths)
     base = work.joinpath("tree", *("stack",) * up)

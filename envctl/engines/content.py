@@ -17,10 +17,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-LEFT_OUT = frozenset(
-    {".git", "__pycache__", ".venv", ".envctl", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
-)
-"""Names that are never part of a source: by-products that change without the program changing."""
+from envctl.spec.contexts import BY_PRODUCTS
 
 
 def plain(value: object) -> Any:
@@ -57,7 +54,7 @@ def _entries(path: Path, name: str = "") -> Iterator[tuple[str, str, str]]:
     elif path.is_dir():
         yield name, "directory", ""
         for child in sorted(path.iterdir()):
-            if child.name not in LEFT_OUT:
+            if child.name not in BY_PRODUCTS:
                 yield from _entries(child, f"{name}/{child.name}")
     elif path.is_file():
         executable = path.stat().st_mode & stat.S_IXUSR
@@ -75,7 +72,7 @@ def file_digest(path: Path) -> str:
 def copy_tree(source: Path, target: Path) -> None:
     """Copies a file or directory as `tree_digest` sees it; links stay links."""
     if source.is_dir() and not source.is_symlink():
-        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=lambda _, names: LEFT_OUT & set(names))
+        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=lambda _, names: BY_PRODUCTS & set(names))
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, target, follow_symlinks=False)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 from envctl.engines.base import Provision, Realisation, Site
-from envctl.engines.broker import PORT, format_directory, java_command, properties, write_properties
+from envctl.engines.broker import JVM_FLAGS, PORT, format_directory, java_command, properties, write_properties
 from envctl.engines.class_archive import ARCHIVE, QUIET, class_archive
+from envctl.engines.containers import sealed_container, tag_of
 from envctl.engines.content import digest, made_once
 from envctl.engines.nodes import PATH, sealed, tool_mounts, tool_names
 from envctl.model.environment import Mount, NodeSpec
@@ -49,6 +49,9 @@ class KafkaEngine:
         Raises CapabilityError without this version or a Java for it, ResourceError if preparing fails.
         """
         assert isinstance(component, Kafka)
+        if site.packaging == "images":
+            containers = tuple(_container(component, site, index) for index in range(component.brokers))
+            return Realisation(component.name, site.needs(component), containers, _provision(component))
         kafka, java = find("kafka", component.version), find("java", _JAVA)
         archive = class_archive(kafka, java, site)
         nodes = tuple(_node(component, site, index, kafka=kafka, java=java, archive=archive) for index in range(component.brokers))
@@ -119,6 +122,29 @@ def _node(component: Kafka, site: Site, index: int, *, kafka: Tool, java: Tool, 
     return sealed(spec, data=data, names=named)
 
 
+_START = """set -eu
+home=${KAFKA_HOME:-/opt/kafka}
+printf '%s\n' "$ENVCTL_PROPERTIES" > /tmp/server.properties
+test -e /var/lib/kafka/data/log/meta.properties || "$home/bin/kafka-storage.sh" format -t "$ENVCTL_CLUSTER" -c /tmp/server.properties
+exec "$home/bin/kafka-server-start.sh" /tmp/server.properties"""
+"""The image's own entry point makes a configuration out of variables; here it is given as a whole, as everywhere."""
+
+
+def _container(component: Kafka, site: Site, index: int) -> NodeSpec:
+    names = _names(component)
+    settings = properties(names, index, "/var/lib/kafka/data/log")
+    return sealed_container(NodeSpec(
+        name=names[index], component=component.name, kind=component.kind, zone=site.zone(component, index), digest="",
+        command=(), entrypoint=("sh", "-c", _START), image=component.image or f"apache/kafka:{tag_of(component.version, parts=3)}",
+        env={
+            "ENVCTL_PROPERTIES": "\n".join(f"{key}={value}" for key, value in sorted(settings.items())),
+            "ENVCTL_CLUSTER": cluster_id(component), "KAFKA_HEAP_OPTS": JVM_FLAGS[0], "KAFKA_JVM_PERFORMANCE_OPTS": " ".join(JVM_FLAGS[1:]),
+        },
+        init=True, ports={"kafka": PORT}, ready=Probe("log", target=r"Kafka Server started"), stop_grace_s=10.0, resources=component.resources,
+        user="1000:1000", volumes=("/var/lib/kafka/data",),
+    ))
+
+
 def _provision(component: Kafka) -> Provision:
     topics = [
         {
@@ -132,7 +158,7 @@ def _provision(component: Kafka) -> Provision:
     work = {"bootstrap": KafkaEngine().endpoints(component)["bootstrap"], "brokers": component.brokers, "topics": topics}
     return Provision(
         component.name,
-        (sys.executable, "-P", "-m", "envctl.engines.provision_kafka"),
+        ("-m", "envctl.engines.provision_kafka"),
         digest("kafka", _FORM, work),
         {"ENVCTL_PROVISION": json.dumps(work)},
     )

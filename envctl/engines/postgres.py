@@ -9,12 +9,12 @@ Everyone in the environment's own network is trusted (no passwords): it has no w
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 from envctl.engines.base import Provision, Realisation, Site
+from envctl.engines.containers import sealed_container, tag_of, user_of
 from envctl.engines.content import digest, made_once
 from envctl.engines.nodes import PATH, sealed, tool_mounts, tool_names
 from envctl.engines.provision_postgres import statements
@@ -82,6 +82,9 @@ class PostgresEngine:
         Raises CapabilityError without this version, SpecError for wrong migrations, ResourceError if preparing fails.
         """
         assert isinstance(component, Postgres)
+        if site.packaging == "images":
+            containers = tuple(_container(component, site, index) for index in range(1 + component.standbys))
+            return Realisation(component.name, site.needs(component), containers, _provision(component, site))
         tool = find("postgres", component.version)
         prepared = _prepared(component, tool, site)
         nodes = tuple(_node(component, tool, prepared, site, index) for index in range(1 + component.standbys))
@@ -127,6 +130,42 @@ def _node(component: Postgres, tool: Tool, prepared: Path, site: Site, index: in
     return sealed(spec, data=f"postgres-{_FORM}-{tool.version}-{site.seed_key}", names=tool_names(tool))
 
 
+_PGDATA = "/var/lib/postgresql/data/pg"
+_PATH = 'PATH="$PATH:$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1)"'
+_START = f"""set -eu
+{_PATH}; export PATH
+if [ ! -e {_PGDATA} ]; then
+  rm -rf {_PGDATA}.new
+  if [ "${{ENVCTL_PRIMARY:-}}" ]; then
+    until pg_basebackup --host="$ENVCTL_PRIMARY" --port={PORT} --username=postgres --checkpoint=fast -D {_PGDATA}.new; do
+      rm -rf {_PGDATA}.new; sleep 0.2
+    done
+    touch {_PGDATA}.new/standby.signal
+  else
+    initdb --username=postgres --auth=trust --encoding=UTF8 --locale=C.UTF-8 --data-checksums -D {_PGDATA}.new
+    printf '%s' "$ENVCTL_HBA" > {_PGDATA}.new/pg_hba.conf
+  fi
+  mv {_PGDATA}.new {_PGDATA}
+fi
+exec postgres -D {_PGDATA} "$@\""""
+"""A container begins with no data: the primary makes some, a standby copies the primary's; later starts find their own."""
+
+
+def _container(component: Postgres, site: Site, index: int) -> NodeSpec:
+    name = _names(component)[index]
+    image = component.image or f"postgres:{tag_of(component.version, parts=1)}"
+    psql = f'{_PATH}; psql -h /tmp -U postgres -d postgres -XAtqc "$1" | grep -qx t'
+    return sealed_container(NodeSpec(
+        name=name, component=component.name, kind=component.kind, zone=site.zone(component, index), digest="",
+        command=tuple(_flags(component, index)), entrypoint=("sh", "-c", _START, "sh"), image=image,
+        user=user_of(image, debian="999:999", alpine="70:70"),
+        env={"LC_ALL": "C.UTF-8", "TZ": "UTC", "ENVCTL_HBA": _HBA, **({"ENVCTL_PRIMARY": _names(component)[0]} if index else {})},
+        ports={"postgres": PORT}, ready=Probe("exec", command=("timeout", "5", "sh", "-c", psql, "sh", _ready_query(component, index))),
+        # A tiny init: a postmaster that is PID 1 would take orphans that end badly for backends of its own, and restart.
+        init=True, stop_signal="SIGINT", stop_grace_s=10.0, resources=component.resources, volumes=("/var/lib/postgresql/data",),
+    ))
+
+
 def _check_major(name: str, tool: Tool, data: Path) -> None:
     """Refuses data of another major version, such as a kept seed's after a change of `version:`: the server could not read it."""
     found = (data / "pg" / "PG_VERSION").read_text().strip()
@@ -153,18 +192,19 @@ def _flags(component: Postgres, index: int) -> list[str]:
 
 
 def _probe(component: Postgres, tool: Tool, index: int) -> Probe:
+    psql = f"{tool.programs['psql']} -h /tmp -U postgres -d postgres -XAtqc"
+    query = _ready_query(component, index)
+    return Probe("exec", command=("timeout", "5", "/bin/sh", "-c", f'{psql} "$1" | grep -qx t', "sh", query))
+
+
+def _ready_query(component: Postgres, index: int) -> str:
     """The primary is ready when a standby follows and a commit gets through; a standby, when it follows."""
     commits = "pg_logical_emit_message(true, 'envctl', 'ready') is not null"
     followed = "exists (select from pg_stat_replication where state = 'streaming' and sync_state in ('sync', 'quorum'))"
     follows = "exists (select from pg_stat_wal_receiver where status = 'streaming')"
     if index:
-        query = f"select {follows}"
-    elif component.standbys:
-        query = f"select case when {followed} then {commits} end"
-    else:
-        query = f"select {commits}"
-    psql = f"{tool.programs['psql']} -h /tmp -U postgres -d postgres -XAtqc"
-    return Probe("exec", command=("timeout", "5", "/bin/sh", "-c", f'{psql} "$1" | grep -qx t', "sh", query))
+        return f"select {follows}"
+    return f"select case when {followed} then {commits} end" if component.standbys else f"select {commits}"
 
 
 def _provision(component: Postgres, site: Site) -> Provision:
@@ -179,7 +219,8 @@ def _provision(component: Postgres, site: Site) -> Provision:
     contents = {name: content for name, (_, content) in kept.items()}
     return Provision(
         component.name,
-        (sys.executable, "-P", "-m", "envctl.engines.provision_postgres"),
+        ("-m", "envctl.engines.provision_postgres"),
         digest("postgres", _FORM, component.databases, component.standbys, contents, site.seed_key),
         {"ENVCTL_PROVISION": json.dumps(work)},
+        tuple(path for path, _ in kept.values()),
     )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import envctl
 from envctl.engines.base import Realisation, Site
 from envctl.engines.builds import BUILD, built
+from envctl.engines.containers import OWN_IMAGE, build_of, files_of, sealed_container
 from envctl.engines.content import digest, made_once, tree_digest
 from envctl.engines.interpreters import in_usr, linked, needed, own_python
+from envctl.engines.manifests import of_manifests
 from envctl.engines.nodes import PATH, sealed
 from envctl.engines.references import endpoints, resolve
 from envctl.engines.sources import source_copy, tree_copy
@@ -54,9 +56,7 @@ class ServiceEngine:
     def realise(self, component: AnyComponent, site: Site) -> Realisation:
         """The nodes; copies the source and runs the build.  Raises SpecError and ResourceError where that fails."""
         assert isinstance(component, Service)
-        prepared = _prepare(component, site)
-        nodes = tuple(_node(component, prepared, site, index) for index in range(component.replicas))
-        return Realisation(component.name, site.needs(component), nodes)
+        return Realisation(component.name, site.needs(component), tuple(_nodes(component, site, component.replicas)))
 
 
 class JobEngine:
@@ -72,7 +72,29 @@ class JobEngine:
     def realise(self, component: AnyComponent, site: Site) -> Realisation:
         """The node; copies the source and runs the build.  Raises SpecError and ResourceError where that fails."""
         assert isinstance(component, Job)
-        return Realisation(component.name, site.needs(component), (_node(component, _prepare(component, site), site, 0),))
+        return Realisation(component.name, site.needs(component), tuple(_nodes(component, site, 1)))
+
+
+def _nodes(component: Service | Job, site: Site, count: int) -> Iterator[NodeSpec]:
+    if site.manifests and component.manifests:
+        yield from (of_manifests(component, component.manifests, site, _bare(component, site, index), index) for index in range(count))
+    elif site.packaging == "images":
+        yield from (_container(component, site, index) for index in range(count))
+    else:
+        prepared = _prepare(component, site)
+        yield from (_node(component, prepared, site, index) for index in range(count))
+
+
+def _container(component: Service | Job, site: Site, index: int) -> NodeSpec:
+    image = component.image
+    assert image, f"{component.name} has no image"  # refused before (`spec.unpackaged`)
+    known = endpoints(site.topology)
+    bare = replace(
+        _bare(component, site, index), command=image.command, entrypoint=image.entrypoint or None, user=image.user, cwd=image.working_dir or "/",
+        image=image.reference or component.name, build=build_of(site.topology, image), init=True, volumes=image.volumes,
+        files=files_of(site.topology, image),
+    )
+    return sealed_container(replace(bare, env={**bare.env, **{key: resolve(value, known) for key, value in component.env.items()}}))
 
 
 def _prepare(component: Service | Job, site: Site) -> _Prepared:
@@ -100,20 +122,25 @@ def _prepare(component: Service | Job, site: Site) -> _Prepared:
 
 
 def _node(component: Service | Job, prepared: _Prepared, site: Site, index: int) -> NodeSpec:
+    bare = _bare(component, site, index)
+    spec = replace(bare, command=prepared.command, cwd=APP, mounts=prepared.mounts, env={**bare.env, **prepared.env})
+    return sealed(spec, names=prepared.names)
+
+
+def _bare(component: Service | Job, site: Site, index: int) -> NodeSpec:
+    """What a node is whatever it is made of."""
     name = f"{component.name}-{index}"
     zone = site.zone(component, index)
     service = component if isinstance(component, Service) else None
-    spec = NodeSpec(
-        name=name, component=component.name, kind=component.kind, zone=zone, digest="",
-        command=prepared.command, cwd=APP, mounts=prepared.mounts,
-        env={**_given_env(component.name, name, zone, site), **prepared.env},
+    return NodeSpec(
+        name=name, component=component.name, kind=component.kind, zone=zone, digest="", command=(),
+        env=_given_env(component.name, name, zone, site),
         ports=service.ports if service else {},
         ready=service.ready if service else None,
         one_shot=service is None,
         stop_grace_s=service.stop_grace_s if service else 5.0,
         resources=component.resources,
     )
-    return sealed(spec, names=prepared.names)
 
 
 def _given_env(component: str, node: str, zone: str, site: Site) -> dict[str, str]:
@@ -151,18 +178,20 @@ def stub_realisation(component: AnyComponent, site: Site) -> Realisation:
     if not component.ports:
         raise _unstubbable(topology, component, "it has no ports to answer on", "declare its `ports`")
     kept, examples_id = _with_neighbours(examples, site.cache)
-    mounts, names = _own_program(site)
-    command = [
-        str(Path(sys.prefix) / "bin" / "python"), "-m", "envctl.replay.stub", "--examples", f"/examples/{examples.name}",
-    ]
     answered = _stub_ports(topology, component)
-    for protocol, number in answered.items():
-        command += [f"--{protocol}", str(number)]
-    spec = NodeSpec(
+    flags = (word for protocol, number in answered.items() for word in (f"--{protocol}", str(number)))
+    arguments = ("-m", "envctl.replay.stub", "--examples", f"/examples/{examples.name}", *flags)
+    bare = NodeSpec(
         name=f"{component.name}-0", component=component.name, kind="service", zone=site.zone(component, 0), digest="",
-        command=tuple(command), cwd=APP, env={"PATH": PATH, "PYTHONUNBUFFERED": "1"},
-        mounts=(*mounts, Mount(kept, "/examples")), ports=component.ports,
-        ready=Probe("tcp", port=next(iter(answered.values()))),
+        command=("python3", *arguments), env={"PYTHONUNBUFFERED": "1"}, ports=component.ports, image=OWN_IMAGE, init=True,
+        files={"/examples": kept}, ready=Probe("tcp", port=next(iter(answered.values()))),
+    )
+    if site.packaging == "images":
+        return Realisation(component.name, (), (sealed_container(bare),))
+    mounts, names = _own_program(site)
+    spec = replace(
+        bare, command=(str(Path(sys.prefix) / "bin" / "python"), *arguments), cwd=APP, env={**bare.env, "PATH": PATH}, image="", files={},
+        init=False, mounts=(*mounts, Mount(kept, "/examples")),
     )
     return Realisation(component.name, (), (sealed(spec, names={**names, str(kept): examples_id}),))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from envctl.engines.base import Realisation, Site
+from envctl.engines.containers import sealed_container, tag_of, user_of
 from envctl.engines.nodes import PATH, sealed, tool_mounts, tool_names
 from envctl.model.environment import NodeSpec
 from envctl.model.topology import AnyComponent, Probe, Redis
@@ -22,6 +23,16 @@ _SETTINGS = {
     "maxmemory": "64mb",
     "maxmemory-policy": "allkeys-lru",
 }
+
+
+def _container(component: Redis, flags: tuple[str, ...], site: Site) -> NodeSpec:
+    image = component.image or f"redis:{tag_of(component.version, parts=1)}"
+    return sealed_container(NodeSpec(
+        name=f"{component.name}-0", component=component.name, kind=component.kind, zone=site.zone(component, 0), digest="",
+        command=("redis-server", *flags), image=image, user=user_of(image, debian="999:999", alpine="999:1000"),
+        init=True, ports={"redis": PORT}, ready=Probe("exec", command=("sh", "-c", f"redis-cli -p {PORT} ping | grep -qx PONG")),
+        resources=component.resources, volumes=("/data",),
+    ))
 
 
 class RedisEngine:
@@ -42,9 +53,11 @@ class RedisEngine:
     def realise(self, component: AnyComponent, site: Site) -> Realisation:
         """The node.  Raises CapabilityError without this version."""
         assert isinstance(component, Redis)
-        tool = find("redis", component.version)
         settings = {**_SETTINGS, **component.settings}
-        flags = (word for key, value in settings.items() for word in (f"--{key}", *(value.split(" ") if value else ("",))))
+        flags = tuple(word for key, value in settings.items() for word in (f"--{key}", *(value.split(" ") if value else ("",))))
+        if site.packaging == "images":
+            return Realisation(component.name, site.needs(component), (_container(component, flags, site),))
+        tool = find("redis", component.version)
         ping = f"{tool.programs['redis-cli']} -p {PORT} ping | grep -qx PONG"
         name = f"{component.name}-0"
         spec = NodeSpec(

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from envctl.engines.content import copy_tree, digest, file_digest, made_once, shown, tree_digest
 from envctl.errors import Problem, ResourceError, SpecError
-from envctl.model.topology import AnyComponent, Job, Kafka, Postgres, Redis, Service, Topology
+from envctl.model.topology import AnyComponent, Image, Job, Kafka, Postgres, Redis, Service, Source, Topology
+from envctl.spec.contexts import context_of
 
 Program = Service | Job
 
@@ -40,7 +41,9 @@ def _files(topology: Topology, component: AnyComponent) -> list[str]:
             inputs = component.build.inputs if component.build else ()
             stub = (component.stub,) if isinstance(component, Service) and component.stub else ()
             paths = (*component.paths, *inputs, *stub)
-            return [source_id(topology, component), *(tree_digest(topology.directory / path) for path in paths)]
+            source = [source_id(topology, component)] if component.source else []
+            image = image_ids(topology, component.image) if component.image else []
+            return [*source, *image, *(tree_digest(topology.directory / path) for path in paths)]
         case Postgres():
             return [tree_digest(path) for path in migration_directories(topology, component).values()]
         case Kafka() | Redis():
@@ -61,9 +64,24 @@ def migration_directories(topology: Topology, component: Postgres) -> dict[str, 
     return found
 
 
+def image_ids(topology: Topology, image: Image) -> list[str]:
+    """Content ids of what decides what a component's containers are made of: the context as Docker sees it, and `files`."""
+    shown_files = [tree_digest(topology.directory / path) for _, path in sorted(image.files.items())]
+    return [context_id(topology, image), *shown_files] if image.context else shown_files
+
+
+def context_id(topology: Topology, image: Image) -> str:
+    """The content id of all that an image is built from; what `.dockerignore` leaves out does not count."""
+    context = context_of(topology.directory, image)
+    names = [*map(str, context.files()), *((context.dockerfile,) if context.dockerfile.startswith("..") else ())]
+    paths = [context.directory / name for name in names]
+    entries = [(name, "directory" if path.is_dir() and not path.is_symlink() else tree_digest(path)) for name, path in zip(names, paths, strict=True)]
+    return digest("context", entries, context.dockerfile, image.target, image.args)
+
+
 def source_id(topology: Topology, component: Program) -> str:
     """The content id of a program's source.  Raises SpecError where it cannot be read."""
-    source = component.source
+    source = _source(component)
     match source.kind:
         case "tree":
             return tree_digest(_existing(topology, component))
@@ -79,12 +97,13 @@ def source_copy(topology: Topology, component: Program, cache: Path) -> tuple[Pa
 
     Raises SpecError where the source cannot be read or is not what was declared.
     """
-    if component.source.kind == "tree":
+    source = _source(component)
+    if source.kind == "tree":
         return tree_copy(_existing(topology, component), cache)
     found = source_id(topology, component)
 
     def make(half: Path) -> None:
-        fill = _export if component.source.kind == "git" else _unpack
+        fill = _export if source.kind == "git" else _unpack
         fill(topology, component, half)
         shown(half)
 
@@ -124,16 +143,21 @@ def _links_stay(path: Path, copy: Path) -> None:
             )
 
 
+def _source(component: Program) -> Source:
+    assert component.source, f"{component.name} has no source"  # refused before (`spec.unpackaged`)
+    return component.source
+
+
 def _existing(topology: Topology, component: Program) -> Path:
-    path = topology.directory / component.source.path
+    path = topology.directory / _source(component).path
     if not path.exists():
-        raise _problem(topology, component, "source", f"no such file or directory: {component.source.path}")
+        raise _problem(topology, component, "source", f"no such file or directory: {_source(component).path}")
     return path
 
 
 def _git_tree(topology: Topology, component: Program) -> str:
     """The id of the git tree at the source's path as of its ref."""
-    ref, path = component.source.ref, component.source.path
+    ref, path = _source(component).ref, _source(component).path
     asked = f"{ref}^{{commit}}:./{path}"
     answer = _git(topology.directory, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
     if answer.returncode:
@@ -165,10 +189,10 @@ def _git(directory: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]
 
 
 def _unpack(topology: Topology, component: Program, target: Path) -> None:
-    path = _existing(topology, component)
+    path, source = _existing(topology, component), _source(component)
     found = file_digest(path)
-    if found != component.source.sha256:
-        raise _problem(topology, component, "source.sha256", f"{component.source.path} has the SHA-256 {found}, not the declared one")
+    if found != source.sha256:
+        raise _problem(topology, component, "source.sha256", f"{source.path} has the SHA-256 {found}, not the declared one")
     try:
         if tarfile.is_tarfile(path):
             with tarfile.open(path) as members:
@@ -178,7 +202,7 @@ def _unpack(topology: Topology, component: Program, target: Path) -> None:
         else:
             shutil.copy2(path, target / path.name)
     except (tarfile.TarError, zipfile.BadZipFile) as error:
-        raise _problem(topology, component, "source", f"{component.source.path} cannot be unpacked: {error}") from error
+        raise _problem(topology, component, "source", f"{source.path} cannot be unpacked: {error}") from error
 
 
 def _unzip(path: Path, target: Path) -> None:

@@ -80,6 +80,7 @@ class FaultKind(Protocol):
     name: ClassVar[str]
     schema: ClassVar[Mapping[str, Any]]  # JSON Schema of its parameters in a scenario
     tools: ClassVar[tuple[str, ...]]  # tools of the machine that it uses, looked for before anything starts
+    # Optional: `powers: ClassVar[frozenset[Power]]`, what it needs that not every substrate has; likewise.
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> Fault:
@@ -89,5 +90,5 @@ class FaultKind(Protocol):
     def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
         """(parameter, component or group name) pairs, so that names are checked before anything starts.
 
-        The parameter tells the kind of name: "group" is a consumer group, anything else a component.
+        The parameter tells the kind of name: "group" is a consumer group, "zone" a zone, anything else a component.
         """

@@ -1,18 +1,20 @@
 """Node kill: SIGKILL to a node's main process, which ends everything in the node at once.
 
-With `restart: true` its supervisor starts it again; with `restart: false` it stays down until the fault is healed.
+With `restart: true` its supervisor starts it again; with `restart: false` it stays down until the fault is healed.  A target
+may be a zone, whose nodes all go at the same time.  With `rolling: true` nodes are restarted in good order, one after the other.
 """
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, ClassVar
 
 from envctl.errors import UsageError
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.targets import nodes_named, pick
+from envctl.faults.targets import nodes_in_zone, nodes_named, pick
 from envctl.model.environment import Node
 from envctl.waiting import until
 
@@ -22,18 +24,24 @@ RESTART_S = 30.0  # how long the supervisor may take to start the process again
 
 
 class NodeKill:
-    """`{fault: node-kill, target: payments, pick: 1, restart: true}`; `target` is a component or a node."""
+    """`{fault: node-kill, target: payments, pick: 1, restart: true}`, where `target` is a component or a node; or `{zone: b}`."""
 
     name: ClassVar[str] = "node-kill"
     tools: ClassVar[tuple[str, ...]] = ()
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
-        "required": ["target"],
         "additionalProperties": False,
+        "allOf": [
+            {"oneOf": [{"required": ["target"]}, {"required": ["zone"]}], "description": "it needs either `target` or `zone`"},
+            {"not": {"properties": {"rolling": {"const": True}, "restart": {"const": False}}, "required": ["rolling", "restart"]},
+             "description": "with `rolling` nodes are started again"},
+        ],
         "properties": {
             "target": {"type": "string", "description": "component or node"},
+            "zone": {"type": "string", "description": "all nodes that are in this zone when the fault begins"},
             "pick": {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"},
             "restart": {"type": "boolean", "description": "default: true, the supervisor restarts it"},
+            "rolling": {"type": "boolean", "description": "each ends in good order, once the one before it is ready again; default: false"},
         },
     }
 
@@ -41,6 +49,7 @@ class NodeKill:
         self._params = params
         self._world = world
         self._restart = bool(params.get("restart", True))
+        self._rolling = bool(params.get("rolling", False))
         self.instantaneous = self._restart
 
     @classmethod
@@ -50,8 +59,8 @@ class NodeKill:
 
     @classmethod
     def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-        """The target."""
-        return [("target", params["target"])] if isinstance(params.get("target"), str) else []
+        """The target or the zone."""
+        return [(name, params[name]) for name in ("target", "zone") if isinstance(params.get(name), str)]
 
     @cached_property
     def _targets(self) -> tuple[Node, ...]:
@@ -59,7 +68,9 @@ class NodeKill:
         return self._resolve()
 
     def _resolve(self) -> tuple[Node, ...]:
-        return pick(self._world, nodes_named(self._world, self._params["target"]), self._params.get("pick"))
+        zone = self._params.get("zone")
+        found = nodes_named(self._world, self._params["target"]) if zone is None else nodes_in_zone(self._world, zone)
+        return pick(self._world, found, self._params.get("pick"))
 
     def probe(self) -> Blast:
         """See `Fault.probe`: every target must be alive, or its death could not be ours.  Looks anew each time it is asked."""
@@ -75,14 +86,32 @@ class NodeKill:
 
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A renewal only renews the hold; nothing is killed twice."""
-        for node in self._targets:
-            if not self._restart:
-                self._world.reach.hold(node.name, lease_s)
-            if self._now(node).pid == node.pid:
-                self._world.reach.signal(node.name, signal.SIGKILL)
+        if self._rolling:
+            for node in self._targets:
+                self._roll(node)
+            return
+        with ThreadPoolExecutor(len(self._targets)) as pool:  # a zone goes at once
+            list(pool.map(lambda node: self._strike(node, lease_s), self._targets))
+
+    def _strike(self, node: Node, lease_s: float) -> None:
+        if not self._restart:
+            self._world.reach.hold(node.name, lease_s)
+        if self._now(node).pid == node.pid:
+            self._world.reach.signal(node.name, signal.SIGKILL)
+
+    def _roll(self, node: Node) -> None:
+        if self._now(node).starts == node.starts:
+            self._world.reach.restart(node.name)
+            until(lambda: self._now(node).starts > node.starts, RESTART_S)
+        self._world.reach.wait_ready(node.name, RESTART_S)
 
     def verify(self) -> Effect:
-        """Each target ended by SIGKILL, and was started again or stays down, as asked."""
+        """Each target ended by SIGKILL, and was started again or stays down, as asked; or was started again in its turn."""
+        if self._rolling:
+            now = [self._now(node) for node in self._targets]
+            begun = [node.started_at or 0.0 for node in now]
+            rolled = begun == sorted(set(begun)) and all(new.starts == old.starts + 1 for new, old in zip(now, self._targets, strict=True))
+            return Effect(rolled, "restarted one after the other" if rolled else "not restarted one after the other", self._detail())
         if not until(lambda: all(self._ended(node) for node in self._targets), OBSERVE_S):
             return Effect(False, "not seen to die", self._detail())
         if self._restart:
@@ -111,4 +140,4 @@ class NodeKill:
 
     def _detail(self) -> dict[str, Any]:
         now = [self._now(node) for node in self._targets]
-        return {"nodes": [{"node": n.name, "zone": n.zone, "exit_status": n.exit_status, "starts": n.starts} for n in now]}
+        return {"nodes": [{"node": n.name, "zone": n.zone, "exit_status": n.exit_status, "starts": n.starts, "started_at": n.started_at} for n in now]}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,8 +30,7 @@ CANARY_PROBES = 200
 ABSENT_TRIES = 3  # a probe can be lost without us; a link that is whole shows it in one of these
 ALPHA = 1e-6
 PARTS = 10_000  # resolution of the rule's random draw: 0.01 %
-GATEWAY = "198.18.0.1"  # the environment's own address: telemetry and control come from there
-PROBE = (sys.executable, "-P", "-m", "envctl.faults.udp_probe")
+PROBE = ("-m", "envctl.faults.udp_probe")
 
 
 def probes_to_tell(loss: float) -> int:
@@ -89,7 +87,8 @@ class PacketLoss:
             raise UsageError(f"a packet loss of {self._loss * 100:g} % can't be told from none with {MOST_PROBES:,} probes",
                              hint="ask for 0.3 % or more")
         self._table = f"envctl_loss_{slug(world.scratch.name)}"
-        self._applied = False
+        self._starts: dict[str, int] = {}  # receiver → which start of it has the rules
+        self._ruled = True  # whether packets are lost by rules of ours, which count them, or by the substrate's own means
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> PacketLoss:
@@ -136,21 +135,32 @@ class PacketLoss:
         return {"nft_table": f"inet {self._table}", "nodes": [link.receiver.name for link in self._links]}
 
     def apply(self, lease_s: float) -> None:
-        """See `Fault.apply`.  A renewal only renews: a rule that somebody removed stays removed, and is then not proved."""
+        """See `Fault.apply`.  A renewal only renews: a rule that somebody removed stays removed, and is then not proved.
+
+        A receiver that was started again since may have a new network namespace; there the rules are made anew.
+        """
         for link in self._links:
-            done = self._nft(link.receiver, self._renewal(link, lease_s) if self._applied else self._rules(link, lease_s))
+            node = self._world.reach.node(link.receiver.name)
+            if self._starts and node.pid is None:
+                continue  # it loses everything as it is; once it is back, the next renewal sets its rules
+            if self._world.reach.lose(node.name, [each.name for each in link.senders], self._loss, lease_s):
+                self._ruled, self._starts[node.name] = False, node.starts
+                continue
+            starts = node.starts
+            again = self._starts.get(link.receiver.name) == starts
+            done = self._nft(link.receiver, self._renewal(link, lease_s) if again else self._rules(link, lease_s))
             if done.status:
                 raise ResourceError(f"packet rules were refused in {link.receiver.name}: {done.stderr.strip()}")
-        self._applied = True
+            self._starts[link.receiver.name] = starts
 
     def verify(self) -> Effect:
         """Sends probes over each link: the loss must be the one asked for (exact binomial test) and the canary unharmed."""
         measured = self._measure(max(FEWEST_PROBES, -(-PROBES // len(self._links)), probes_to_tell(self._loss)))
-        counters = [self._counters(link.receiver) for link in self._links]
-        seen = sum(counter[0] for counter in counters)
-        dropped = sum(counter[1] for counter in counters)
         lost = sum(m.lost for m in measured)
         sent = sum(m.sent for m in measured)
+        counters = [self._counters(link.receiver) for link in self._links] if self._ruled else [(sent, lost)]
+        seen = sum(counter[0] for counter in counters)
+        dropped = sum(counter[1] for counter in counters)
         worst = min(binomial_p_value(m.lost, m.sent, self._loss) for m in measured)
         harmed = sum(m.canary_lost for m in measured)
         none_lost = any(m.lost == 0 for m in measured)  # what fits the asked rate may fit no loss at all
@@ -170,10 +180,16 @@ class PacketLoss:
     def heal(self) -> None:
         """See `Fault.heal`: `add` before `delete` makes the removal succeed whether or not the table is there."""
         for link in self._links:
-            done = self._nft(link.receiver, f"add table inet {self._table}\ndelete table inet {self._table}")
+            self._world.reach.unlose(link.receiver.name)
+            try:
+                done = self._nft(link.receiver, f"add table inet {self._table}\ndelete table inet {self._table}")
+            except ResourceError:
+                if self._world.reach.node(link.receiver.name).pid is None:
+                    continue  # where a network namespace ends with its node, the rules have ended, too
+                raise
             if done.status:
                 raise ResourceError(f"packet rules could not be removed in {link.receiver.name}: {done.stderr.strip()}")
-        self._applied = False
+        self._starts.clear()
 
     def absent(self) -> Effect:
         """No rule is left, and probes over the same links all arrive.
@@ -264,14 +280,14 @@ def _measure(reach: Reach, link: _Link, probes: int) -> _Measured:
 
 
 def _canaries(reach: Reach, link: _Link) -> dict[str | None, str]:
-    """Untargeted senders: one bystander node if there is one, and the environment's own address (telemetry, control)."""
+    """Untargeted senders: one bystander node if there is one, and what is beside the nodes (telemetry, control)."""
     involved = {node.address for node in (*link.senders, link.receiver)}
     bystanders = [node for node in reach.environment().nodes if node.address not in involved and node.state == "ready"]
-    return {None: GATEWAY} | {node.name: node.address for node in bystanders[:1]}
+    return {None: reach.address} | {node.name: node.address for node in bystanders[:1]}
 
 
 def _sender(reach: Reach, node: str | None, receiver: Receiver, count: int, source: str) -> Process:
-    argv = [*PROBE, "send", receiver.node.address, receiver.port, str(count), source]
+    argv = [*reach.own, *PROBE, "send", receiver.node.address, receiver.port, str(count), source]
     return reach.popen(node, argv, where="netns" if node else "node")
 
 
@@ -288,7 +304,7 @@ class Receiver:
         listen, stdout = os.pipe()
         try:
             self._process = self._reach.popen(
-                self.node.name, [*PROBE, "receive", self.node.address], where="netns", stdin=stdin, stdout=stdout)
+                self.node.name, [*self._reach.own, *PROBE, "receive", self.node.address], where="netns", stdin=stdin, stdout=stdout)
         finally:
             os.close(stdin)
             os.close(stdout)

@@ -11,7 +11,7 @@ cooperative group can end as it began.  Classic members come back from an evicti
 from __future__ import annotations
 
 import signal
-import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from envctl.waiting import until
 
 SETTLE_S = 20.0  # how long a group may take to be stable again
 STABLE = "Stable"
+ON_THE_MOVE = ("PreparingRebalance", "CompletingRebalance", "Assigning", "Reconciling")
 KNOWN_ASSIGNORS = ("range", "roundrobin", "cooperative-sticky")
 
 
@@ -82,10 +83,7 @@ class Rebalance:
         """See `Fault.probe`: the group must be stable, with an assignor that a transient member can speak."""
         if not self._world.bootstrap:
             raise UsageError("a rebalance needs a kafka component in the environment")
-        group = describe(self._world.bootstrap, self._group_name)
-        if not group.members or group.state != STABLE:
-            raise UsageError(f"consumer group {self._group_name!r} is not stable, so no rebalance could be told from its own",
-                             hint=f"its state is {group.state}, it has {len(group.members)} members")
+        group = self._settled()
         if self._mode == "churn" and group.assignor and group.assignor not in KNOWN_ASSIGNORS:
             raise CapabilityError(f"group {self._group_name!r} uses the assignor {group.assignor!r}, which can't be joined from outside",
                                   hint=f"use mode: evict, or one of {', '.join(KNOWN_ASSIGNORS)}")
@@ -101,8 +99,8 @@ class Rebalance:
         """See `Fault.apply`.  The transient member has its own clock and leaves when the lease is over."""
         if self._member is not None or self._evicted:
             return
+        group = self._settled()  # again: a member may have come back since the probe, and a group on the move tells no topics
         self._before = self._generation()
-        group = describe(self._world.bootstrap, self._group_name)
         self._renamed = bool(group.assignor)
         if self._mode == "evict":
             chosen = sorted(group.members)
@@ -111,12 +109,12 @@ class Rebalance:
             return
         with self._told.open("wb") as told:
             self._member = self._world.reach.popen(None, [
-                sys.executable, "-P", "-m", "envctl.faults.transient_member", self._world.bootstrap, self._group_name,
+                *self._world.reach.own, "-m", "envctl.faults.transient_member", self._world.bootstrap, self._group_name,
                 group.assignor, str(lease_s), *group.topics], stdout=told)
 
     def verify(self) -> Effect:
         """Our own doing is known to have happened, the generation rose, and the group is stable again; the evicted are gone from it."""
-        until(lambda: self._acted() and self._generation() > self._before, SETTLE_S, poll_s=0.2)
+        until(lambda: self._failed() or (self._acted() and self._generation() > self._before), SETTLE_S, poll_s=0.2)
         stable = until(self._stable, SETTLE_S, poll_s=0.2)
         acted, after = self._acted(), self._generation()
         stayed = set(self._evicted) & set(describe(self._world.bootstrap, self._group_name).members) if self._renamed else set()
@@ -141,7 +139,11 @@ class Rebalance:
     def _undone(self) -> str:
         if self._mode == "evict":
             return f"{len(self._acknowledged)} of {len(self._evicted)} evictions acknowledged"
-        return "our member did not join"
+        return "our member did not join" + (f": it ended with {self._member.poll()}" if self._member and self._failed() else "")
+
+    def _failed(self) -> bool:
+        """Whether the transient member has ended otherwise than in order, so that there is nothing to wait for."""
+        return self._member is not None and bool(self._member.poll())
 
     def _joined_as(self) -> str:
         """The transient member's id, by its own word that it was given an assignment; empty as long as it wasn't."""
@@ -161,6 +163,18 @@ class Rebalance:
         after = self._generation()
         return Effect(gone and stable, f"generation {self._before} → {after}, stable" if stable else "the group is not stable",
                       {"generation": after})
+
+    def _settled(self) -> Group:
+        """The group once it is stable; a group on the move (a member that was killed comes back) is waited for."""
+        group = describe(self._world.bootstrap, self._group_name)
+        deadline = time.monotonic() + SETTLE_S
+        while group.state in ON_THE_MOVE and time.monotonic() < deadline:
+            time.sleep(0.1)
+            group = describe(self._world.bootstrap, self._group_name)
+        if not group.members or group.state != STABLE:
+            raise UsageError(f"consumer group {self._group_name!r} is not stable, so no rebalance could be told from its own",
+                             hint=f"its state is {group.state}, it has {len(group.members)} members")
+        return group
 
     def _generation(self) -> int:
         return generation(self._world.bootstrap, self._group_name, within_s=SETTLE_S)

@@ -21,6 +21,16 @@ def nodes_named(world: World, name: str) -> tuple[Node, ...]:
     return found
 
 
+def nodes_in_zone(world: World, zone: str) -> tuple[Node, ...]:
+    """All nodes that are in a zone now, but jobs that have ended.  Raises UsageError when there is none."""
+    nodes = [node for node in world.reach.environment().nodes if node.state != "exited"]
+    found = tuple(node for node in nodes if node.zone == zone)
+    if not found:
+        here = ", ".join(sorted({node.zone for node in nodes}))
+        raise UsageError(f"no node of this environment is in the zone {zone!r}", hint=f"its nodes are in the zones: {here}")
+    return found
+
+
 def pick(world: World, nodes: Sequence[Node], count: int | None) -> tuple[Node, ...]:
     """`count` of the nodes, drawn from the fault's own random numbers, in their order; all when None.
 

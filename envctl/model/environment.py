@@ -9,7 +9,10 @@ from typing import Any, Literal
 
 from envctl.model.topology import Probe, Resources
 
-NodeState = Literal["starting", "ready", "held", "backoff", "exited", "stopped"]
+Packaging = Literal["files", "images"]
+"""What nodes are made of: programs and files of the host, or container images."""
+
+NodeState = Literal["starting", "ready", "paused", "held", "backoff", "exited", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +25,25 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageBuild:
+    """How an image is made: from a context on the host (all of it, or its `inputs`), up to a stage.
+
+    `digest` is the content id of all that goes in.
+    """
+
+    context: Path
+    inputs: tuple[str, ...]
+    dockerfile: str
+    target: str
+    args: Mapping[str, str]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSpec:
     """Everything a substrate needs to start one node; made by the engine of its component's kind.
 
-    `digest` decides whether a running node is kept or replaced.  `data` is a directory whose content, prepared before the
+    An empty `command` is the image's own.  `digest` decides whether a running node is kept or replaced.  `data` is a directory whose content, prepared before the
     start, becomes the node's writable `/data` (copied once, kept over restarts).
     """
 
@@ -45,6 +63,17 @@ class NodeSpec:
     stop_signal: str = "SIGTERM"
     stop_grace_s: float = 5.0
     resources: Resources = Resources()
+    # Where nodes are containers:
+    image: str = ""  # reference; of one that is built, the component's name
+    build: ImageBuild | None = None
+    entrypoint: tuple[str, ...] | None = None  # None: the image's own
+    user: str = ""
+    init: bool = False  # whether a tiny init is its first process
+    volumes: tuple[str, ...] = ()  # paths whose content outlives the container's restarts
+    files: Mapping[str, Path] = field(default_factory=dict)  # path in the container → what is copied there before it starts
+    # Where nodes are made of Kubernetes manifests, as plain JSON data without namespaces:
+    template: Mapping[str, Any] | None = None  # of its pod; its container `main` is what the fields above tell of
+    objects: tuple[Mapping[str, Any], ...] = ()  # what else it needs; nodes of a component share most of them
 
 
 def spec_from(values: Mapping[str, Any]) -> NodeSpec:
@@ -56,9 +85,18 @@ def spec_from(values: Mapping[str, Any]) -> NodeSpec:
         "data": Path(values["data"]) if values["data"] else None,
         "ready": probe_from(values["ready"]),
         "resources": Resources(**values["resources"]),
+        "entrypoint": None if values.get("entrypoint") is None else tuple(values["entrypoint"]),
+        "build": _build_from(values.get("build")),
+        "volumes": tuple(values.get("volumes", ())),
+        "files": {target: Path(source) for target, source in values.get("files", {}).items()},
+        "objects": tuple(values.get("objects", ())),
     }
     known = {each.name for each in fields(NodeSpec)}
     return NodeSpec(**{name: value for name, value in made.items() if name in known})
+
+
+def _build_from(values: Mapping[str, Any] | None) -> ImageBuild | None:
+    return ImageBuild(**{**values, "context": Path(values["context"]), "inputs": tuple(values["inputs"])}) if values else None
 
 
 def probe_from(values: Mapping[str, Any] | None) -> Probe | None:

@@ -116,6 +116,7 @@ class Scenario:
     suites: tuple[str, ...] = ()
     rng_seed: int = 0
     seed: str = ""  # name of a seed, or empty
+    powers: tuple[str, ...] = ()  # what it needs of a substrate that not every one has
     takes: tuple[str, ...] = ()
     stubs: tuple[str, ...] = ()  # services that are left out and answered by a stub
     streams: Mapping[str, Stream] = field(default_factory=dict)

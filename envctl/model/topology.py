@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Protocol = Literal["http", "grpc", "tcp"]
 
@@ -38,6 +38,29 @@ class Build:
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """A container image, and how a component's containers are made of it.  Paths outside are relative to the stack directory.
+
+    It is named by `reference`, or built: from the directory `context` by its `dockerfile` (relative to the context; empty:
+    `Dockerfile`) up to the stage `target`, with build arguments `args`; of the context only `inputs` go in, where there are any.
+    What is empty is as the image says.
+    """
+
+    reference: str = ""
+    context: str = ""
+    dockerfile: str = ""
+    target: str = ""
+    args: Mapping[str, str] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    user: str = ""
+    working_dir: str = ""
+    volumes: tuple[str, ...] = ()  # directories inside whose content survives restarts of the node
+    files: Mapping[str, str] = field(default_factory=dict)  # path inside → file or directory, shown read-only
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """When a node counts as ready.
 
@@ -59,6 +82,53 @@ class Resources:
 
     cpus: float | None = None
     memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What manifests say of a component's nodes; it holds wherever the topology itself says nothing."""
+
+    replicas: int = 1
+    ports: Mapping[str, int] = field(default_factory=dict)
+    ready: Probe | None = None
+    resources: Resources = Resources()
+    stop_grace_s: float = 30.0  # as Kubernetes has it
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something in a component's manifests that no environment has, and why.  `fields` are what of it; empty: all of it."""
+
+    file: str
+    line: int
+    what: str  # such as "Ingress shop"
+    fields: tuple[str, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        """In a line."""
+        what = f"{self.what}: {', '.join(self.fields)}" if self.fields else self.what
+        return f"{self.file}:{self.line}: {what} is left out: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifests:
+    """Existing Kubernetes manifests that a component is made of.  Paths are relative to the stack directory.
+
+    `files`, `workload` and `images` (container → reference, or `:tag` or `@digest` alone) are what the topology says; the rest is what
+    the files hold, as plain JSON data: empty where they can't be seen, as in the topology of another commit.
+    """
+
+    files: tuple[str, ...]
+    workload: str = ""
+    images: Mapping[str, str] = field(default_factory=dict)
+    template: Mapping[str, Any] = field(default_factory=dict)  # of the workload's pods
+    container: str = ""  # the one of the component itself; the others are its sidecars
+    objects: tuple[Mapping[str, Any], ...] = ()  # what else belongs to the workload
+    claims: tuple[Mapping[str, Any], ...] = ()  # each node's own volumes
+    ordinals: tuple[str, str] | None = None  # name and governing Service of what numbers its pods
+    declared: Declared = Declared()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +158,29 @@ class Component:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Component):
-    """A one-shot program; it is done when it exits 0."""
+    """A one-shot program; it is done when it exits 0.  Its forms are those of a service."""
 
-    source: Source
-    command: tuple[str, ...]
+    source: Source | None = None
+    command: tuple[str, ...] = ()
     build: Build | None = None
+    image: Image | None = None
+    manifests: Manifests | None = None
     paths: tuple[str, ...] = ()  # further paths (relative to the stack directory) whose change selects the component
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service(Component):
-    """A long-running program of the user's, in any language."""
+    """A long-running program of the user's, in any language, in one form or several.
 
-    source: Source
-    command: tuple[str, ...]
+    `source`, `command` and `build` are what nodes are made of where they are programs of the host, `image` where they are
+    containers, `manifests` where Kubernetes runs them.
+    """
+
+    source: Source | None = None
+    command: tuple[str, ...] = ()
     build: Build | None = None
+    image: Image | None = None
+    manifests: Manifests | None = None
     paths: tuple[str, ...] = ()
     replicas: int = 1
     calls: Mapping[str, Protocol] = field(default_factory=dict)  # component → protocol, used at run time
@@ -119,6 +197,7 @@ class Postgres(Component):
     """A PostgreSQL primary with `standbys` synchronous streaming standbys."""
 
     version: str
+    image: str = ""  # the reference of an image to run instead of the substrate's own
     standbys: int = 0
     databases: tuple[str, ...] = ()
     migrations: str = ""  # directory of *.sql, `{database}` is replaced; relative to the stack directory
@@ -141,6 +220,7 @@ class Kafka(Component):
     """An Apache Kafka cluster in KRaft mode; every broker is a controller too."""
 
     version: str
+    image: str = ""
     brokers: int = 1
     topics: Mapping[str, Topic] = field(default_factory=dict)
 
@@ -150,6 +230,7 @@ class Redis(Component):
     """One Redis server."""
 
     version: str
+    image: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
 
 

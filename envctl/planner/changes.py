@@ -7,11 +7,13 @@ import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from envctl.errors import SpecError, UsageError
-from envctl.model.project import Project
-from envctl.model.topology import Topology
-from envctl.spec.topology import load_topology
+
+if TYPE_CHECKING:
+    from envctl.model.project import Project
+    from envctl.model.topology import Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ def _topology_at(project: Project, commit: str, inside: PurePosixPath) -> tuple[
         text = _git(project.root, "show", f"{commit}:./{inside}")
     except UsageError:
         return None, "has none"
+    from envctl.spec.topology import load_topology
+
     try:
         return load_topology(project.topology_file, files=False, text=text), ""
     except SpecError as error:

@@ -9,10 +9,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from envctl.model.topology import AnyComponent
+if TYPE_CHECKING:
+    from envctl.model.topology import AnyComponent
 
 _REPO, _REF, _DIGEST = 12, 16, 10  # characters of each part; with two hyphens 40
+MAKING = "snapshot-"  # what the names of environments begin with that only live while a snapshot is made
 
 
 def environment_id(project_root: Path, repo: str, branch_or_pr: str) -> str:
@@ -34,9 +37,11 @@ def _slug(text: str, length: int, fallback: str) -> str:
 
 
 def configuration(component: AnyComponent, zones: tuple[str, ...]) -> dict[str, object]:
-    """A component as plain values: where it stands in the file does not count, the zones it gets do."""
+    """A component as plain values: where it stands in the file does not count, nor what its manifests are without; the zones it gets do."""
     values = asdict(component)
     del values["line"]
+    if values.get("manifests"):
+        del values["manifests"]["left_out"]
     return {**values, "kind": component.kind, "zones": component.zones or zones}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from envctl import plugins
@@ -12,37 +12,55 @@ from envctl.model.topology import AnyComponent, Job, Kafka, Postgres, Redis, Ser
 from envctl.planner.changes import Changes
 from envctl.planner.identity import configuration
 from envctl.spec.conditions import MEASURES
+from envctl.spec.contexts import context_of
 from envctl.spec.names import groups_of, nodes_of, topics_of
 
 Reason = tuple[str, str]
 """(component, because)"""
 
 
-def claims(component: AnyComponent) -> tuple[str, ...]:
-    """Paths (relative to the stack directory) whose change is a change of the component."""
+Claim = tuple[str, Callable[[PurePosixPath], bool]]
+"""A path (relative to the stack directory), and which of the files there count."""
+
+
+def claims(topology: Topology, component: AnyComponent) -> Iterator[Claim]:
+    """Paths whose change is a change of the component."""
     if isinstance(component, Postgres):
-        return tuple(component.migrations.replace("{database}", each) for each in component.databases if component.migrations)
+        yield from ((component.migrations.replace("{database}", each), _all) for each in component.databases if component.migrations)
     if not isinstance(component, Service | Job):
-        return ()
-    source = () if component.source.kind == "git" else (component.source.path,)
+        return
+    if component.source and component.source.kind != "git":
+        yield component.source.path, _all
     inputs = component.build.inputs if component.build else ()
     stub = (component.stub,) if isinstance(component, Service) and component.stub else ()
-    return (*source, *component.paths, *inputs, *stub)
+    manifests = component.manifests.files if component.manifests else ()
+    yield from ((path, _all) for path in (*component.paths, *inputs, *stub, *manifests))
+    if image := component.image:
+        yield from ((path, _all) for path in image.files.values())
+        if image.context:
+            context = context_of(topology.directory, image)
+            yield image.context, context.sees
+            yield f"{image.context}/{context.dockerfile}", _all
+
+
+def _all(_: PurePosixPath) -> bool:
+    return True
 
 
 def changed_sources(topology: Topology, root: Path, files: Iterable[PurePosixPath]) -> tuple[list[Reason], list[PurePosixPath]]:
     """(component, file) for every changed file that a component claims, and the files of the stack that nobody does."""
     stack = PurePosixPath(os.path.relpath(topology.directory, root))
     claimed = [
-        (name, PurePosixPath(os.path.normpath(stack / path)))
+        (name, PurePosixPath(os.path.normpath(stack / path)), counts)
         for name, component in topology.components.items()
-        for path in claims(component)
+        for path, counts in claims(topology, component)
     ]
     reasons, unclaimed = [], []
     for file in files:
-        owners = [name for name, path in claimed if file.is_relative_to(path)]
+        near = [(name, counts(file.relative_to(path))) for name, path, counts in claimed if file.is_relative_to(path)]
+        owners = [name for name, counts in near if counts]
         reasons += [(name, str(file)) for name in dict.fromkeys(owners)]
-        if not owners and file.is_relative_to(stack) and file != stack / topology.file.name:
+        if not near and file.is_relative_to(stack) and file != stack / topology.file.name:
             unclaimed.append(file)
     return reasons, unclaimed
 
@@ -147,6 +165,8 @@ def _plugin_names(topology: Topology, scenario: Scenario) -> Iterator[tuple[str,
     owners = nodes_of(topology)
     for fault in scenario.faults:
         for parameter, name in plugins.load("envctl.faults", fault.fault).references(fault.params):
+            if parameter == "zone":
+                continue  # whatever of the subset is there
             yield ("group" if parameter == "group" else "component"), owners.get(name, name), f"fault {fault.id}"
     for spec in scenario.checks:
         for what, name in plugins.load("envctl.checks", spec.check).references(spec.params):

@@ -78,7 +78,7 @@ def new_run(plan: Plan, scenario: Scenario, nodes: tuple[Node, ...], versions: M
 
     `versions` are those of the components' programs.  Raises OSError.
     """
-    from envctl.planner import repository
+    from envctl.planner.changes import repository
 
     now = datetime.now(UTC)
     run_id = f"{now:%Y-%m-%dT%H%M%S}.{now.microsecond // 1000:03d}Z-{scenario.name}"
@@ -101,8 +101,10 @@ def new_run(plan: Plan, scenario: Scenario, nodes: tuple[Node, ...], versions: M
 def _copy_inputs(plan: Plan, scenario: Scenario, inputs: Path) -> None:
     """Topology, contracts, scenario and traffic as they are now, under the names that reading a record expects."""
     from envctl.spec.contracts import contract_files
+    from envctl.spec.manifests import save_declared
 
     shutil.copy(plan.topology.file, inputs / "topology.yaml")
+    save_declared(plan.topology, inputs)
     for file in contract_files(plan.topology.directory):
         copy = inputs / file.relative_to(plan.topology.directory)
         copy.parent.mkdir(parents=True, exist_ok=True)

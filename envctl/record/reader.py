@@ -70,6 +70,10 @@ class Record:
             raise UsageError(f"{path} is missing", hint="the run was ended before its first event")
         return Index(path, self.scenario.streams)
 
+    def read(self) -> None:
+        """Reads the events as they are now, unless that has been done.  Raises UsageError when there are none."""
+        _ = self._index
+
     @property
     def operations(self) -> Sequence[Operation]:
         """All operations, by number."""

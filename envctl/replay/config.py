@@ -14,7 +14,8 @@ class DriverConfig:
     """Everything the driver needs.
 
     `targets` is component → protocol ("http", "grpc") → addresses ("198.18.1.7:8080"), used in turn.  `zero_ns` is the
-    run's start and `begin_ns` the traffic's, on CLOCK_MONOTONIC; begin 0 means as soon as the driver is warm.  `salt` makes
+    run's start and `begin_ns` the traffic's, on CLOCK_MONOTONIC; begin 0 means as soon as the driver is warm.  With `until_told`
+    the traffic goes on until standard input has said when it ends, in seconds since its begin, on one line.  `salt` makes
     `{{uuid}}` differ between runs in one environment (the run's id); empty, it depends on `rng_seed` alone.
     """
 
@@ -25,6 +26,7 @@ class DriverConfig:
     begin_ns: int = 0
     rate_per_s: float | None = None
     duration_s: float | None = None
+    until_told: bool = False
     model: Literal["open", "closed"] = "open"
     in_order: bool = False  # operations of a key wait for each other
     timeout_s: float = 5.0

@@ -3,6 +3,7 @@
 It starts each operation when it is due, whatever the system does (open model), or as soon as its key's last one ended
 (closed model), and writes the operations as events (`envctl.model.event`), one JSON object a line, without `seq`.  Besides
 `op` events it writes `sample`s of its own CPU and, last, a `log` "replay ended" with counts and how late operations started.
+Where the configuration says `until_told`, a line on standard input says when the traffic ends; the end of the input ends it too.
 On SIGTERM it starts nothing more, waits for what is under way (at most the time-out) and ends with status 0.
 """
 
@@ -12,6 +13,7 @@ import argparse
 import asyncio
 import gc
 import hashlib
+import math
 import os
 import signal
 import sys
@@ -33,6 +35,7 @@ from envctl.spec import templates
 from envctl.spec.traffic import Line, load_traffic
 
 LEAD_NS = 20_000_000  # between being ready and the first operation, where the runner sets no begin
+LOOK_S = 0.25  # how long a pause may last before it is looked whether the traffic has been told to end
 SWEEP_S = 0.2  # garbage is collected in small pieces instead of whenever the interpreter likes
 _MISSING = object()
 
@@ -46,6 +49,8 @@ class Driver:
         self._senders = senders
         self._emitter = emitter
         self._begin_ns = 0
+        self._end_s = math.inf if config.until_told or config.duration_s is None else config.duration_s
+        self._heard = b""
         self._waiting: dict[str, deque[Due]] = {}  # by key: operations that are due but whose turn hasn't come
         self._flying: set[asyncio.Task[None]] = set()
         self._cut = ""  # why nothing more is sent; empty while everything is
@@ -68,6 +73,8 @@ class Driver:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, pace)
+        if self._config.until_told:
+            loop.add_reader(sys.stdin.fileno(), self._hear, pace)
         await asyncio.wait([pace])
         await self._drain()
         housekeeping.cancel()
@@ -81,6 +88,18 @@ class Driver:
         self._cut = "the replay was stopped"
         pace.cancel()
 
+    def _hear(self, pace: asyncio.Task[None]) -> None:
+        """When the traffic ends; without an answer whoever could have told has died."""
+        said = os.read(sys.stdin.fileno(), 64)
+        self._heard += said
+        if said and not self._heard.endswith(b"\n"):
+            return
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        if said:
+            self._end_s = float(self._heard)
+        else:
+            self._stop(pace)
+
     async def _drain(self) -> None:
         """Waits for operations under way; those that still wait for their key's turn get a few time-outs, not for ever."""
         patience = 0.0 if self._cut else 4 * self._config.timeout_s
@@ -91,12 +110,14 @@ class Driver:
             await asyncio.wait(self._flying, timeout=self._config.timeout_s + 1)
 
     async def _open(self) -> None:
-        for due in schedule(self._lines, self._config.rate_per_s, self._config.duration_s):
-            left_ns = self._begin_ns + round(due.due_s * 1e9) - time.monotonic_ns()
-            if left_ns > 0:
-                await asyncio.sleep(left_ns / 1e9)
-            else:
+        for due in schedule(self._lines, self._config.rate_per_s, None if self._config.duration_s is None else math.inf):
+            due_ns = self._begin_ns + round(due.due_s * 1e9)
+            if due_ns <= time.monotonic_ns():
                 await asyncio.sleep(0)  # behind: let answers in
+            while (left_ns := due_ns - time.monotonic_ns()) > 0 and due.due_s < self._end_s:  # noqa: ASYNC110  (by the clock)
+                await asyncio.sleep(min(left_ns / 1e9, LOOK_S))
+            if due.due_s >= self._end_s:
+                return
             self._enqueue(due)
 
     async def _closed(self) -> None:
@@ -110,12 +131,11 @@ class Driver:
                 group.create_task(self._client(lines))
 
     async def _client(self, lines: list[Line]) -> None:
-        duration = self._config.duration_s
         turn = 0
-        while turn == 0 or duration is not None:
+        while turn == 0 or self._config.duration_s is not None:
             for line in lines:
                 since_s = (time.monotonic_ns() - self._begin_ns) / 1e9
-                if duration is not None and since_s >= duration:
+                if since_s >= self._end_s:
                     return
                 self._number += 1
                 task = self._start(Due(self._number, since_s, line, turn, keyed(line.key, turn)))

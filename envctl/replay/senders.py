@@ -64,7 +64,7 @@ class HttpSender:
         self._aiohttp = aiohttp
         self._rounds = _rounds(addresses)
         # Idle connections are dropped before common servers drop them (5 s), so that a request seldom meets a closing one.
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3.0)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3.0, ttl_dns_cache=1)
         self._session = aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None),
             skip_auto_headers=("User-Agent", "Accept-Encoding"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,12 +24,13 @@ def run_inside(environment: Environment, directory: Path, line: Shown, cancelled
     The record, the nodes' logs and the runner's own are in the directory afterwards, whatever happened.
     """
     reach = plugins.load("envctl.substrates", environment.substrate).attach(environment.directory)
-    argv = [sys.executable, "-P", "-m", "envctl.runner", str(directory), environment.substrate, str(environment.directory)]
+    argv = [*reach.own, "-m", "envctl.runner", str(directory), environment.substrate, str(environment.directory)]
+    reach.show(directory)
     lifeline, ours = os.pipe()  # a byte cancels the run, and so does its end: when we die, however we die
     try:
-        with (directory / "runner.log").open("wb") as log:
-            process = reach.popen(None, argv, stdin=lifeline, stdout=log, stderr=log)
-        return Follower(directory, line).until_ended(_Cancelling(process, ours, cancelled))
+        with (directory / "runner.log").open("wb") as log, reach.mirrored(directory):
+            process = reach.popen(None, argv, stdin=lifeline, stdout=log, stderr=log, job="run")
+            return Follower(directory, line).until_ended(_Cancelling(process, ours, cancelled))
     finally:
         os.close(lifeline)
         os.close(ours)
@@ -58,9 +58,8 @@ def _keep_logs(reach: Reach, environment: Environment, directory: Path) -> None:
     """Copies every node's log into the run's directory; an environment that has gone keeps nothing from us."""
     (directory / "logs").mkdir(exist_ok=True)
     for node in environment.nodes:
-        with suppress(EnvctlError, OSError), (directory / "logs" / f"{node.name}.log").open("wb") as kept:
-            for part in reach.logs(node.name):
-                kept.write(part.read_bytes())
+        with suppress(EnvctlError, OSError), (directory / "logs" / f"{node.name}.log").open("w", encoding="utf-8") as kept:
+            kept.writelines(f"{line}\n" for line in reach.log(node.name))
 
 
 def why(directory: Path, status: int) -> EnvctlError:
@@ -71,7 +70,7 @@ def why(directory: Path, status: int) -> EnvctlError:
         error = EnvctlError(said["message"], hint=said["hint"])
         error.exit_code = Exit(said["exit_code"])
         return error
-    if status > KILLED:
-        return ResourceError(f"the runner was killed before its first event (status {status})", hint="run the same command again")
     tail = "\n".join((directory / "runner.log").read_text(errors="replace").splitlines()[-5:])
+    if status > KILLED:
+        return ResourceError(f"the runner was killed before its first event (status {status})\n{tail}".rstrip(), hint="run the same command again")
     return EnvctlError(f"the runner ended with status {status}\n{tail}", hint=f"its record is in {directory}")

@@ -6,6 +6,7 @@ not successful, and with its age so far as its latency.  Else a system that hang
 
 from __future__ import annotations
 
+import math
 import operator
 import threading
 import time
@@ -56,6 +57,7 @@ class Live:
         self._open: dict[int, Expected] = {}
         self._schedule: Iterator[Expected] = iter(())
         self._next: Expected | None = None
+        self._end_ns = math.inf
         self._done: deque[_Done] = deque()
         self._samples: dict[tuple[str, str], dict[str, float | None]] = {}
 
@@ -77,6 +79,11 @@ class Live:
         with self._lock:
             self._schedule, self._next = schedule, next(schedule, None)
 
+    def ends(self, at_ns: int) -> None:
+        """Of what was to come, nothing that is due from then on will."""
+        with self._lock:
+            self._end_ns = at_ns
+
     def over(self) -> None:
         """Nothing more will come: what is still open says nothing about the system."""
         with self._lock:
@@ -86,7 +93,7 @@ class Live:
     def _await(self, number: int = 0) -> None:
         """Opens what is due by now; at least up to that operation, which has started."""
         now_ns = self._now_ns()
-        while self._next is not None and (self._next.due_ns <= now_ns or self._next.number <= number):
+        while self._next is not None and self._next.due_ns < self._end_ns and (self._next.due_ns <= now_ns or self._next.number <= number):
             self._open[self._next.number] = self._next
             self._next = next(self._schedule, None)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,19 +114,22 @@ class Run:
 
     @contextmanager
     def _watched(self, bootstrap: str) -> Iterator[None]:
-        """Samplers and watchers run meanwhile."""
+        """Samplers and watchers run meanwhile: what ends is looked for apart, because stop conditions must not wait for an answer."""
         from envctl.telemetry.samplers import Samplers
 
         samplers = Samplers(self.reach, self.topology, bootstrap, self.now_ns, self._sampled, self.record.write)
         samplers.start()
-        watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
-        watcher.start()
+        looks = (partial(self._look, [Held(condition) for condition in self.scenario.stop], time.monotonic()), partial(self._note_ends, {}))
+        watchers = [threading.Thread(target=self._watch, args=(look,), name="watch", daemon=True) for look in looks]
+        for watcher in watchers:
+            watcher.start()
         try:
             yield
         finally:
             self._over.set()
             samplers.stop()
-            watcher.join()
+            for watcher in watchers:
+                watcher.join()
 
     def _sampled(self, sample: Sample) -> None:
         self.live.sample(sample)
@@ -139,19 +144,19 @@ class Run:
             driver = Driver(self.directory, self.scenario, self.reach.environment(), self.manifest, bootstrap=ground.bootstrap,
                             operated=self._operated, said=self.record.write, live=self.live)
             driver.wait_begun()
-            begun = time.monotonic()
             try:
-                self._timeline(ground, driver, begun)
+                hurt = self._timeline(ground, driver, time.monotonic())
+                self._end(driver, wait_s=0.0 if hurt else STEADY_S)
             finally:
                 driver.stop()
-            said |= {"planned": driver.planned, "ok": driver.failure == "", "error": driver.failure}
+            said |= {"planned": driver.planned, "extended_s": driver.extended_s, "ok": driver.failure == "", "error": driver.failure}
 
-    def _timeline(self, ground: Field, driver: Driver, begun: float) -> None:
-        """Starts each fault when its time has come; ends when traffic and faults are over, or the run is stopped."""
+    def _timeline(self, ground: Field, driver: Driver, begun: float) -> bool:
+        """Starts each fault when its time has come; ends when the faults are over, or the run is stopped.  Returns whether one acted."""
         runs: dict[str, FaultRun] = {}
         waiting = list(self.scenario.faults)
         steady = _Once(self._steady)
-        while not self.stopping.is_set() and (waiting or driver.alive or any(not r.done.is_set() for r in runs.values())):
+        while not self.stopping.is_set() and (waiting or any(not r.done.is_set() for r in runs.values())):
             for spec in [s for s in waiting if _due(s, time.monotonic() - begun, runs)]:
                 waiting.remove(spec)
                 if steady("before"):
@@ -162,8 +167,17 @@ class Run:
             time.sleep(POLL_S)
         for run in runs.values():
             run.done.wait()
+        return bool(runs)
+
+    def _end(self, driver: Driver, wait_s: float) -> None:
+        """Lets the traffic last for its time, or until the steady state at the end has been measured while it flows."""
+        if driver.lasting:
+            driver.close()
+        until(lambda: self.stopping.is_set() or not driver.lasting, math.inf, poll_s=POLL_S)
         if not self.stopping.is_set():
-            self._steady("after", wait_s=0.0 if runs else STEADY_S)
+            self._steady("after", wait_s)
+        driver.close()
+        until(lambda: self.stopping.is_set() or not driver.alive, math.inf, poll_s=POLL_S)
 
     def _steady(self, phase: str, wait_s: float = STEADY_S) -> bool:
         """Whether the steady state holds (or comes to hold in time); the answer is an event with every condition's value."""
@@ -177,25 +191,21 @@ class Run:
 
     # Beside the walk
 
-    def _watch(self) -> None:
-        """Stop conditions, the deadline, and restarts of nodes."""
-        held = [Held(condition) for condition in self.scenario.stop]
-        ends: dict[str, int] = {}
-        begun, deadline_s = time.monotonic(), self.scenario.limits.deadline_s or DEADLINE_S
+    def _watch(self, look: Callable[[], None]) -> None:
         while not self._over.wait(0.25):
             try:
-                self._look(held, ends)
-            except Exception as error:  # noqa: BLE001 — unwatched, a run could go on against its own stop conditions
+                look()
+            except Exception as error:  # noqa: BLE001 — unwatched, a run could go on against its own stop conditions, or lack evidence
                 self.stop(f"the run could not be watched any more: {type(error).__name__}: {error}")
                 return
-            if time.monotonic() - begun > deadline_s:
-                self.stop("deadline")
 
-    def _look(self, held: Sequence[Held], ends: dict[str, int]) -> None:
+    def _look(self, held: Sequence[Held], begun: float) -> None:
+        """Stop conditions and the deadline."""
         for each in held:
             if each.update(self.live.meets(each.condition, widen=True)) and not self.stopping.is_set():
                 self._stopped_by(each.condition)
-        self._note_ends(ends)
+        if time.monotonic() - begun > (self.scenario.limits.deadline_s or DEADLINE_S):
+            self.stop("deadline")
 
     def _stopped_by(self, condition: Condition) -> None:
         self.record.write(Log(at_ns=self.now_ns(), level="warning", message=f"stopped: {condition.text}",

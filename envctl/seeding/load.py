@@ -1,4 +1,4 @@
-"""Loads a seed, as a process inside the environment: `python -m envctl.seeding.load JOB.json`.
+"""Loads a seed, as a process inside the environment: `python -m envctl.seeding.load`, with the job as JSON on its standard input.
 
 Everything is loaded or nothing is: tables of all databases are copied in open transactions, whose deferred constraints are
 asked for and whose message files are read through before the first message is sent; the transactions are committed last.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -252,7 +253,7 @@ def main(argv: list[str]) -> int:
     import psycopg
     from confluent_kafka import KafkaException
 
-    job = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
+    job = json.load(sys.stdin)
     wanted = Job(tuple(job["tables"]), tuple(job["topics"]))
     try:
         if "--verify" not in argv:
@@ -265,11 +266,12 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     if "--verify" not in argv and found != loaded:
-        _say({"problem": {"file": argv[0], "line": 0, "message": f"loaded {loaded}, but found {found}"}})
+        sys.stderr.write(f"loaded {loaded}, but found {found}\n")
         return 1
     _say({"loaded": found})
     return 0
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as any failure: what has been done is taken back
     sys.exit(main(sys.argv[1:]))

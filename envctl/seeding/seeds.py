@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import sys
+import signal
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from envctl import plugins
-from envctl.errors import Problem, ResourceError, SpecError, UsageError
+from envctl.errors import EnvctlError, Problem, ResourceError, SpecError, UsageError
 from envctl.model.environment import Environment
 from envctl.model.seed import Seed, TableLoad, TopicLoad
 from envctl.model.topology import Topology
-from envctl.record import publish
 from envctl.seeding.files import digest, ready_files
-from envctl.substrates.base import Reach
+from envctl.substrates.base import Notebook, Reach
 from envctl.toolchain import cache_dir
 
 Progress = Callable[[str], None]
-MARKER = "seeded.json"  # in the environment's directory: what was loaded, with its checksums
+MARKER = "seeded.json"  # the environment's note of what was loaded, with its checksums
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ def load_seed_into(reach: Reach, topology: Topology, seed: Seed, selected: tuple
     data (nothing is half-loaded), UsageError as `check_mixing`, ResourceError when it can't be done.
     """
     environment = reach.environment()
+    notebook = notebook_of(environment)
     before = check_mixing(environment, seed)
     if before is not None and (started_from is None or before["snapshot"] == started_from.key):
         return _loaded(seed, before["found"], "already there")
@@ -61,19 +62,18 @@ def load_seed_into(reach: Reach, topology: Topology, seed: Seed, selected: tuple
         raise ResourceError(f"the snapshot of {seed.name} does not hold what was loaded into it: {found} instead of {dict(started_from.found)}",
                             hint="remove the snapshots from the cache: `envctl doctor` says where it is")
     stores = {load.component for load in wanted}
-    publish(environment.directory / MARKER, {
+    notebook.write(MARKER, json.dumps({
         "seed": seed.name, "digest": digest(seed), "found": found, "snapshot": started_from.key if started_from else "",
         "nodes": {node.name: node.digest for node in environment.nodes if node.component in stores},
-    })
+    }))
     return _loaded(seed, found, "from snapshot" if started_from else "loaded")
 
 
 def check_mixing(environment: Environment, seed: Seed) -> Mapping[str, Any] | None:
     """What a living environment notes of its seed, if it has one.  Raises UsageError for another one, or one that was lost."""
-    try:
-        before: dict[str, Any] = json.loads((environment.directory / MARKER).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if (said := notebook_of(environment).read(MARKER)) is None:
         return None
+    before: dict[str, Any] = json.loads(said)
     hint = f"`envctl down {environment.id}` removes it, then run this again"
     if before["digest"] != digest(seed):
         other = before["seed"] if before["seed"] != seed.name else f"{seed.name} as it was before it changed"
@@ -83,6 +83,12 @@ def check_mixing(environment: Environment, seed: Seed) -> Mapping[str, Any] | No
     if lost and not before["snapshot"]:  # from a snapshot a new node starts with the same data
         raise UsageError(f"{environment.id} has lost data of the seed {seed.name}: {', '.join(lost)} was replaced", hint=hint)
     return before
+
+
+def notebook_of(environment: Environment) -> Notebook:
+    """What is kept with the environment."""
+    notebook: Notebook = plugins.load("envctl.substrates", environment.substrate).notebook(environment.directory)
+    return notebook
 
 
 def _loaded(seed: Seed, found: Mapping[str, Any], source: str) -> Loaded:
@@ -108,18 +114,26 @@ def _job(topology: Topology, wanted: list[TableLoad | TopicLoad], files: Mapping
 def _run(reach: Reach, topology: Topology, wanted: list[TableLoad | TopicLoad], files: Mapping[Path, Path],
          progress: Progress, *, only_verify: bool) -> dict[str, Any]:
     """Runs the loader beside the nodes; its last word is what it found."""
-    with tempfile.TemporaryDirectory(prefix="seed-", dir=reach.environment().directory) as scratch:
-        job, errors = Path(scratch) / "job.json", Path(scratch) / "errors"
-        job.write_text(json.dumps(_job(topology, wanted, files)), encoding="utf-8")
-        argv = [sys.executable, "-P", "-m", "envctl.seeding.load", str(job), *(["--verify"] if only_verify else [])]
+    for file in sorted(set(files.values())):
+        reach.show(file)
+    argv = [*reach.own, "-m", "envctl.seeding.load", *(["--verify"] if only_verify else [])]
+    with tempfile.TemporaryFile() as job, tempfile.TemporaryFile() as errors:
+        job.write(json.dumps(_job(topology, wanted, files)).encode())
+        job.seek(0)
         said, writer = os.pipe()
-        with errors.open("wb") as stderr, os.fdopen(said) as lines:
+        with os.fdopen(said) as lines:
             try:
-                process = reach.popen(None, argv, stdout=writer, stderr=stderr)
+                process = reach.popen(None, argv, stdin=job, stdout=writer, stderr=errors, job="seed")
             finally:
                 os.close(writer)
-            last = _follow(lines, progress)
-            status = process.wait(30)
+            try:
+                last = _follow(lines, progress)
+                status = process.wait(30)
+            except BaseException:  # cancelled, for one: what nobody waits for any more must not be loaded after all
+                with suppress(EnvctlError, OSError):
+                    process.signal(signal.SIGTERM)
+                    process.wait(15)
+                raise
         if "loaded" in last:
             found: dict[str, Any] = last["loaded"]
             return found
@@ -138,5 +152,6 @@ def _follow(lines: Any, progress: Progress) -> dict[str, Any]:
     return last
 
 
-def _tail(errors: Path) -> str:
-    return "\n".join(errors.read_text(errors="replace").splitlines()[-5:])
+def _tail(errors: IO[bytes]) -> str:
+    errors.seek(0)
+    return "\n".join(errors.read().decode(errors="replace").splitlines()[-5:])

@@ -11,7 +11,6 @@ import hashlib
 import json
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -23,6 +22,7 @@ from envctl.model.environment import Environment
 from envctl.model.plan import Plan, Selection
 from envctl.model.seed import Seed
 from envctl.model.topology import Kafka, Postgres
+from envctl.planner.identity import MAKING
 from envctl.record import publish
 from envctl.seeding import seeds
 from envctl.seeding.files import digest
@@ -34,7 +34,6 @@ from envctl.waiting import until
 
 CONTENT = "content.json"  # written last: a snapshot with it is whole
 STOP_S = 30.0
-MAKING = "snapshot-"  # what the names of environments begin with that only live while a snapshot is made
 MAKING_TTL_S = 300.0  # from the last use: what was killed while it made a snapshot is soon gone
 
 
@@ -95,9 +94,9 @@ def _make(plan: Plan, seed: Seed, home: Path, progress: Callable[[str], None]) -
             loaded = seeds.load_seed_into(reach, plan.topology, seed, plan.components, progress)
         progress(f"keeping {loaded.rows:,} rows and {loaded.messages:,} messages")
         _stop_all(reach, environment)
-        found = json.loads((environment.directory / seeds.MARKER).read_text(encoding="utf-8"))["found"]
+        found = json.loads(seeds.notebook_of(environment).read(seeds.MARKER) or "")["found"]
         for node in environment.nodes:
-            _copy(environment.directory / "nodes" / node.name / "data", partial / node.name)
+            reach.keep_data(node.name, partial / node.name)
         publish(partial / CONTENT, {"seed": seed.name, "found": found})
         partial.replace(home)
     finally:
@@ -118,8 +117,3 @@ def _stop_all(reach: Reach, environment: Environment) -> None:
         reach.signal(node.name, signal.SIGINT if node.kind == "postgres" else signal.SIGTERM)
     if not until(lambda: all(reach.node(n.name).pid is None for n in environment.nodes), STOP_S):
         raise ResourceError(f"the engines of {environment.id} did not stop in {STOP_S:.0f} s, so their data can't be kept")
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["cp", "-a", "--reflink=auto", str(source), str(target)], check=True)

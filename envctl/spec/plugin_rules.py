@@ -71,6 +71,8 @@ def _where(at: Location, params: Mapping[str, Any], name: str) -> Location:
 def _check_target(document: Document, at: Location, parameter: str, name: str, topology: Topology) -> None:
     if parameter == "group":
         known(document, at, "consumer group", name, groups_of(topology))
+    elif parameter == "zone":
+        known(document, at, "zone", name, topology.zones)
     elif name not in topology.components and name not in nodes_of(topology):
         document.problem(at, f"no component or node is called {name!r}", did_you_mean(name, topology.components))
 

@@ -1,4 +1,4 @@
-"""`envctl.yaml` → Project, with defaults where there is none; and finding files by the names people use."""
+"""`envctl.yaml` → Project, with defaults where there is none; and finding scenarios and seeds by the names people use."""
 
 from __future__ import annotations
 
@@ -8,23 +8,9 @@ from typing import Any
 
 from envctl.errors import Problem, SpecError, UsageError
 from envctl.model.project import Gate, Project, Suite, Waiver
-from envctl.spec.document import Document, did_you_mean, read
-from envctl.spec.names import known
-from envctl.spec.structure import open_document
+from envctl.spec import FILE, stated
+from envctl.spec.document import Document, did_you_mean
 from envctl.spec.units import duration_s
-
-FILE = "envctl.yaml"
-
-
-def find_root(start: Path) -> Path:
-    """The nearest directory upwards with an `envctl.yaml`, else with a `.git`, else `start` itself."""
-    start = start.resolve()
-    upwards = (start, *start.parents)
-    for marker in (FILE, ".git"):
-        found = next((directory for directory in upwards if (directory / marker).exists()), None)
-        if found:
-            return found
-    return start
 
 
 def load_project(root: Path) -> Project:
@@ -33,6 +19,8 @@ def load_project(root: Path) -> Project:
     file = root / FILE
     if not file.exists():
         return Project(root, _only_stack(root))
+    from envctl.spec.structure import open_document
+
     document = open_document(file, "project", units=("suites",))
     data: dict[str, Any] = document.data
     stack = root / data["stack"] if "stack" in data else None
@@ -53,23 +41,10 @@ def load_project(root: Path) -> Project:
     )
 
 
-def state_directory(root: Path) -> Path:
-    """The directory of Pulumi's state of the project at `root`: what `state:` in envctl.yaml says, else `.envctl/state`.
-
-    A file that is wrong counts as none: `load_project` tells what is wrong, and whoever cleans up must get on.
-    """
-    try:
-        data = read(root / FILE).data
-    except SpecError:
-        data = None
-    url = str(data.get("state", "")) if isinstance(data, dict) else ""
-    if not url.startswith("file://"):
-        return root / ".envctl" / "state"
-    return (root / Path(url.removeprefix("file://")).expanduser()).resolve()
-
-
 def _waivers(document: Document, scenarios: list[str]) -> tuple[Waiver, ...]:
     """The waivers that hold today; one that has expired is a problem, so that nobody forgets what it hides."""
+    from envctl.spec.names import known
+
     found = []
     for index, raw in enumerate(document.data.get("gate", {}).get("waivers", ())):
         at = ("gate", "waivers", index, "expires")
@@ -120,16 +95,7 @@ def scenario_file(project: Project, name: str) -> Path:
 
 def scenario_files(project: Project) -> tuple[Path, ...]:
     """The scenario files of the project's stack, by name; those that name another stack are left out."""
-    return tuple(file for file in sorted(project.scenarios.glob("*.yaml")) if _stack_of(file) in ("", project.stack.name))
-
-
-def _stack_of(file: Path) -> str:
-    """The `stack` that a scenario names; what is wrong with the file is reported when it is loaded."""
-    try:
-        data = read(file).data
-    except SpecError:
-        return ""
-    return str(data.get("stack", "")) if isinstance(data, dict) else ""
+    return tuple(file for file in sorted(project.scenarios.glob("*.yaml")) if stated(file, "stack") in ("", project.stack.name))
 
 
 def seed_file(project: Project, name: str) -> Path:

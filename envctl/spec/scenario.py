@@ -54,6 +54,7 @@ def _scenario(document: Document, topology: Topology | None) -> Scenario:
         suites=tuple(data.get("suites", ())),
         rng_seed=data.get("rng_seed", 0),
         seed=data.get("seed", ""),
+        powers=tuple(data.get("powers", ())),
         takes=tuple(data.get("takes", ())),
         stubs=tuple(data.get("stubs", ())),
         streams={name: _stream(document, name, raw) for name, raw in data.get("observe", {}).items()},

@@ -104,10 +104,14 @@ def _explain(error: ValidationError) -> Iterator[tuple[Location, str, str]]:
         known = rules.get("properties", {})
         for extra in (name for name in found if name not in known):
             yield (*at, extra), "unknown field", did_you_mean(extra, known)
-    elif rule == "required":
-        missing = next(name for name in rules["required"] if name not in found and f"{name!r} is" in error.message)
+    elif rule == "required" or (rule == "dependentRequired" and "properties" in rules):
+        asked = rules["required"] if rule == "required" else [name for names in rules["dependentRequired"].values() for name in names]
+        missing = next(name for name in asked if name not in found and f"{name!r} is" in error.message)
         if not _misspelt(missing, found, rules):
             yield at, f"{missing!r} is missing", rules.get("properties", {}).get(missing, {}).get("description", "")
+    elif rule == "anyOf" and "x-missing" in rules:
+        if not any(_misspelt(name, found, rules) for one in rules["anyOf"] for name in one["required"]):
+            yield at, rules["x-missing"], ""
     elif rule in ("anyOf", "oneOf", "not", "dependentRequired"):
         yield at, rules.get("description") or error.message, ""
     else:

@@ -9,8 +9,11 @@ from typing import Any
 from envctl.model.topology import (
     AnyComponent,
     Build,
+    Declared,
+    Image,
     Job,
     Kafka,
+    Manifests,
     Postgres,
     Probe,
     Redis,
@@ -22,9 +25,13 @@ from envctl.model.topology import (
     Topology,
 )
 from envctl.spec.document import Document
+from envctl.spec.manifests import read_manifests
 from envctl.spec.structure import open_document, recorded
 from envctl.spec.topology_rules import check_topology
 from envctl.spec.units import duration_s, size_bytes
+
+_UNLIMITED = Resources()
+_PLAIN = Declared(stop_grace_s=5.0)  # of a service without manifests
 
 
 def load_topology(file: Path, *, files: bool = True, text: str | None = None) -> Topology:
@@ -42,11 +49,12 @@ def load_topology(file: Path, *, files: bool = True, text: str | None = None) ->
 
 def _topology(document: Document) -> Topology:
     data = document.data
-    components = {name: _component(document, name, raw) for name, raw in data["components"].items()}
+    manifests = read_manifests(document)
+    components = {name: _component(document, name, raw, manifests.get(name)) for name, raw in data["components"].items()}
     return Topology(data["name"], document.file, tuple(data.get("zones", ("a",))), components)
 
 
-def _component(document: Document, name: str, raw: Mapping[str, Any]) -> AnyComponent:
+def _component(document: Document, name: str, raw: Mapping[str, Any], manifests: Manifests | None) -> AnyComponent:
     common: dict[str, Any] = {
         "name": name,
         "line": document.line("components", name),
@@ -55,11 +63,12 @@ def _component(document: Document, name: str, raw: Mapping[str, Any]) -> AnyComp
         "zones": tuple(raw.get("zones", ())),
         "env": _texts(document, name, "env"),
     }
-    if raw["kind"] == "service":
-        return _service(raw, common)
-    if raw["kind"] == "job":
-        return Job(**common, **_program(raw))
+    if raw["kind"] in ("service", "job"):
+        common |= {**_program(document, name, raw), "manifests": manifests}
+        common["resources"] = _resources(raw.get("resources", {}), manifests.declared.resources if manifests else Resources())
+        return _service(raw, common) if raw["kind"] == "service" else Job(**common)
     common["version"] = document.texts["components", name, "version"]
+    common["image"] = raw.get("image", "")
     if raw["kind"] == "kafka":
         topics = {topic: _topic(document, name, topic, options or {}) for topic, options in raw.get("topics", {}).items()}
         return Kafka(**common, brokers=raw.get("brokers", 1), topics=topics)
@@ -77,16 +86,17 @@ def _texts(document: Document, *at: str) -> dict[str, str]:
     return {str(where[-1]): text for where, text in document.texts.items() if where[:-1] == here}
 
 
-def _resources(raw: Mapping[str, Any]) -> Resources:
-    return Resources(raw.get("cpus"), size_bytes(raw["memory"]) if "memory" in raw else None)
+def _resources(raw: Mapping[str, Any], declared: Resources = _UNLIMITED) -> Resources:
+    return Resources(raw.get("cpus", declared.cpus), size_bytes(raw["memory"]) if "memory" in raw else declared.memory_bytes)
 
 
-def _program(raw: Mapping[str, Any]) -> dict[str, Any]:
+def _program(document: Document, name: str, raw: Mapping[str, Any]) -> dict[str, Any]:
     build = raw.get("build")
     return {
-        "source": _source(raw["source"]),
-        "command": tuple(raw["command"]),
+        "source": _source(raw["source"]) if "source" in raw else None,
+        "command": tuple(raw.get("command", ())),
         "build": Build(tuple(build["command"]), tuple(build.get("inputs", ()))) if build else None,
+        "image": _image(document, name, raw["image"]) if "image" in raw else None,
         "paths": tuple(raw.get("paths", ())),
     }
 
@@ -99,18 +109,30 @@ def _source(raw: str | Mapping[str, str]) -> Source:
     return Source("artifact", raw["artifact"], sha256=raw["sha256"])
 
 
+def _image(document: Document, name: str, raw: str | Mapping[str, Any]) -> Image:
+    if isinstance(raw, str):
+        return Image(raw)
+    given: dict[str, Any] = {word: raw.get(word, "") for word in ("reference", "context", "dockerfile", "target", "working_dir")}
+    given |= {word: tuple(raw.get(word, ())) for word in ("command", "entrypoint", "volumes", "inputs")}
+    user = document.texts.get(("components", name, "image", "user"), "")
+    return Image(**given, user=user, args=_texts(document, name, "image", "args"), files=dict(raw.get("files", {})))
+
+
 def _service(raw: Mapping[str, Any], common: dict[str, Any]) -> Service:
+    """The service; what it doesn't say itself is as its manifests declare it."""
+    declared = common["manifests"].declared if common["manifests"] else _PLAIN
+    own = raw.get("ports", {})
+    ports = {**{name: port for name, port in declared.ports.items() if name not in own and port not in own.values()}, **own}
     return Service(
         **common,
-        **_program(raw),
-        replicas=raw.get("replicas", 1),
+        replicas=raw.get("replicas", declared.replicas),
         calls=dict(raw.get("calls", {})),
         publishes=tuple(raw.get("publishes", ())),
         consumes=tuple(Subscription(topic, options["group"]) for topic, options in raw.get("consumes", {}).items()),
-        ports=dict(raw.get("ports", {})),
-        ready=_probe(raw["ready"], raw.get("ports", {})) if "ready" in raw else None,
+        ports=ports,
+        ready=_probe(raw["ready"], ports) if "ready" in raw else declared.ready,
         stub=raw.get("stub", ""),
-        stop_grace_s=duration_s(raw["stop_grace"]) if "stop_grace" in raw else 5.0,
+        stop_grace_s=duration_s(raw["stop_grace"]) if "stop_grace" in raw else declared.stop_grace_s,
     )
 
 

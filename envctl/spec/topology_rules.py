@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from envctl import plugins
-from envctl.errors import SpecError
-from envctl.model.topology import AnyComponent, Job, Kafka, Postgres, Service, Topology
+from envctl.errors import Problem, SpecError
+from envctl.model.topology import AnyComponent, Image, Job, Kafka, Postgres, Service, Topology
 from envctl.spec.document import Document, Location, did_you_mean
 from envctl.spec.examples import load_examples
+from envctl.spec.manifests import check_one_namespace
 from envctl.spec.names import nodes_of
 
 
@@ -25,6 +26,9 @@ class Engine(Protocol):
 
 
 HELPERS = ("telemetry",)  # what runs beside the nodes of every environment, and is a unit of it like them
+_FORMS = {"source": "files of the host", "image": "an image", "manifests": "manifests"}
+_ADD_SOURCE = "add `source: DIRECTORY` and `command: [PROGRAM, …]`, or choose another substrate"
+_ADD_IMAGE = "add `image: REFERENCE` or `image: {context: DIRECTORY}`, or choose another substrate"
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}")  # `$${` is a literal `${`
 
 
@@ -53,11 +57,14 @@ def check_topology(document: Document, topology: Topology, *, files: bool) -> No
             _check_topics(document, component)
         if isinstance(component, Postgres) and files:
             _check_migrations(document, topology, component)
+        if isinstance(component, Service | Job):
+            _check_forms(document, ("components", name), component)
         if isinstance(component, Service | Job) and files:
             _check_files(document, topology, ("components", name), component)
     _check_cycles(document, topology)
     _check_topic_owners(document, topology)
     _check_own_names(checked)
+    check_one_namespace(document, topology)
 
 
 def _check_own_names(checked: _Checked) -> None:
@@ -191,10 +198,14 @@ def _check_migrations(document: Document, topology: Topology, postgres: Postgres
 
 def _check_files(document: Document, topology: Topology, at: Location, component: Service | Job) -> None:
     source = component.source
-    if source.kind == "tree":
-        _check_path(document, topology, (*at, "source"), source.path, directory=True)
-    elif source.kind == "artifact":
+    if source and source.kind == "tree":
+        _check_path(document, topology, (*at, "source"), source.path, kind="directory")
+    elif source and source.kind == "artifact":
         _check_path(document, topology, (*at, "source"), source.path)
+    if component.image:
+        _check_image_files(document, topology, (*at, "image"), component.image)
+    for index, path in enumerate(component.manifests.files if component.manifests else ()):
+        _check_path(document, topology, (*at, "manifests", "files", index), path, kind="file")
     for index, path in enumerate(component.paths):
         _check_path(document, topology, (*at, "paths", index), path)
     for index, path in enumerate(component.build.inputs if component.build else ()):
@@ -205,6 +216,40 @@ def _check_files(document: Document, topology: Topology, at: Location, component
             _check_examples(document, file)
 
 
+def _check_forms(document: Document, at: Location, component: Service | Job) -> None:
+    if component.image:
+        _check_image(document, (*at, "image"), component.image)
+        if component.manifests and component.manifests.container in component.manifests.images:
+            where = (*at, "manifests", "images", component.manifests.container)
+            document.problem(where, "`image` says it already", "leave it in one of them")
+
+
+def _check_image(document: Document, at: Location, image: Image) -> None:
+    if bool(image.reference) == bool(image.context):
+        found = "both `reference` and `context`" if image.reference else "neither `reference` nor `context`"
+        document.problem(at, f"found {found}, allowed: one of them", "an image is named, or built from a directory")
+    elif image.reference:
+        for word in ("dockerfile", "target", "args", "inputs"):
+            if getattr(image, word):
+                document.problem((*at, word), "only an image that is built from a `context` has it", "the image is named by `reference`")
+    for directory in image.volumes:
+        if directory in image.files:
+            document.problem((*at, "files", directory), f"{directory} is a volume too", "leave it in one of them")
+
+
+def _check_image_files(document: Document, topology: Topology, at: Location, image: Image) -> None:
+    if image.context:
+        _check_path(document, topology, (*at, "context"), image.context, kind="directory")
+        dockerfile = image.dockerfile or "Dockerfile"
+        if (topology.directory / image.context).is_dir() and not (topology.directory / image.context / dockerfile).is_file():
+            hint = "name it by `dockerfile`" if not image.dockerfile else "it is relative to the context"
+            document.problem((*at, "dockerfile"), f"no file {dockerfile!r} in {topology.directory / image.context}", hint)
+        for index, path in enumerate(image.inputs):
+            _check_path(document, topology, (*at, "inputs", index), f"{image.context}/{path}")
+    for inside, path in image.files.items():
+        _check_path(document, topology, (*at, "files", inside), path)
+
+
 def _check_examples(document: Document, file: Path) -> None:
     try:
         load_examples(file)
@@ -212,10 +257,9 @@ def _check_examples(document: Document, file: Path) -> None:
         document.problems += error.problems
 
 
-def _check_path(document: Document, topology: Topology, at: Location, path: str, *, directory: bool = False) -> None:
+def _check_path(document: Document, topology: Topology, at: Location, path: str, *, kind: str = "file or directory") -> None:
     target = topology.directory / path
-    if not (target.is_dir() if directory else target.exists()):
-        kind = "directory" if directory else "file or directory"
+    if not {"directory": target.is_dir, "file": target.is_file}.get(kind, target.exists)():
         near = [entry.name for entry in target.parent.iterdir()] if target.parent.is_dir() else []
         document.problem(at, f"no {kind} {path!r} in {topology.directory}", did_you_mean(target.name, near) if near else "")
 
@@ -226,6 +270,26 @@ def _check_cycles(document: Document, topology: Topology) -> None:
     if cycle:
         where = ("components", cycle[0], "needs", topology.components[cycle[0]].needs.index(cycle[1]))
         document.problem(where, f"needs go round in a circle: {' → '.join(cycle)}", "what is used at run time only belongs in `calls`")
+
+
+def unpackaged(
+    topology: Topology, names: Iterable[str], packaging: Literal["files", "images"], *, manifests: bool = False
+) -> tuple[Problem, ...]:
+    """The components of these names that lack the form from which a substrate of that packaging makes nodes; what to add.
+
+    Engines have both: without `image` a substrate takes its own.  `manifests`: whether it runs what is made of those too.
+    """
+    missing, hint = ("source", _ADD_SOURCE) if packaging == "files" else ("image", _ADD_IMAGE)
+    programs = [each for each in map(topology.components.__getitem__, names) if isinstance(each, Service | Job)]
+    return tuple(
+        Problem(topology.file, each.line, f"components.{each.name}.{missing}", f"{each.name} is made of {_forms(each)} only", hint)
+        for each in programs
+        if not (getattr(each, missing) or (manifests and each.manifests))
+    )
+
+
+def _forms(component: Service | Job) -> str:
+    return " and ".join(word for form, word in _FORMS.items() if getattr(component, form))
 
 
 def find_cycle(graph: Mapping[str, Iterable[str]]) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ import re
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+_QUANTITY = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+_QUANTITY |= {f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTPE", 1)}
 _NUMBER = r"(\d+(?:\.\d+)?)"
 
 
@@ -40,3 +42,10 @@ def rate_per_s(text: str) -> float:
     """`50/s` or `3000/m` as events per second."""
     number, unit = _match(_NUMBER + r"\s*/\s*(s|m|h)", text, "a rate such as 50/s or 3000/m").groups()
     return float(number) / _SECONDS[unit]
+
+
+def quantity(text: str) -> float:
+    """A quantity of Kubernetes, such as `500m`, `1.5`, `512Mi` or `1e3` (its API conventions, "Quantity")."""
+    found = _match(r"(\+?(?:\d{1,30}\.?\d{0,30}|\.\d{1,30}))([eE][-+]?\d{1,2}|[numkMGTPE]|[KMGTPE]i|)", text, "a quantity such as 500m or 512Mi")
+    number, unit = found.groups()
+    return float(number) * _QUANTITY[unit] if unit in _QUANTITY else float(number + unit)

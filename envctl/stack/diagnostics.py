@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +12,10 @@ from envctl.errors import DeadlineError, EnvctlError, NoEnvironmentError, Resour
 from envctl.model.plan import Plan
 from envctl.model.published import environment_fields, plan_fields
 from envctl.stack_provider.ground import Substrates, installed
+from envctl.substrates.base import Reach
 
 LARGEST = 64 << 20
+LINES = 50_000
 
 
 @contextmanager
@@ -32,9 +33,8 @@ def kept(plan: Plan, substrates: Substrates = installed) -> Iterator[None]:
 def write_bundle(plan: Plan, error: EnvctlError, substrates: Substrates) -> Path:
     """`.envctl/runs/TIME-ENV-failed/` of the project: error.json, plan.json, status.json, logs/ and telemetry/ (raw).
 
-    What is larger than `LARGEST` bytes is left out.
-
-    An environment that has ended has no status; its logs are there as long as its directory is.  Raises OSError.
+    Of each log the last `LINES` are kept; telemetry larger than `LARGEST` bytes is left out.  Of an environment that has ended
+    there is no more than the first two.  Raises OSError.
     """
     home = plan.project / ".envctl"
     bundle = home / "runs" / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S.%fZ}-{plan.env_id}-failed"
@@ -42,18 +42,30 @@ def write_bundle(plan: Plan, error: EnvctlError, substrates: Substrates) -> Path
     (home / ".gitignore").write_text("*\n", encoding="utf-8")
     substrate = substrates(plan.substrate)
     directory = substrate.directory(plan.env_id)
+    notebook = substrate.notebook(directory)
     _write(bundle / "error.json", lambda: {"error": type(error).__name__, "message": error.message, "hint": error.hint})
     _write(bundle / "plan.json", lambda: plan_fields(plan))
-    _write(bundle / "status.json", lambda: {"format": "status/v1", **environment_fields(substrate.attach(directory).environment())})
-    for kind in ("logs", "telemetry"):
-        if _size(directory / kind) <= LARGEST:
-            shutil.copytree(directory / kind, bundle / kind)
+    for component in plan.components:
+        if said := notebook.read(f"{component}.provision.log"):
+            _keep_log(bundle, f"{component}.provision", said.splitlines())
+    with suppress(EnvctlError):
+        _look(substrate.attach(directory), directory, bundle)
     return bundle
 
 
-def _size(directory: Path) -> float:
-    """Bytes of all files below; infinite when there is no such directory."""
-    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()) if directory.is_dir() else float("inf")
+def _look(reach: Reach, directory: Path, bundle: Path) -> None:
+    environment = reach.environment()
+    _write(bundle / "status.json", lambda: {"format": "status/v1", **environment_fields(environment)})
+    for node in environment.nodes:
+        _keep_log(bundle, node.name, reach.log(node.name, tail=LINES))
+    with suppress(FileNotFoundError):
+        reach.fetch(directory / "telemetry", bundle / "telemetry", most=LARGEST)
+
+
+def _keep_log(bundle: Path, name: str, lines: Iterable[str]) -> None:
+    (bundle / "logs").mkdir(exist_ok=True)
+    with (bundle / "logs" / f"{name}.log").open("w", encoding="utf-8") as log:
+        log.writelines(f"{line}\n" for line in lines)
 
 
 def _write(file: Path, fields: Callable[[], Mapping[str, object]]) -> None:

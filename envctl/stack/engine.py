@@ -56,6 +56,12 @@ def attached(provider: EnvctlProvider) -> Iterator[int]:
         thread.join()
 
 
+def _attached(port: int) -> dict[str, str]:
+    """What has the engine speak to our provider, and to those that the user has attached."""
+    name = "PULUMI_DEBUG_PROVIDERS"
+    return {name: ",".join((*filter(None, [os.environ.get(name)]), f"envctl:{port}"))}
+
+
 @contextmanager
 def hosted(program: Callable[[], None]) -> Iterator[int]:
     """Serves `program` as a language host; gives the port."""
@@ -89,7 +95,7 @@ def update(
             "--skip-plugin-pre-install", f"--parallel={PARALLEL}", f"--client=127.0.0.1:{program_port}",
             "--exec-kind=auto.inline",
         ]
-        variables = {**environment_variables(state, cache), "PULUMI_DEBUG_PROVIDERS": f"envctl:{provider_port}"}
+        variables = {**environment_variables(state, cache), **_attached(provider_port)}
         call(pulumi, state, arguments, provider, variables=variables, cwd=cwd)
 
 
@@ -97,7 +103,7 @@ def destroy(pulumi: Path, state: State, provider: EnvctlProvider, *, cwd: Path, 
     """Destroys everything in the state, resources of other providers too.  Raises as `update`."""
     with attached(provider) as port:
         arguments = ["destroy", "--yes", "--skip-preview", "--suppress-progress", f"--parallel={PARALLEL}"]
-        variables = {**environment_variables(state, cache), "PULUMI_DEBUG_PROVIDERS": f"envctl:{port}"}
+        variables = {**environment_variables(state, cache), **_attached(port)}
         call(pulumi, state, arguments, provider, variables=variables, cwd=cwd)
 
 

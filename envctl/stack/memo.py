@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from envctl.model.environment import Environment
-from envctl.model.plan import Plan
 from envctl.stack_provider.ground import is_up
+
+if TYPE_CHECKING:
+    from envctl.model.environment import Environment
+    from envctl.model.plan import Plan
+    from envctl.substrates.base import Notebook
+
+NAME = "memo.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +32,9 @@ class Memo:
     nodes: Mapping[str, str] | None = None  # name → digest
     variant: str = ""  # what besides the plan decides the nodes: the seed's snapshot
 
-    def write(self, directory: Path) -> None:
-        """Publishes the memo whole, in the directory of an environment that is there."""
-        temporary = directory / f".memo.{os.getpid()}"
-        temporary.write_text(json.dumps(asdict(self)))
-        temporary.replace(directory / "memo.json")
+    def write(self, notebook: Notebook) -> None:
+        """Keeps the memo with an environment that is there."""
+        notebook.write(NAME, json.dumps(asdict(self)))
 
     def covers(self, plan_digest: str, variant: str, environment: Environment) -> bool:
         """The census: the same plan, and exactly its nodes are there, with the same digests, ready."""
@@ -42,12 +44,17 @@ class Memo:
 
 def labels_of(plan: Plan) -> dict[str, str]:
     """What an environment bears: the plan's labels, and what `Environment` shows of its plan."""
-    return {**plan.labels, "stack": plan.topology.name, "plan_digest": plan.digest}
+    return {**plan.labels, "stack": plan.topology.name, "plan_digest": plan.digest, "ports": str(_publishable(plan))}
 
 
-def read(directory: Path) -> Memo | None:
-    """The memo of an environment's directory, or None when there is none that can be read."""
+def _publishable(plan: Plan) -> int:
+    """How many ports may come to be published while the environment lives, whatever of the topology is in it."""
+    return sum(len(getattr(each, "ports", ())) or 1 for each in plan.topology.components.values())
+
+
+def read(notebook: Notebook) -> Memo | None:
+    """The memo of an environment, or None when there is none that can be read."""
     try:
-        return Memo(**json.loads((directory / "memo.json").read_text()))
-    except (OSError, ValueError, TypeError):
+        return Memo(**json.loads(notebook.read(NAME) or ""))
+    except (ValueError, TypeError):
         return None

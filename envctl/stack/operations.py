@@ -5,28 +5,33 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
-from envctl.engines.base import Realisation
-from envctl.errors import CancelledError, EnvctlError, LeakError, NoEnvironmentError, ResourceError, UsageError
-from envctl.model.environment import Environment
-from envctl.model.plan import Plan
-from envctl.plugins import nearest
-from envctl.spec.project import state_directory
-from envctl.stack import diagnostics, lock, memo, requirements
+from envctl.errors import CancelledError, CapabilityError, EnvctlError, LeakError, NoEnvironmentError, ResourceError, UsageError
+from envctl.spec import state_directory
+from envctl.stack import lock, memo
 from envctl.stack.memo import Memo, labels_of
 from envctl.stack.state import State, pulumi_project
 from envctl.stack_provider.ground import Substrates, Tally, begin, installed, is_up
-from envctl.substrates.base import Found, Reach, Realiser, Substrate
 from envctl.toolchain.tool import cache_dir
+from envctl.waiting import until
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from envctl.engines.base import Realisation
+    from envctl.model.environment import Environment
+    from envctl.model.plan import Plan
+    from envctl.substrates.base import Found, Reach, Realiser, Substrate
 
 Progress = Callable[[str], None]
-Realise = Callable[[], Sequence[Realisation]]
+Realise: TypeAlias = "Callable[[], Sequence[Realisation]]"
 CREATION_S = 15.0
-DEFAULT_SUBSTRATE = "embedded"
+CLOCKS_S = 120.0  # how far the clock of a machine that keeps an environment may be from this one's; what answers ends by itself in time
+ANSWER_S = 5.0
 
 
 def silent(_: str) -> None:
@@ -56,6 +61,8 @@ def bring_up(
     for what the machine lacks, ResourceError or DeadlineError of the node that could not be made (the others stay, the next
     call continues; a bundle of diagnostics is left), CancelledError on SIGINT.
     """
+    from envctl.stack import diagnostics
+
     work = _Update(
         plan, seed_key=seed_key, ready_timeout_s=ready_timeout_s, progress=progress, publish=publish, substrates=substrates,
         realise=realise,
@@ -76,6 +83,8 @@ def check_published(plan: Plan, names: Sequence[str]) -> None:
     """Refuses what can't be published.  Raises UsageError."""
     for name in names:
         if name not in plan.components:
+            from envctl.plugins import nearest
+
             raise UsageError(f"no component of this environment is called {name!r}", hint=nearest(name, plan.components))
         if plan.topology.components[name].kind == "kafka":
             raise UsageError(
@@ -99,6 +108,7 @@ class _Update:
         stack = plan.topology.directory
         self._directory = self._substrate.directory(plan.env_id)
         self._state = State(state_directory(plan.project), pulumi_project(stack), plan.env_id)
+        self._notebook = self._substrate.notebook(self._directory)
         self._memo = Memo(plan.substrate, str(stack), str(self._state.root), self._state.project)
 
     def _reach(self) -> Reach:
@@ -111,7 +121,7 @@ class _Update:
             environment = reach.environment()
         except NoEnvironmentError:
             return None
-        known = memo.read(self._directory)
+        known = memo.read(self._notebook)
         if self._keeps_seed and known is not None:
             self._seed_key = known.variant
         if known is None or not known.covers(self._plan.digest, self._seed_key, environment):
@@ -123,7 +133,13 @@ class _Update:
 
     def run(self) -> Tally:
         """Calls the engine.  The cell is made and nodes are prepared while the engine starts."""
+        from concurrent.futures import wait
+
+        self._refuse_elsewhere()
+        self._forget_what_ended()
         if self._realise == self._by_engines:
+            from envctl.stack import requirements
+
             requirements.require(self._plan)
         over = threading.Event()
         begin(lambda: self._keep_alive(over))
@@ -135,6 +151,24 @@ class _Update:
         finally:
             over.set()
             wait([cell], CREATION_S)  # whoever cancels must find what was made, or nothing would ever remove it
+
+    def _refuse_elsewhere(self) -> None:
+        """An environment is on one substrate at a time: its state and its ids are the same on all."""
+        for name in self._substrates.names():
+            found: Sequence[Found] = ()
+            with suppress(CapabilityError):  # what does not answer now has nothing that could be in the way
+                found = self._substrates(name).environments(self._plan.env_id) if name != self._plan.substrate else ()
+            if any(each.directory.resolve() == self._directory.resolve() for each in found):
+                raise UsageError(f"{self._plan.env_id} is on the substrate {name}", hint=f"`envctl down {self._plan.env_id}` removes it there")
+
+    def _forget_what_ended(self) -> None:
+        """An environment that has ended by its lease, or by another's hand, took with it what other providers had made there."""
+        if self._state.below_ours():
+            self._state.settle_locks(self._progress)
+            try:
+                self._reach()
+            except NoEnvironmentError:
+                self._state.forget_below_ours()
 
     def _keep_alive(self, over: threading.Event) -> None:
         """An update is a use from its begin to its end, also while something is built and nobody asks the environment for anything."""
@@ -154,7 +188,7 @@ class _Update:
         plan = self._plan
         self._state.settle_locks(self._progress)
         provider = EnvctlProvider(self._substrates, self._progress)
-        deployment = program.deployment_of(plan, self._ready_timeout_s, both)
+        deployment = program.deployment_of(plan, self._substrate, self._ready_timeout_s, both)
         inline = program.as_program(deployment, plan.topology.directory)
         pulumi = lookup.find("pulumi").programs["pulumi"]
         try:
@@ -188,7 +222,7 @@ class _Update:
     def _create(self, realiser: Realiser) -> None:
         plan = self._plan
         realiser.create_environment(plan.env_id, ttl_s=plan.ttl_s, labels=labels_of(plan))
-        replace(self._memo, variant=self._seed_key).write(self._directory)
+        replace(self._memo, variant=self._seed_key).write(self._notebook)
 
     def _finish(self, realisations: Sequence[Realisation]) -> None:
         reach = self._reach()
@@ -196,7 +230,7 @@ class _Update:
         self._publish(reach, reach.environment())
         nodes = {spec.name: spec.digest for each in realisations for spec in each.nodes}
         complete = replace(self._memo, plan_digest=self._plan.digest, nodes=nodes, variant=self._seed_key)
-        complete.write(self._directory)
+        complete.write(self._notebook)
 
     def _publish(self, reach: Reach, environment: Environment) -> None:
         """Engines trust whoever reaches them, which on the host is every user: they are published only when somebody asks."""
@@ -208,7 +242,7 @@ class _Update:
     def _by_engines(self) -> Sequence[Realisation]:
         from envctl.stack.program import realised
 
-        return realised(self._plan, cache_dir(), self._seed_key)
+        return realised(self._plan, self._substrate, cache_dir(), self._seed_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +259,8 @@ def tear_down(
 ) -> Down:
     """Removes an environment and proves by a census that nothing is left.
 
-    The cell is ended, which ends everything in it; the engine is called only when the state holds resources of other
-    providers.  Works where the state is lost or the cell is dead.  `project` is where to look for the state when the
+    The environment is ended by its substrate (empty: whichever it is found on); the engine is called only when the state
+    holds resources of other providers.  Works where the state is lost or the environment is dead.  `project` is where to look for the state when the
     environment does not say.  `directory`: one of another cache (None: of ours; one of the same id elsewhere is left alone).
     `only_if_over` keeps an environment that is alive after all, and a state that can't be read or is not envctl's; otherwise
     such a state is a ResourceError and nothing is removed.  Raises NoEnvironmentError when there is neither, LeakError with what is left.
@@ -235,13 +269,13 @@ def tear_down(
     with lock.hold(cache, env_id, "down", progress=progress):
         lock.sweep(cache)
         home = lock.environments_directory(cache) / env_id
-        known = memo.read(home)
+        places = _answering(env_id, substrates, substrate, _states(env_id, None, project))
+        found = [(place, each) for place, there in places for each in there if each.directory.resolve() == home.resolve()]
+        known = next((note for place, _ in found if (note := memo.read(place.notebook(home)))), None)
         states = _states(env_id, known, project)
-        place = substrates(substrate or (known.substrate if known else DEFAULT_SUBSTRATE))
-        found = next((each for each in place.environments() if each.directory.resolve() == home.resolve()), None)
-        if found is None and not states:
+        if not found and not states:
             raise NoEnvironmentError(f"there is no environment {env_id}", hint="`envctl list` shows what there is")
-        if only_if_over and found is not None and _is_alive(place, found):
+        if only_if_over and any(_is_alive(place, each) for place, each in found):
             return Down(env_id, ("it is alive again, and was kept",))
         kept = tuple(each for each in map(State.objection, states) if each)
         if kept and not only_if_over:
@@ -250,13 +284,31 @@ def tear_down(
         for state in states:
             state.settle_locks(progress)
             _destroy_foreign(state, known, substrates, progress)
-        place.realiser(found.directory if found else home).end_environment()
+        for place, each in found:
+            place.realiser(each.directory).end_environment()
         for state in states:
             state.drop()
-        left = [*place.census(home), *(f"state {path}" for state in states for path in state.leftovers())]
+        left = [line for place, _ in places for line in place.census(home)]
+        left += [f"state {path}" for state in states for path in state.leftovers()]
         if left:
             raise LeakError(f"{env_id} left {len(left)} behind\n" + "\n".join(f"  {line}" for line in left))
-        return Down(env_id, _notes(alive=found is not None and found.pid is not None, states=states, kept=kept))
+        return Down(env_id, _notes(alive=any(each.alive for _, each in found), states=states, kept=kept))
+
+
+def _answering(env_id: str, substrates: Substrates, named: str, states: Iterable[State]) -> list[tuple[Substrate, Sequence[Found]]]:
+    """The substrates to look on, each with what is there: one that is named, or all that can be asked.
+
+    One that can't be is an error only where a state says that something was made on it: it may still be there.
+    """
+    places: list[tuple[Substrate, Sequence[Found]]] = []
+    used = {name for state in states for name in state.substrates()}
+    for name in [named] if named else substrates.names():
+        try:
+            places.append((substrates(name), substrates(name).environments(env_id)))
+        except CapabilityError:
+            if named or name in used:
+                raise
+    return places
 
 
 def _notes(*, alive: bool, states: Sequence[State], kept: Sequence[str]) -> tuple[str, ...]:
@@ -281,11 +333,27 @@ def states_of(env_id: str, roots: Iterable[Path]) -> tuple[State, ...]:
     return tuple(State(*each) for each in dict.fromkeys(names))
 
 
+def answering(substrate: Substrate, found: Found) -> Environment | None:
+    """What there is of an environment that was found; None when it is dead.  One that is just being made gets a moment to answer."""
+    there: list[Environment] = []
+
+    def look() -> bool:
+        with suppress(NoEnvironmentError):
+            there.append(substrate.attach(found.directory).environment())
+        return bool(there)
+
+    until(look, ANSWER_S if found.alive else 0)
+    return there[0] if there else None
+
+
+def lasts(expires_at: float) -> bool:
+    """Whether a lease may still last, by a clock that may be another machine's."""
+    return expires_at > time.time() - CLOCKS_S
+
+
 def _is_alive(substrate: Substrate, found: Found) -> bool:
-    try:
-        return substrate.attach(found.directory).environment().expires_at > time.time()
-    except NoEnvironmentError:
-        return False
+    environment = answering(substrate, found)
+    return environment is not None and lasts(environment.expires_at)
 
 
 def _destroy_foreign(state: State, known: Memo | None, substrates: Substrates, progress: Progress) -> None:

@@ -16,12 +16,12 @@ from envctl.model.environment import NodeSpec
 from envctl.model.plan import Ask, Plan
 from envctl.stack.memo import labels_of
 from envctl.stack_provider.encoding import spec_to_json
-from envctl.stack_provider.provider import ENVIRONMENT, NODE, PROVISION
+from envctl.stack_provider.ground import installed
+from envctl.stack_provider.provider import ENVIRONMENT, INTAKE_GRPC_PORT, INTAKE_PORT, NODE, PROVISION
+from envctl.substrates.base import Declarer, Substrate
 from envctl.toolchain import cache_dir
 
-OTLP_HTTP = "http://198.18.0.1:4318"  # the intake, beside the nodes, in every environment
 READY_TIMEOUT_S = 120.0
-OTLP_GRPC = "http://198.18.0.1:4317"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class Deployment:
     labels: Mapping[str, str]
     ready_timeout_s: float
     realise: Callable[[], Sequence[Realisation]]
+    declarer: Declarer
 
 
 _current: ContextVar[Deployment | None] = ContextVar("deployment", default=None)
@@ -77,7 +78,8 @@ class Graph:
     def _environment(self) -> pulumi.Resource:
         labels = json.dumps(dict(self._deployment.labels), sort_keys=True)
         inputs = {**self._common, "ttl_s": self._deployment.ttl_s, "labels": labels}
-        return pulumi.CustomResource(ENVIRONMENT, self._deployment.env_id, inputs)
+        options = pulumi.ResourceOptions(depends_on=[*self._deployment.declarer.environment()])
+        return pulumi.CustomResource(ENVIRONMENT, self._deployment.env_id, inputs, options)
 
     def _component(self, realisation: Realisation, environment: pulumi.Resource) -> list[pulumi.Resource]:
         before = [environment, *(each for need in realisation.needs for each in self._complete.get(need, []))]
@@ -92,13 +94,13 @@ class Graph:
             "digest": spec.digest, "spec": spec_to_json(spec), "ready_timeout_s": self._deployment.ready_timeout_s,
         }
         # deleted_with: ending the environment ends its nodes, nobody waits for them one by one
-        options = pulumi.ResourceOptions(depends_on=before, deleted_with=environment)
+        options = pulumi.ResourceOptions(depends_on=[*before, *self._deployment.declarer.node(spec, before)], deleted_with=environment)
         return pulumi.CustomResource(NODE, spec.name, inputs, options)
 
     def _provision(self, work: Provision, after: list[pulumi.Resource], environment: pulumi.Resource) -> pulumi.Resource:
         inputs = {
-            **self._common, "component": work.component, "digest": work.digest, "command": json.dumps(work.command),
-            "env": json.dumps(dict(work.env), sort_keys=True), "ready_timeout_s": self._deployment.ready_timeout_s,
+            **self._common, "component": work.component, "digest": work.digest, "arguments": json.dumps(work.arguments),
+            "env": json.dumps(dict(work.env), sort_keys=True), "files": json.dumps([str(path) for path in work.files]), "ready_timeout_s": self._deployment.ready_timeout_s,
         }
         options = pulumi.ResourceOptions(depends_on=after, deleted_with=environment)
         return pulumi.CustomResource(PROVISION, f"{work.component}-provision", inputs, options)
@@ -107,25 +109,30 @@ class Graph:
 def planned_in_full() -> Deployment:
     """The deployment of the whole topology beside the program, for a plain `pulumi up`; the stack's name is the environment's."""
     from envctl.engines.sources import source_digests
-    from envctl.planner import plan_project
-    from envctl.spec import load_topology
-    from envctl.spec.project import find_root, load_project
+    from envctl.planner.project import plan_project
+    from envctl.spec import find_root, load_project, load_topology
 
     project = load_project(find_root(Path.cwd()))
     topology = load_topology(Path.cwd() / "topology.yaml")
     plan = plan_project(project, topology, None, Ask(full=True), digests=source_digests(topology))
     plan = replace(plan, env_id=pulumi.get_stack())
-    return deployment_of(plan, READY_TIMEOUT_S, lambda: realised(plan, cache_dir(), ""))
+    substrate = installed(plan.substrate)
+    return deployment_of(plan, substrate, READY_TIMEOUT_S, lambda: realised(plan, substrate, cache_dir(), ""))
 
 
-def deployment_of(plan: Plan, ready_timeout_s: float, realise: Callable[[], Sequence[Realisation]]) -> Deployment:
+def deployment_of(plan: Plan, substrate: Substrate, ready_timeout_s: float, realise: Callable[[], Sequence[Realisation]]) -> Deployment:
     """What a plan becomes."""
-    return Deployment(plan.env_id, plan.substrate, plan.ttl_s, labels_of(plan), ready_timeout_s, realise)
+    declarer = substrate.declarer(substrate.directory(plan.env_id))
+    return Deployment(plan.env_id, plan.substrate, plan.ttl_s, labels_of(plan), ready_timeout_s, realise, declarer)
 
 
-def realised(plan: Plan, cache: Path, seed_key: str) -> Sequence[Realisation]:
+def realised(plan: Plan, substrate: Substrate, cache: Path, seed_key: str) -> Sequence[Realisation]:
     """What the engines make of a plan; everything that can be prepared is prepared."""
     from envctl.engines.realise import realise_all
 
-    site = Site(plan.topology, plan.env_id, plan.components, plan.stubbed, cache, seed_key, OTLP_HTTP, OTLP_GRPC)
+    http, grpc = (f"http://{substrate.beside}:{port}" for port in (INTAKE_PORT, INTAKE_GRPC_PORT))
+    site = Site(
+        plan.topology, plan.env_id, plan.components, plan.stubbed, cache, seed_key, http, grpc, substrate.packaging,
+        manifests="manifests" in substrate.powers,
+    )
     return realise_all(plan.topology, plan.components, plan.stubbed, site)

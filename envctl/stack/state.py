@@ -132,17 +132,35 @@ class State:
     def foreign(self) -> list[str]:
         """URNs of resources, also of those under way, that are not envctl's own; they need the engine to be destroyed."""
         resources, pending = _listed(self.checkpoint) or _listed(self._backup) or ([], [])
-        return [each["urn"] for each in (*resources, *pending) if not each["type"].startswith(OURS)]
+        return [each["urn"] for each in (*resources, *pending) if not _is_ours(each)]
+
+    def substrates(self) -> set[str]:
+        """The substrates that its resources are on."""
+        resources, pending = _listed(self.checkpoint) or _listed(self._backup) or ([], [])
+        return {str(name) for each in (*resources, *pending) if (name := (each.get("inputs") or {}).get("substrate"))}
 
     def forget_pending(self) -> None:
         """Drops what a killed engine noted as under way with resources of ours: they are adopted, whatever became of it."""
         raw = _read_json(self.checkpoint) or {}
         latest = (raw.get("checkpoint") or {}).get("latest") or {}
         pending = latest.get("pending_operations") or []
-        others = [each for each in pending if not str(each["resource"]["type"]).startswith(OURS)]
+        others = [each for each in pending if not _is_ours(each["resource"])]
         if len(others) < len(pending):
             latest["pending_operations"] = others
             _publish(self.checkpoint, json.dumps(raw))
+
+    def below_ours(self) -> bool:
+        """Whether other providers' resources are in it that belong to the environment, below a component of ours."""
+        return any(map(_is_below_ours, self.resources()))
+
+    def forget_below_ours(self) -> None:
+        """Drops those: with an environment that has ended they have ended, and what is believed to be there would not be made again."""
+        raw = _read_json(self.checkpoint) or {}
+        latest = (raw.get("checkpoint") or {}).get("latest") or {}
+        known = latest.get("resources") or []
+        gone = {each["urn"] for each in known if _is_below_ours(each)}
+        latest["resources"] = [_without(each, gone) for each in known if each["urn"] not in gone]
+        _publish(self.checkpoint, json.dumps(raw))
 
     def exists(self) -> bool:
         """Whether there is a checkpoint."""
@@ -214,6 +232,26 @@ def _alone(root: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _is_ours(resource: dict[str, Any]) -> bool:
+    """Of a type of ours, or below a component of ours: the types of all that a resource is below stand in its URN."""
+    return str(resource["type"]).startswith(OURS) or "::envctl:" in str(resource["urn"])
+
+
+def _is_below_ours(resource: dict[str, Any]) -> bool:
+    """Made by another provider; that provider itself stays."""
+    return not str(resource["type"]).startswith((*OURS, "pulumi:providers:")) and "::envctl:" in str(resource["urn"])
+
+
+def _without(resource: dict[str, Any], gone: set[str]) -> dict[str, Any]:
+    """A resource that no longer refers to some others: Pulumi refuses a state with references to nothing."""
+    kept = {name: value for name, value in resource.items() if name != "deletedWith" or value not in gone}
+    if "dependencies" in kept:
+        kept["dependencies"] = [urn for urn in kept["dependencies"] if urn not in gone]
+    if "propertyDependencies" in kept:
+        kept["propertyDependencies"] = {name: [urn for urn in urns or () if urn not in gone] for name, urns in kept["propertyDependencies"].items()}
+    return kept
 
 
 def _age_s(path: Path) -> float:

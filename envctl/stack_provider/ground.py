@@ -3,27 +3,48 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from envctl.errors import EnvctlError
-from envctl.model.environment import Node
-from envctl.substrates.base import Substrate
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from envctl.model.environment import Node
+    from envctl.substrates.base import Substrate
 
 T = TypeVar("T")
+GROUP = "envctl.substrates"
 
 
-def installed(name: str) -> Substrate:
-    """The substrate of that name.  Raises UsageError for an unknown one."""
-    from envctl.plugins import load
+class Substrates(Protocol):
+    """The substrates that may be used."""
 
-    substrate: Substrate = load("envctl.substrates", name)
-    return substrate
+    def __call__(self, name: str) -> Substrate:
+        """The substrate of that name.  Raises UsageError for an unknown one."""
+
+    def names(self) -> Sequence[str]:
+        """Those that there are."""
 
 
-Substrates = Callable[[str], Substrate]
+class _Installed:
+    """The plug-ins of the entry-point group `envctl.substrates`."""
+
+    def __call__(self, name: str) -> Substrate:
+        from envctl.plugins import load
+
+        substrate: Substrate = load(GROUP, name)
+        return substrate
+
+    def names(self) -> Sequence[str]:
+        from envctl.plugins import names
+
+        return names(GROUP)
+
+
+installed: Substrates = _Installed()
 
 
 def is_up(node: Node) -> bool:
@@ -33,6 +54,8 @@ def is_up(node: Node) -> bool:
 
 def begin(work: Callable[[], T]) -> Future[T]:
     """The result of `work` to come, from a thread that never keeps the process from ending."""
+    from concurrent.futures import Future
+
     future: Future[T] = Future()
 
     def run() -> None:

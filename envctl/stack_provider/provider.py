@@ -4,55 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, TypeVar, runtime_checkable
+from typing import Any, NoReturn, TypeVar, cast
 
 from pulumi.provider.experimental import provider as sdk
 from pulumi.provider.experimental.property_value import PropertyValue
 
 from envctl import __version__
-from envctl.errors import CancelledError, EnvctlError, NoEnvironmentError, ResourceError
+from envctl.errors import CancelledError, DeadlineError, EnvctlError, NoEnvironmentError, ResourceError
 from envctl.model.topology import Probe
 from envctl.stack_provider.encoding import spec_from_json
 from envctl.stack_provider.ground import Substrates, Tally, begin, installed, is_up
-from envctl.substrates.base import Reach, Realiser
+from envctl.substrates.base import MakesParts, Notebook, Process, Reach, Realiser
 
 ENVIRONMENT = "envctl:index:Environment"
 NODE = "envctl:index:Node"
 PROVISION = "envctl:index:Provision"
-INTAKE_HOST = "198.18.0.1"
-INTAKE_PORT = 4318
+_LOOK_S = 4.0  # how often it is looked how a node that is waited for is doing
+_PATIENT_STARTS = 2  # a node may have to be started again once; more often is worth telling
+_KEPT = 1 << 15  # characters of what a provision said
+INTAKE_PORT, INTAKE_GRPC_PORT = 4318, 4317
 
 Properties = Mapping[str, PropertyValue]
 T = TypeVar("T")
 
 
-@runtime_checkable
-class Supervising(Protocol):
-    """A `Reach` that keeps helpers running beside the nodes."""
-
-    def helper(self, name: str, argv: Sequence[str], *, ready: Probe | None = None) -> None:
-        """Starts it, idempotent by name, and waits until it is ready."""
-
-
 def keep_intake(reach: Reach, directory: Path) -> None:
-    """Has the environment keep an OTLP intake running, where it has room for helpers; returns when it is ready."""
-    if isinstance(reach, Supervising):
-        module = ("-P", "-m", "envctl.telemetry.intake", "--directory", str(directory / "telemetry"), "--host", INTAKE_HOST)
-        reach.helper("telemetry", (sys.executable, *module), ready=Probe("tcp", port=INTAKE_PORT))
+    """Has the environment keep an OTLP intake running beside the nodes; returns when it is ready."""
+    where = ("--directory", str(directory / "telemetry"), "--host", reach.address)
+    reach.helper("telemetry", "envctl.telemetry.intake", *where, ready=Probe("tcp", port=INTAKE_PORT))
 
 
-def log_tail(paths: tuple[Path, ...], lines: int = 20) -> str:
-    """The last lines of the newest of some log files, indented; empty when there are none."""
-    for path in reversed(paths):
-        text = path.read_text(errors="replace").splitlines()[-lines:] if path.exists() else []
-        if text:
-            return "\n".join(f"    {line}" for line in text)
-    return ""
+def indented(text: str, lines: int = 20) -> str:
+    """The last lines of a text."""
+    return "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
 
 
 class EnvctlProvider(sdk.Provider):
@@ -91,6 +82,8 @@ class EnvctlProvider(sdk.Provider):
         return changed or ([] if self._alive(type_, new) else ["alive"])
 
     def _alive(self, type_: str, properties: Mapping[str, Any]) -> bool:
+        if kind := _part(type_):
+            return self._parts(properties).has_part(kind, properties["name"])
         try:
             environment = self._reach(properties).environment()
         except NoEnvironmentError:
@@ -98,7 +91,7 @@ class EnvctlProvider(sdk.Provider):
         if type_ == ENVIRONMENT:
             return True
         if type_ == PROVISION:
-            return _mark(environment.directory, properties["component"]).holds(properties["digest"])
+            return bool(self._notebook(properties).read(_mark(properties)) == properties["digest"])
         return any(n.name == properties["name"] and n.digest == properties["digest"] and is_up(n) for n in environment.nodes)
 
     async def create(self, request: sdk.CreateRequest) -> sdk.CreateResponse:
@@ -128,6 +121,9 @@ class EnvctlProvider(sdk.Provider):
             self._cancelled.set()
 
     def _realise(self, type_: str, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+        if kind := _part(type_):
+            self._parts(wanted).make_part(kind, wanted["name"], wanted["node"])
+            return wanted
         if type_ == ENVIRONMENT:
             self._realiser(wanted).create_environment(wanted["environment"], ttl_s=wanted["ttl_s"], labels=json.loads(wanted["labels"]))
             self._intake = begin(lambda: keep_intake(self._reach(wanted), self._directory(wanted)))  # nodes don't wait for it
@@ -135,25 +131,46 @@ class EnvctlProvider(sdk.Provider):
         return self._start(wanted) if type_ == NODE else self._provision(wanted)
 
     def _start(self, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
-        _mark(self._directory(wanted), wanted["component"]).clear()
+        self._notebook(wanted).write(_mark(wanted), None)
         spec = spec_from_json(wanted["spec"])
-        node = self._realiser(wanted).start_node(spec, ready_timeout_s=wanted["ready_timeout_s"])
+        over = threading.Event()
+        begin(lambda: self._tell_ends(wanted, spec.name, over))
+        try:
+            node = self._realiser(wanted).start_node(spec, ready_timeout_s=wanted["ready_timeout_s"])
+        finally:
+            over.set()
         self.tally.started.append(node.name)
         self._progress(f"{node.name} {'done' if spec.one_shot else 'ready'}")
         return {**wanted, "address": node.address}
 
+    def _tell_ends(self, wanted: Mapping[str, Any], name: str, over: threading.Event) -> None:
+        """Says of a node that is waited for that it ends again and again, with its last words: whoever waits need not wait in vain."""
+        told = _PATIENT_STARTS
+        while not over.wait(_LOOK_S):
+            with suppress(EnvctlError, OSError):
+                reach = self._reach(wanted)
+                node = reach.node(name)
+                if node.starts > told and node.exit_status is not None:
+                    told = node.starts
+                    last = next(iter(reach.log(name, tail=1)), "")
+                    self._progress(f"{name} ends again and again (exit {node.exit_status}, {node.starts} starts): {last}")
+
     def _provision(self, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
-        reach, directory = self._reach(wanted), self._directory(wanted)
-        log = directory / "logs" / f"{wanted['component']}.provision.log"
-        log.parent.mkdir(exist_ok=True)  # not what is above: the environment may have ended
-        with log.open("wb") as output:
-            process = reach.popen(
-                None, json.loads(wanted["command"]), env=json.loads(wanted["env"]), stdout=output, stderr=output
-            )
-            status = process.wait(wanted["ready_timeout_s"])
+        reach, notebook = self._reach(wanted), self._notebook(wanted)
+        for path in json.loads(wanted["files"]):
+            reach.show(Path(path))
+        argv = (*reach.own, *json.loads(wanted["arguments"]))
+        with tempfile.TemporaryFile() as output:
+            process = reach.popen(None, argv, env=json.loads(wanted["env"]), stdout=output, stderr=output)
+            status = _ended(process, wanted["ready_timeout_s"])
+            output.seek(0)
+            said = output.read().decode(errors="replace")
+        notebook.write(f"{_mark(wanted)}.log", said[-_KEPT:])
+        if status is None:
+            raise DeadlineError(f"{wanted['component']} was not provisioned after {wanted['ready_timeout_s']:g} s\n{indented(said)}")
         if status:
-            raise ResourceError(f"{wanted['component']} could not be provisioned (exit {status})\n{log_tail((log,))}")
-        _mark(directory, wanted["component"]).write(wanted["digest"])
+            raise ResourceError(f"{wanted['component']} could not be provisioned (exit {status})\n{indented(said)}")
+        notebook.write(_mark(wanted), wanted["digest"])
         self.tally.provisioned.append(wanted["component"])
         self._progress(f"{wanted['component']} provisioned")
         return wanted
@@ -161,10 +178,14 @@ class EnvctlProvider(sdk.Provider):
     def _remove(self, type_: str, state: Mapping[str, Any]) -> None:
         if type_ == PROVISION:
             return
+        if kind := _part(type_):
+            self._parts(state).remove_part(kind, state["name"])
+            return
         if type_ == ENVIRONMENT:
             self._realiser(state).end_environment()
             return
-        _mark(self._directory(state), state["component"]).clear()
+        with suppress(NoEnvironmentError):
+            self._notebook(state).write(_mark(state), None)
         self._realiser(state).stop_node(state["name"])
         self.tally.ended.append(state["name"])
         self._progress(f"{state['name']} removed")
@@ -172,11 +193,17 @@ class EnvctlProvider(sdk.Provider):
     def _directory(self, properties: Mapping[str, Any]) -> Path:
         return self._substrates(properties["substrate"]).directory(properties["environment"])
 
+    def _notebook(self, properties: Mapping[str, Any]) -> Notebook:
+        return self._substrates(properties["substrate"]).notebook(self._directory(properties))
+
     def _reach(self, properties: Mapping[str, Any]) -> Reach:
         return self._substrates(properties["substrate"]).attach(self._directory(properties))
 
     def _realiser(self, properties: Mapping[str, Any]) -> Realiser:
         return self._substrates(properties["substrate"]).realiser(self._directory(properties))
+
+    def _parts(self, properties: Mapping[str, Any]) -> MakesParts:
+        return cast("MakesParts", self._realiser(properties))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """The result of `work`, done in a thread of its own that never keeps the process from ending; ends early on cancel."""
@@ -198,29 +225,28 @@ def _give_up() -> NoReturn:
     raise CancelledError("cancelled")
 
 
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    """The digest of the provision that a component last had, kept with the environment because it is true only there."""
-
-    path: Path
-
-    def holds(self, digest: str) -> bool:
-        return self.path.exists() and self.path.read_text() == digest
-
-    def write(self, digest: str) -> None:
-        self.path.parent.mkdir(exist_ok=True)
-        self.path.write_text(digest)
-
-    def clear(self) -> None:
-        self.path.unlink(missing_ok=True)
+def _ended(process: Process, timeout_s: float) -> int | None:
+    """The exit status; None, and the process killed, where it takes longer."""
+    try:
+        return process.wait(timeout_s)
+    except DeadlineError:
+        process.signal(signal.SIGKILL)
+        return None
 
 
-def _mark(directory: Path, component: str) -> _Mark:
-    return _Mark(directory / "provisions" / component)
+def _mark(properties: Mapping[str, Any]) -> str:
+    """The name of the note that holds the digest of the provision that a component last had."""
+    return f"{properties['component']}.provision"
+
+
+def _part(type_: str) -> str:
+    """The kind of a part that a substrate has declared; empty for what all substrates have."""
+    _, module, kind = type_.split(":")
+    return "" if module == "index" else kind.lower()
 
 
 def _identity(type_: str) -> tuple[str, ...]:
-    own = {ENVIRONMENT: ("ttl_s", "labels"), NODE: ("name", "digest"), PROVISION: ("digest",)}[type_]
+    own = {ENVIRONMENT: ("ttl_s", "labels"), NODE: ("name", "digest"), PROVISION: ("digest",)}.get(type_, ("name", "node"))
     return ("environment", "substrate", *own)
 
 

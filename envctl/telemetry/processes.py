@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from envctl.model.environment import Node
 from envctl.substrates.base import Reach
+from envctl.substrates.usage import process_of
 from envctl.telemetry.reading import Reading
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _DOWN = ("exited", "stopped", "backoff", "held")
 
 
@@ -35,29 +34,8 @@ class Rate:
         return rates
 
 
-def process_of(pid: int, root: Path = Path("/proc")) -> tuple[float, int] | None:
-    """(CPU seconds so far, resident bytes) of a process; None when it has gone."""
-    try:
-        fields = (root / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()
-    except (OSError, IndexError):
-        return None
-    return (int(fields[11]) + int(fields[12])) / _TICKS, int(fields[21]) * _PAGE
-
-
-def by_pid_namespace(root: Path = Path("/proc")) -> dict[str, list[int]]:
-    """All visible processes by their PID namespace; those that can't be read are left out."""
-    found: dict[str, list[int]] = defaultdict(list)
-    for name in os.listdir(root):  # noqa: PTH208  (names are all that is wanted, twice a second)
-        if name.isdigit():
-            try:
-                found[str((root / name / "ns/pid").readlink())].append(int(name))
-            except OSError:
-                continue
-    return found
-
-
 class ProcessSampler:
-    """`process.cpu` (cores) and `process.memory` (bytes) of each node: of all processes in its PID namespace."""
+    """`process.cpu` (cores) and `process.memory` (bytes) of each node: of all its processes together."""
 
     def __init__(self, reach: Reach) -> None:
         self._reach = reach
@@ -68,15 +46,14 @@ class ProcessSampler:
         """A node that is down uses nothing; one that only just came has no CPU rate yet."""
         nodes = self._reach.environment().nodes
         self._names = tuple(node.name for node in nodes)
-        spaces = by_pid_namespace()
-        own = str(Path("/proc/self/ns/pid").readlink())
-        found = {node.name: _processes(node, spaces, own) for node in nodes}
-        rates = self._rate({(name, pid): cpu for name, seen in found.items() for pid, (cpu, _) in seen.items()})
+        found = self._reach.usage()
+        rates = self._rate({(name, process): cpu for name, seen in found.items() for process, (cpu, _) in seen.items()})
         for node in nodes:
-            down = not found[node.name] and node.state in _DOWN
-            known = [rates[node.name, pid] for pid in found[node.name] if (node.name, pid) in rates]
+            seen = found.get(node.name, {})
+            down = not seen and node.state in _DOWN
+            known = [rates[node.name, process] for process in seen if (node.name, process) in rates]
             cpu = sum(known) if known else (0.0 if down else None)
-            memory = sum(size for _, size in found[node.name].values()) if found[node.name] or down else None
+            memory = sum(size for _, size in seen.values()) if seen or down else None
             yield Reading("process.cpu", None if cpu is None else round(cpu, 4), {"node": node.name})
             yield Reading("process.memory", memory, {"node": node.name})
 
@@ -86,15 +63,6 @@ class ProcessSampler:
 
     def close(self) -> None:
         """Nothing is held."""
-
-
-def _processes(node: Node, spaces: Mapping[str, list[int]], own: str) -> dict[int, tuple[float, int]]:
-    """The node's processes; a node without a PID namespace of its own is its main process alone."""
-    if node.pid is None:
-        return {}
-    pids = next((pids for space, pids in spaces.items() if node.pid in pids and space != own), [node.pid])
-    found = {pid: process_of(pid) for pid in pids}
-    return {pid: seen for pid, seen in found.items() if seen is not None}
 
 
 class HostSampler:

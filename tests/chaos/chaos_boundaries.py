@@ -28,8 +28,8 @@ def _made(site: Site, path: str, *, snapshot: bool = False) -> bool:
 
 
 def _loads(site: Site, *, snapshot: bool) -> bool:
-    pattern = rb"-m\0envctl\.seeding\.load\0[^\0]*/envs/(snapshot-)?"
-    found = [match for each in site.processes() if (match := re.search(pattern, each.text))]
+    found = [match for each in site.processes() if b"-m\0envctl.seeding.load\0" in each.text
+             and (match := re.search(rb"ENVCTL_CELL=[^\0]*/envs/(snapshot-)?", each.text))]
     return any(bool(match[1]) == snapshot for match in found)
 
 
@@ -54,11 +54,11 @@ BOUNDARIES = (
     Boundary("create", "the first cell begins", lambda s: bool(s.makers()), UP, fresh=True, always=True),
     Boundary("seed", "the snapshot's cell is made", lambda s: _made(s, "cell.json", snapshot=True), UP, fresh=True),
     Boundary("seed", "the loader loads", lambda s: _loads(s, snapshot=True), RUN, fresh=True),
-    Boundary("seed", "the seed is loaded", lambda s: _made(s, "seeded.json", snapshot=True), RUN, fresh=True, always=True),
+    Boundary("seed", "the seed is loaded", lambda s: _made(s, "notes/seeded.json", snapshot=True), RUN, fresh=True, always=True),
     Boundary("seed", "the data is being kept", lambda s: any(s.cache.glob("snapshots/.*.partial/*")), LATE, fresh=True),
     Boundary("create", "the cell is made", lambda s: _made(s, "cell.json"), UP, always=True),
     Boundary("create", "the database starts", lambda s: any(name.endswith("db-0") for name in s.nodes()), UP),
-    Boundary("create", "the database is provisioned", lambda s: _made(s, "logs/db.provision.log"), UP),
+    Boundary("create", "the database is provisioned", lambda s: _made(s, "notes/db.provision.log"), UP),
     Boundary("create", "the service starts", lambda s: any(name.endswith("app-0") for name in s.nodes()), UP, always=True),
     Boundary("seed", "the snapshot is verified", lambda s: _loads(s, snapshot=False), RUN, always=True),
     Boundary("run", "the run is prepared", _written("run.json"), RUN),

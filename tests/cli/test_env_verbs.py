@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from envctl.cli.environments import span, table
-from envctl.cli.logs import Follower, chosen, last_lines
+from envctl.cli.logs import chosen
 from envctl.errors import UsageError
 from envctl.waiting import until
 
@@ -217,30 +217,6 @@ def test_logs_of_a_component_are_those_of_its_nodes() -> None:
     assert chosen((), nodes) == list(nodes)
     with pytest.raises(UsageError, match="'dbb'"):
         chosen(("dbb",), nodes)
-
-
-def test_the_last_lines_go_back_over_several_files(tmp_path: Path) -> None:
-    (tmp_path / "1").write_text("a\nb\n")
-    (tmp_path / "2").write_text("c\n")
-    assert list(last_lines((tmp_path / "1", tmp_path / "gone", tmp_path / "2"), 2)) == ["b", "c"]
-
-
-def test_following_goes_on_when_the_file_is_replaced_or_truncated(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_text("old\n")
-    follower = Follower(log)
-    with log.open("a") as file:
-        file.write("one\ntw")
-    assert follower.new_lines() == ["one"]
-    with log.open("a") as file:
-        file.write("o\n")
-    log.rename(tmp_path / "log.1")
-    log.write_text("three\n")
-    assert follower.new_lines() == ["two", "three"]
-    log.write_text("")
-    assert follower.new_lines() == []
-    log.write_text("four\n")
-    assert until(lambda: follower.new_lines() == ["four"], 2)
 
 
 def test_durations_and_tables_are_said_as_people_say_them() -> None:

@@ -82,6 +82,68 @@ def test_every_yaml_that_init_writes_names_a_schema_that_is_there(
         assert (file.parent / first.partition("=")[2]).is_file(), file
 
 
+COMPOSE = """\
+services:
+  web:
+    build: ./web
+    ports: ["8080:80"]
+    depends_on: [db]
+  db:
+    image: postgres:15-alpine
+    environment: {POSTGRES_DB: app, POSTGRES_USER: app, POSTGRES_PASSWORD: $SECRET}
+"""
+
+
+@pytest.fixture
+def composed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/Dockerfile").write_text("FROM scratch\n")
+    (tmp_path / "compose.yaml").write_text(COMPOSE)
+    return tmp_path
+
+
+def test_init_from_a_compose_file_writes_a_project_that_loads_and_lists_what_is_left(composed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "init", "--from", "compose.yaml", "--name", "tiny")
+    assert code == 0
+    assert "wrote stacks/tiny/topology.yaml" in out
+    assert "compose.yaml:4: services.web.ports: not published as 8080" in out
+    project = load_project(composed)
+    topology = load_topology(project.topology_file)
+    assert (project.substrate, topology.name, list(topology.components)) == ("docker", "tiny", ["web", "db"])
+    assert (composed / "stacks/tiny/Pulumi.yaml").read_text().startswith("name: tiny\n")
+    first = project.topology_file.read_text().splitlines()[0]
+    assert (project.topology_file.parent / first.partition("=")[2]).is_file()
+    code, _, err = run(capsys, "init", "--from", ".", "--name", "tiny")
+    assert (code, "stacks/tiny/topology.yaml would be overwritten" in err) == (2, True)
+
+
+def test_init_from_a_compose_file_leaves_a_configuration_alone_and_answers_as_json(composed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (composed / "envctl.yaml").write_text("envctl: project/v1\nstack: stacks/tiny\n")
+    code, out, _ = run(capsys, "init", "--from", ".", "--name", "tiny", "--output", "json")
+    answer = json.loads(out)
+    assert (code, answer["format"], answer["stack"]) == (0, "init/v1", "tiny")
+    assert "envctl.yaml" not in answer["written"]
+    assert {"file": "compose.yaml", "line": 4, "field": "services.web.ports"}.items() <= answer["left"][0].items()
+
+
+@pytest.mark.parametrize(("text", "fragment"), [
+    ("services:\n  a: {image: x, depends_on: [b]}\n", "compose.yaml:2: services.a.depends_on.b: no service is called 'b'"),
+    ("services: [\n", "is not valid YAML"),
+])
+def test_init_from_a_compose_file_that_is_wrong_writes_nothing(composed: Path, capsys: pytest.CaptureFixture[str], text: str, fragment: str) -> None:
+    (composed / "compose.yaml").write_text(text)
+    code, out, err = run(capsys, "init", "--from", "compose.yaml")
+    assert (code, out) == (2, "")
+    assert fragment in err
+    assert sorted(path.name for path in composed.iterdir()) == ["compose.yaml", "web"]
+
+
+def test_what_belongs_to_an_import_needs_one(composed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "init", "--profile", "mail")
+    assert (code, "belong to --from" in err) == (2, True)
+
+
 def test_schema_prints_lists_and_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "schema", "topology")
     assert (code, json.loads(out)) == (0, schema("topology"))

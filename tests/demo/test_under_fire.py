@@ -6,16 +6,24 @@ Every case is the same, unmodified scenario.
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster import load
+from cluster.cluster import Cluster
+from cluster.fixture import cluster  # noqa: F401
+from cluster.plugin import Plugin, kubernetes_plugin  # noqa: F401
 
+from envctl.substrates.docker import Docker
 from envctl.substrates.embedded import Embedded
 from envctl.toolchain import find
 from envctl.waiting import until
@@ -23,6 +31,7 @@ from envctl.waiting import until
 ROOT = Path(__file__).parents[2]
 SCENARIO = "checkout-under-fire"
 LIMIT_S = 280
+IMAGES = ("python:3.11-slim-bookworm", "postgres:15", "apache/kafka:4.1.1", "redis:7")
 
 pytestmark = [pytest.mark.cell, pytest.mark.engines, pytest.mark.slow]
 
@@ -32,14 +41,18 @@ class Shop:
     """A copy of the shop as a user's repository."""
 
     root: Path
+    substrate: str = "embedded"
+    limit_s: float = LIMIT_S
+    inconclusive: str = "fail"
 
     def start(self) -> subprocess.Popen[str]:
-        argv = [sys.executable, "-m", "envctl", "ci", "--full", "--scenario", SCENARIO, "--inconclusive", "fail"]
+        argv = [sys.executable, "-m", "envctl", "ci", "--full", "--scenario", SCENARIO, "--inconclusive", self.inconclusive,
+                "--substrate", self.substrate]
         return subprocess.Popen(argv, cwd=self.root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def ci(self) -> tuple[int, str]:
         process = self.start()
-        out, err = process.communicate(timeout=LIMIT_S)
+        out, err = process.communicate(timeout=self.limit_s)
         return process.returncode, out + err
 
     def run_directory(self) -> Path:
@@ -65,11 +78,60 @@ def shop(tmp_path: Path) -> Shop:
     return Shop(root)
 
 
+@pytest.fixture
+def on_docker(shop: Shop, docker_images: Callable[..., None]) -> Shop:
+    docker_images(*IMAGES)
+    shop.substrate, shop.inconclusive = "docker", "retry"  # as by default: an engine beside the shop leaves less of two cores to it
+    return shop
+
+
+@pytest.fixture(scope="session")
+def images_there(docker_images: Callable[..., None], cluster: Cluster) -> None:  # noqa: F811
+    docker_images(*IMAGES)
+    load.load(cluster, *IMAGES[1:])  # once, not for each case
+
+
+@pytest.fixture
+def on_kubernetes(shop: Shop, images_there: None, kubernetes_plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> Shop:  # noqa: F811
+    for name, value in {**kubernetes_plugin.environment, "ENVCTL_KUBERNETES_LOAD": shlex.join((*load.COMMAND, "{image}"))}.items():
+        monkeypatch.setenv(name, value)
+    shop.substrate, shop.inconclusive, shop.limit_s = "kubernetes", "retry", 2 * LIMIT_S  # a cluster is there, too, and images are brought to it
+    return shop
+
+
 def break_it(shop: Shop, defect: str) -> None:
     subprocess.run(["git", "apply", str(ROOT / "tests/shop/defects" / f"{defect}.patch")], cwd=shop.root, check=True)
 
 
 def test_the_correct_shop_passes_and_leaves_nothing_behind(shop: Shop) -> None:
+    assert_it_passes(shop)
+    assert not [found for found in Embedded.environments() if found.id.startswith("shop-main")]
+
+
+@pytest.mark.docker
+def test_the_correct_shop_passes_as_containers_too(on_docker: Shop) -> None:
+    assert_it_passes(on_docker)
+    assert not [found for found in Docker.environments() if found.id.startswith("shop-main")]
+
+
+@pytest.mark.kubernetes
+@pytest.mark.timeout(3 * LIMIT_S)
+def test_the_correct_shop_passes_in_a_cluster_too(on_kubernetes: Shop, cluster: Cluster) -> None:  # noqa: F811
+    watch = ["get", "jobs", "--all-namespaces", "--selector", "envctl.dev/part=work", "--watch", "--output", "name"]
+    argv = [str(cluster.built.programs["kubectl"]), *watch]
+    with subprocess.Popen(argv, env={**os.environ, **cluster.environment}, stdout=subprocess.PIPE, text=True) as watcher:
+        try:
+            assert_it_passes(on_kubernetes)
+        finally:
+            watcher.terminate()
+        said = watcher.stdout.read() if watcher.stdout else ""
+    assert {line.split("-")[1] for line in said.split()} == {"seed", "run"}
+    names = {each["metadata"]["name"] for each in cluster.get("namespaces")["items"]}
+    assert names == {"default", "kube-system", "kube-public", "kube-node-lease"}
+    assert not cluster.get("persistentvolumes")["items"]
+
+
+def assert_it_passes(shop: Shop) -> None:
     code, said = shop.ci()
     assert code == 0, said
     assert "PASS" in said
@@ -77,16 +139,35 @@ def test_the_correct_shop_passes_and_leaves_nothing_behind(shop: Shop) -> None:
     assert all((shop.run_directory() / f"report.{kind}").stat().st_size for kind in ("html", "md", "json"))
     events = [json.loads(line) for line in record_of(shop).splitlines()]
     assert {each["value"] for each in events if each["kind"] == "observation" and each["stream"] == "paid"} == {"charged", "declined"}
-    assert not [found for found in Embedded.environments() if found.id.startswith("shop-main")]
 
 
-@pytest.mark.parametrize(("defect", "check"), [
+DEFECTS = [
     ("payments-commits-before-it-processes", "no-loss"),
     ("orders-writes-the-event-outside-the-transaction", "no-loss"),
     ("inventory-drops-the-trace-context", "traces-complete"),
     ("payments-charges-twice-on-redelivery", "no-duplicates"),
-])
+]
+
+
+@pytest.mark.parametrize(("defect", "check"), DEFECTS)
 def test_a_shop_broken_on_purpose_fails_and_the_evidence_names_it(shop: Shop, defect: str, check: str) -> None:
+    assert_it_fails(shop, defect, check)
+
+
+@pytest.mark.kubernetes
+@pytest.mark.timeout(3 * LIMIT_S)
+@pytest.mark.parametrize(("defect", "check"), DEFECTS)
+def test_a_shop_broken_on_purpose_fails_in_a_cluster_too(on_kubernetes: Shop, defect: str, check: str) -> None:
+    assert_it_fails(on_kubernetes, defect, check)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(("defect", "check"), DEFECTS)
+def test_a_shop_broken_on_purpose_fails_as_containers_too(on_docker: Shop, defect: str, check: str) -> None:
+    assert_it_fails(on_docker, defect, check)
+
+
+def assert_it_fails(shop: Shop, defect: str, check: str) -> None:
     break_it(shop, defect)
     code, said = shop.ci()
     assert code == 5, said

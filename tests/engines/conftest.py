@@ -57,7 +57,7 @@ class Cell:
         with ThreadPoolExecutor(len(realisation.nodes)) as pool:
             list(pool.map(lambda node: self.realiser.start_node(node, ready_timeout_s=60), realisation.nodes))
         if realisation.provision:
-            self.beside(*realisation.provision.command, **realisation.provision.env)
+            self.beside(*self.reach.own, *realisation.provision.arguments, **realisation.provision.env)
 
     def beside(self, *command: str, **env: str) -> str:
         """Runs a command in the environment's own network; returns its output."""

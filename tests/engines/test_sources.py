@@ -14,7 +14,7 @@ import pytest
 from envctl.engines.base import Site
 from envctl.engines.sources import source_copy, source_digests
 from envctl.errors import ResourceError, SpecError
-from envctl.model.topology import Build, Postgres, Redis, Service, Source
+from envctl.model.topology import Build, Image, Postgres, Redis, Service, Source
 
 MakeSite = Callable[..., Site]
 
@@ -138,3 +138,35 @@ def test_all_sources_that_are_missing_are_named_at_once(site: MakeSite) -> None:
     with pytest.raises(SpecError) as caught:
         source_digests(site(service(), db).topology)
     assert [problem.field for problem in caught.value.problems] == ["components.web.source", "components.db.migrations"]
+
+
+def test_the_context_of_an_image_as_docker_sees_it_and_its_files_decide_what_a_component_is(site: MakeSite, stack: Path) -> None:
+    for name in ("app/Dockerfile", "app/src/main.py", "app/notes.md", "etc/site.conf", "Outside"):
+        (stack / name).parent.mkdir(parents=True, exist_ok=True)
+        (stack / name).write_text("1")
+    (stack / "app/.dockerignore").write_text("*.md\n")
+    app = Service(name="app", image=Image(context="app", files={"/etc/site.conf": "etc/site.conf"}))
+    other = Service(name="other", image=Image(context="app", dockerfile="../Outside"))
+    named = Service(name="named", image=Image("nginx:1.27"))
+    topology = site(app, other, named).topology
+    before = source_digests(topology)
+    for name, changed in (
+        ("app/src/main.py", {"app", "other"}), ("app/notes.md", set()), ("etc/site.conf", {"app"}), ("Outside", {"other"}),
+        ("app/new.py", {"app", "other"}), ("app/Dockerfile", {"app", "other"}),
+    ):
+        (stack / name).write_text("2")
+        after = source_digests(topology)
+        assert {component for component in after if after[component] != before[component]} == changed, name
+        before = after
+    tagged = replace(topology, components={**topology.components, "named": replace(named, image=Image("nginx:1.28"))})
+    assert source_digests(tagged)["named"] != before["named"]
+
+
+def test_a_program_in_both_forms_is_decided_by_both(site: MakeSite, stack: Path) -> None:
+    (stack / "web").mkdir()
+    (stack / "web/Dockerfile").write_text("1")
+    (stack / "web/.dockerignore").write_text("*\n")
+    both = site(replace(service(), image=Image(context="web"))).topology
+    before = source_digests(both)
+    (stack / "web/app.py").write_text("1")
+    assert source_digests(both) != before

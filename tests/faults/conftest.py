@@ -16,7 +16,7 @@ from envctl.model.topology import Topology
 from envctl.substrates.base import Reach
 from envctl.substrates.embedded import Embedded
 
-NODES = ("client-0", "server-0", "server-1", "other-0")
+NODES = {"client-0": "a", "server-0": "a", "server-1": "b", "other-0": "b"}  # and their zones
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +25,9 @@ def realiser() -> Iterator[Any]:
         made = Embedded.realiser(Path(place, "envs", "faults"))
         try:
             made.create_environment("faults", ttl_s=300, labels={})
-            for name in NODES:
+            for name, zone in NODES.items():
                 made.start_node(
-                    NodeSpec(name=name, component=name.rpartition("-")[0], kind="service", zone="a", command=("sleep", "600"),
+                    NodeSpec(name=name, component=name.rpartition("-")[0], kind="service", zone=zone, command=("sleep", "600"),
                              digest="1"), ready_timeout_s=20)
             yield made
         finally:

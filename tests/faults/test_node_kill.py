@@ -5,13 +5,15 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from envctl.errors import UsageError
 from envctl.faults.base import World
 from envctl.faults.node_kill import NodeKill
-from envctl.runner.faulting import probe
+from envctl.model.scenario import Limits, Scenario, Traffic
+from envctl.runner.faulting import check_limits, probe
 from envctl.substrates.base import Reach
 from envctl.waiting import until
 
@@ -96,3 +98,54 @@ def test_asking_again_draws_the_same_nodes(world: Callable[..., World]) -> None:
     for seed in range(6):
         fault = NodeKill.build({"target": "server", "pick": 1}, world(seed=seed))
         assert fault.probe().nodes == fault.probe().nodes
+
+
+def test_all_nodes_of_a_zone_are_down_until_it_is_healed(world: Callable[..., World], reach: Reach) -> None:
+    fault = NodeKill.build({"zone": "b", "restart": False}, world())
+    blast = fault.probe()
+    assert {(node.name, node.zone) for node in blast.nodes} == {("server-1", "b"), ("other-0", "b")}
+    with pytest.raises(UsageError, match="limit is 1"):
+        check_limits(scenario(max_nodes=1), blast)
+    check_limits(scenario(max_zones=1), blast)
+    with pytest.raises(UsageError, match="limit is 0"):
+        check_limits(scenario(max_zones=0), blast)
+    fault.apply(30)
+    assert fault.verify().summary == "exit 137, held down"
+    assert {node.name for node in reach.environment().nodes if node.pid is None} == {"server-1", "other-0"}
+    fault.heal()
+    assert fault.absent().shown
+    assert all(node.state == "ready" for node in reach.environment().nodes)
+
+
+def test_a_zone_comes_back_with_the_lease_when_nobody_heals_it(world: Callable[..., World], reach: Reach) -> None:
+    fault = NodeKill.build({"zone": "b", "restart": False}, world())
+    fault.probe()
+    fault.apply(1)
+    assert until(lambda: all(reach.node(name).state == "ready" for name in ("server-1", "other-0")), 20)
+    assert not fault.verify().shown
+
+
+def test_a_zone_where_nothing_is_can_not_go(world: Callable[..., World]) -> None:
+    with pytest.raises(UsageError, match="no node of this environment is in the zone 'c'") as caught:
+        NodeKill.build({"zone": "c"}, world()).probe()
+    assert caught.value.hint == "its nodes are in the zones: a, b"
+
+
+def test_nodes_are_restarted_in_good_order_one_after_the_other(world: Callable[..., World], reach: Reach) -> None:
+    before = {node.name: node for node in reach.environment().nodes}
+    fault = NodeKill.build({"target": "server", "rolling": True}, world())
+    fault.probe()
+    assert not fault.verify().shown, "nothing has happened yet"
+    fault.apply(10)
+    fault.apply(10)
+    assert (fault.verify().shown, fault.verify().summary) == (True, "restarted one after the other")
+    fault.heal()
+    assert fault.absent().shown
+    first, second = (reach.node(f"server-{index}") for index in range(2))
+    assert (first.starts, second.starts) == (before["server-0"].starts + 1, before["server-1"].starts + 1)
+    assert (first.exit_status, first.started_at < second.started_at) == (128 + signal.SIGTERM, True)
+
+
+def scenario(**limits: int) -> Scenario:
+    return Scenario("s", Path("s.yaml"), Traffic(Path("t"), "web", None, None), limits=Limits(**limits))
+

@@ -36,6 +36,8 @@ class Host:
     def __init__(self, argv: Sequence[str] = ()) -> None:
         self._instead = argv  # what is started in place of what was asked for
 
+    own = (sys.executable, "-P")
+
     def popen(self, _node: None, argv: Sequence[str], *, stdout: Any = None, **_: object) -> Any:
         process = subprocess.Popen(self._instead or argv, stdout=stdout)
         return SimpleNamespace(poll=process.poll, wait=process.wait, signal=process.send_signal)
@@ -87,6 +89,17 @@ def test_a_stranger_that_joins_and_leaves_moves_the_generation_twice(world: Call
     gone = fault.absent()
     assert gone.shown, gone
     assert gone.detail["generation"] >= effect.detail["before"] + 2
+
+
+def test_a_group_that_moves_between_probe_and_apply_is_waited_for(world: Callable[..., World], group: str, broker: Any) -> None:
+    fault = Rebalance.build({"group": group, "mode": "churn"}, world())
+    fault.probe()
+    evict(broker.bootstrap, group, describe(broker.bootstrap, group).members[:1])
+    fault.apply(20)
+    effect = fault.verify()
+    assert effect.shown, effect
+    fault.heal()
+    assert fault.absent().shown
 
 
 def test_evicted_members_are_gone_and_come_back(world: Callable[..., World], group: str, broker: Any) -> None:

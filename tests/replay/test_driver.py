@@ -70,7 +70,7 @@ def start(tmp_path, lines, address, **settings):
     config = {"to": "shop", "targets": {"shop": {"http": [address]}}, "zero_ns": time.monotonic_ns()} | settings
     DriverConfig(traffic=str(tmp_path / "traffic.jsonl"), **config).save(tmp_path / "config.json")
     command = [sys.executable, "-m", "envctl.replay.driver", str(tmp_path / "config.json")]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def events_of(process, status=0):
@@ -212,6 +212,31 @@ def test_the_closed_model_does_one_operation_of_a_key_after_the_other(tmp_path, 
         kinds = [op["type"] for op in ops if op["process"].split("~")[0] == key]
         assert kinds == ["invoke", "ok"] * (len(kinds) // 2)
         assert 2 <= len(kinds) // 2 <= 10
+
+
+@pytest.mark.parametrize("model", ["open", "closed"])
+def test_traffic_that_is_to_be_told_its_end_goes_on_until_it_was(tmp_path, shop, model):
+    lines = [{"at": 0, "op": "read", "http": "GET /x", "key": "a"}]
+    process = start(tmp_path, lines, shop(fine).address, model=model, rate_per_s=50.0, duration_s=0.2, until_told=True)
+    begin_ns = json.loads(process.stdout.readline())["detail"]["begin_ns"]
+    ops = (event for line in process.stdout if (event := json.loads(line))["kind"] == "op" and event["type"] == "invoke")
+    while next(ops)["due_ns"] < begin_ns + 0.6e9:
+        pass
+    process.stdin.write("4.0\n")
+    process.stdin.flush()
+    last = list(ops)[-1]
+    assert process.wait(60) == 0
+    assert last["due_ns"] - begin_ns < 4e9
+    if model == "open":
+        assert last["op"] == 200
+
+
+def test_traffic_ends_with_whoever_could_have_told_its_end(tmp_path, shop):
+    lines = [{"at": 0, "op": "read", "http": "GET /x"}]
+    process = start(tmp_path, lines, shop(fine).address, rate_per_s=50.0, duration_s=3600.0, until_told=True)
+    json.loads(process.stdout.readline())
+    events = events_of(process)
+    assert events[-1]["message"] == "replay ended"
 
 
 def test_after_sigterm_nothing_starts_and_what_is_under_way_ends(tmp_path, shop):

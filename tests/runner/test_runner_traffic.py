@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
 
@@ -55,7 +57,7 @@ def test_operations_that_wait_behind_one_that_hangs_are_seen_to_wait(tmp_path: P
     live = Live(lambda: time.monotonic_ns() - ran.clock_ns, patience_s=0.1)
     success = parse_condition("success_rate(traffic) >= 99 %")
     with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections and never answers
-        node = Node("web-0", "web", "service", "a", "127.0.0.1", "ready", 1, 0.0, 1, None, {"http": server.getsockname()[1]})
+        node = Node("localhost", "web", "service", "a", "127.0.0.1", "ready", 1, 0.0, 1, None, {"http": server.getsockname()[1]})
         scenario = Scenario("s", tmp_path / "inputs" / "scenario.yaml", traffic)
         driver = Driver(tmp_path, scenario, environment(tmp_path, node), ran, bootstrap="", operated=lambda op: (events.append(op), live.operation(op)),
                         said=lambda _: None, live=live)
@@ -65,3 +67,42 @@ def test_operations_that_wait_behind_one_that_hangs_are_seen_to_wait(tmp_path: P
     assert len(begun) < 20
     assert driver.failure == ""
     assert live.value(success) is None  # the replay was stopped: what is left was never tried
+
+
+class Fine(BaseHTTPRequestHandler):
+    """Answers everything with 204."""
+
+    def do_GET(self) -> None:
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_traffic_goes_on_after_its_time_until_it_is_closed(tmp_path: Path, late: bool) -> None:
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / "inputs" / "traffic.jsonl").write_text('{"op": "do", "http": "GET /", "key": "c"}\n')
+    ran, begun = manifest(), []
+    live = Live(lambda: time.monotonic_ns() - ran.clock_ns)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Fine) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        node = Node("localhost", "web", "service", "a", "127.0.0.1", "ready", 1, 0.0, 1, None, {"http": server.server_port})
+        scenario = Scenario("s", tmp_path / "inputs" / "scenario.yaml",
+                            Traffic(tmp_path / "inputs" / "traffic.jsonl", "web", 50.0, 0.5, in_order_by="key"))
+        driver = Driver(tmp_path, scenario, environment(tmp_path, node), ran, bootstrap="", said=lambda _: None, live=live,
+                        operated=lambda op: (begun.append(op) if op.type == "invoke" else None, live.operation(op)))
+        driver.wait_begun()
+        assert until(lambda: not late or (not driver.lasting and len(begun) > 40), 60)
+        driver.close()
+        assert until(lambda: not driver.alive, 60)
+        server.shutdown()
+    assert driver.failure == ""
+    assert driver.planned is not None
+    if late:
+        assert driver.extended_s > 0
+        assert len(begun) >= driver.planned > 25
+    else:
+        assert (driver.extended_s, driver.planned, len(begun)) == (0.0, 25, 25)
+    driver.stop()

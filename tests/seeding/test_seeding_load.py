@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from hashlib import sha256
@@ -21,6 +22,7 @@ from envctl.seeding import load as loader
 from envctl.seeding.files import digest, ready_files
 from envctl.seeding.load import BadDataError, Job, load, main, verify
 from envctl.toolchain import find
+from envctl.waiting import until
 
 ROWS = 'sku,name\na1,"a, quoted"\nb2,plain\n'
 LINES = '{"customer": "c1", "n": 1}\n{"customer": "c2", "n": 2}\n'
@@ -177,7 +179,7 @@ def held(broker: Any, name: str) -> int:
 
 @pytest.mark.engines
 def test_a_row_that_only_the_commit_would_refuse_is_named_before_anything_is_sent(
-    products: str, orders: str, tmp_path: Path, broker: Any, capsys: pytest.CaptureFixture[str],
+    products: str, orders: str, tmp_path: Path, broker: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make_topic(broker, "deferred", [0])
     bad = everything(products, orders, tmp_path, (topic(broker, "deferred", tmp_path),), orders_rows="1,lost")
@@ -187,7 +189,8 @@ def test_a_row_that_only_the_commit_would_refuse_is_named_before_anything_is_sen
     assert (count(products), ends_of(broker.bootstrap, "deferred")) == (0, {0: 0})
     file = tmp_path / "job.json"
     file.write_text(json.dumps({"tables": bad.tables, "topics": bad.topics}))
-    assert main([str(file)]) == 2
+    monkeypatch.setattr("sys.stdin", file.open())
+    assert main([]) == 2
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["problem"]["file"] == str(tmp_path / "orders.csv")
 
 
@@ -218,6 +221,22 @@ def test_a_commit_that_fails_takes_all_messages_back_and_says_what_is_not_whole(
 
 
 @pytest.mark.engines
+def test_a_loader_that_is_told_to_end_takes_back_what_it_has_sent(tmp_path: Path, broker: Any) -> None:
+    make_topic(broker, "cancelled", [0, 0])
+    lines = tmp_path / "cancelled.jsonl"
+    lines.write_text("".join(f'{{"customer": "c{number % 9}", "n": {number}}}\n' for number in range(300_000)))
+    one = {"component": "bus", "topic": "cancelled", "bootstrap": broker.bootstrap, "file": str(lines), "key": "customer", "messages": 300_000}
+    process = subprocess.Popen([sys.executable, "-m", "envctl.seeding.load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin
+    process.stdin.write(json.dumps({"tables": [], "topics": [one]}).encode())
+    process.stdin.close()
+    assert until(lambda: held(broker, "cancelled") > 0, 60)
+    process.terminate()
+    assert process.wait(60) == 143
+    assert held(broker, "cancelled") == 0
+
+
+@pytest.mark.engines
 def test_a_topic_that_refuses_its_messages_has_those_of_the_others_taken_back(products: str, tmp_path: Path, broker: Any) -> None:
     from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -232,10 +251,13 @@ def test_a_topic_that_refuses_its_messages_has_those_of_the_others_taken_back(pr
 
 
 @pytest.mark.engines
-def test_a_database_that_cannot_be_reached_is_told_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_database_that_cannot_be_reached_is_told_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
     file = tmp_path / "job.json"
     file.write_text(json.dumps({"tables": job(f"host={tmp_path}", tmp_path / "products.csv", 2).tables, "topics": []}))
-    assert main([str(file)]) == 1
+    monkeypatch.setattr("sys.stdin", file.open())
+    assert main([]) == 1
     assert "connection to server on socket" in capsys.readouterr().err
 
 

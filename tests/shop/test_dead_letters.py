@@ -73,7 +73,7 @@ class Shop:
 
     def complained(self, service: str) -> bool:
         nodes = self.reach.environment().nodes_of(service)
-        said = "".join(file.read_text(errors="replace") for node in nodes for file in self.reach.logs(node.name))
+        said = "\n".join(line for node in nodes for line in self.reach.log(node.name))
         return "failed and starts again" in said
 
 

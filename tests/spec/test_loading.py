@@ -10,8 +10,8 @@ import pytest
 from envctl.errors import SpecError
 from envctl.model.scenario import Limits
 from envctl.model.seed import TableLoad, TopicLoad
-from envctl.model.topology import Kafka, Postgres, Probe, Redis, Resources, Service, Subscription, Topic
-from envctl.spec import load_scenario, load_seed, load_topology
+from envctl.model.topology import Image, Job, Kafka, Postgres, Probe, Redis, Resources, Service, Subscription, Topic
+from envctl.spec import load_scenario, load_seed, load_topology, unpackaged
 
 SYSTEM = Path(__file__).parent / "system"
 TOPOLOGY = SYSTEM / "stacks/tiny/topology.yaml"
@@ -109,3 +109,66 @@ def test_a_version_is_one_or_that_one_and_newer(tmp_path: Path, version: str) ->
     file.write_text(file.read_text().replace(version, ">15"))
     with pytest.raises(SpecError, match="the engine's version"):
         load_topology(file)
+
+
+IMAGES = """\
+envctl: topology/v1
+name: pictures
+components:
+  db: {kind: postgres, version: 15, image: postgres:15-alpine, databases: [main]}
+  web: {kind: service, image: nginx:1.27}
+  api:
+    kind: service
+    image:
+      context: api
+      dockerfile: Containerfile
+      target: slim
+      args: {RELEASE: 1.10, DEBUG: false}
+      command: [serve, ""]
+      entrypoint: [/entry]
+      user: 1000
+      working_dir: /srv
+      volumes: [/data]
+      files: {/etc/api.ini: api/api.ini, /etc/site: api}
+    needs: [db]
+    env: {DATABASE_URL: "${db.main.url}"}
+  both: {kind: job, image: {reference: shop/both}, source: api, command: [./both]}
+  files: {kind: job, source: api, command: [./both]}
+"""
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    (tmp_path / "api").mkdir()
+    (tmp_path / "api/Containerfile").write_text("FROM scratch\n")
+    (tmp_path / "api/api.ini").write_text("x")
+    (tmp_path / "topology.yaml").write_text(IMAGES)
+    return tmp_path / "topology.yaml"
+
+
+def test_an_image_is_a_reference_or_is_built(pictures: Path) -> None:
+    components = load_topology(pictures).components
+    web, api, both, db = components["web"], components["api"], components["both"], components["db"]
+    assert isinstance(web, Service)
+    assert (web.image, web.source, web.command, web.ready) == (Image("nginx:1.27"), None, (), None)
+    assert isinstance(api, Service)
+    assert api.image == Image(
+        context="api", dockerfile="Containerfile", target="slim", args={"RELEASE": "1.10", "DEBUG": "false"}, command=("serve", ""),
+        entrypoint=("/entry",), user="1000", working_dir="/srv", volumes=("/data",),
+        files={"/etc/api.ini": "api/api.ini", "/etc/site": "api"},
+    )
+    assert isinstance(both, Job)
+    assert (both.image, both.command) == (Image("shop/both"), ("./both",))
+    assert isinstance(db, Postgres)
+    assert db.image == "postgres:15-alpine"
+
+
+def test_a_component_without_the_form_that_the_substrate_needs_is_named_with_what_to_add(pictures: Path) -> None:
+    topology = load_topology(pictures)
+    no_files, no_image = unpackaged(topology, topology.components, "files"), unpackaged(topology, topology.components, "images")
+    assert [problem.field for problem in no_files] == ["components.web.source", "components.api.source"]
+    assert [(problem.field, problem.line) for problem in no_image] == [("components.files.image", 22)]
+    assert "files is made of files of the host only" in no_image[0].message
+    assert "`image: REFERENCE`" in no_image[0].hint
+    assert "`source: DIRECTORY` and `command: " in no_files[0].hint
+    assert unpackaged(topology, ["db", "both"], "files") == unpackaged(topology, ["db", "web"], "images") == ()

@@ -88,6 +88,7 @@ def test_the_copies_that_a_run_keeps_are_read_without_what_they_refer_to(root: P
 @pytest.mark.parametrize(("line", "directory"), [
     ("", "ROOT/.envctl/state"),
     ("state: file:///var/lib/state", "/var/lib/state"),
+    (r'"st\x61te": file:///var/lib/state', "/var/lib/state"),
     ("state: file://~/state", "HOME/state"),
     ("state: file://../state", "ROOT/../state"),
     ("state: s3://bucket", "ROOT/.envctl/state"),

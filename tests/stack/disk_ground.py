@@ -7,16 +7,19 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from envctl.errors import DeadlineError, NoEnvironmentError
 from envctl.model.environment import Environment, Node, NodeSpec
-from envctl.substrates.base import Found
+from envctl.substrates.base import Found, NothingMore
+from envctl.substrates.embedded.reach import CellReach
+from envctl.substrates.keeper.notes import Notes
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,26 @@ class DiskGround:
 
     cache: Path
 
+    name = "embedded"
+    beside = "198.18.0.1"
+    packaging = "files"
+    powers = frozenset()
+
     def __call__(self, name: str) -> DiskGround:
         assert name == "embedded"
         return self
+
+    def names(self) -> tuple[str, ...]:
+        return ("embedded",)
+
+    def lacks(self, tools: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:  # noqa: ARG002
+        return ()
+
+    def declarer(self, directory: Path) -> NothingMore:  # noqa: ARG002
+        return NothingMore()
+
+    def notebook(self, directory: Path) -> Notes:
+        return Notes(directory / "notes")
 
     def directory(self, env_id: str) -> Path:
         return self.cache / "envs" / env_id
@@ -40,9 +60,9 @@ class DiskGround:
     def realiser(self, directory: Path) -> DiskWorld:
         return DiskWorld(directory)
 
-    def environments(self) -> tuple[Found, ...]:
-        places = sorted(path for path in self.cache.glob("envs/*") if path.is_dir())
-        return tuple(Found(path.name, path, 1 if (path / "world.json").exists() else None) for path in places)
+    def environments(self, env_id: str = "") -> tuple[Found, ...]:
+        places = sorted(path for path in self.cache.glob(f"envs/{env_id or '*'}") if path.is_dir())
+        return tuple(Found(path.name, path, (path / "world.json").exists()) for path in places)
 
     def census(self, directory: Path) -> tuple[str, ...]:
         return (f"directory {directory}",) if directory.exists() else ()
@@ -144,6 +164,22 @@ class DiskWorld:
             name, entry["component"], "postgres" if entry["component"] == "db" else "service", "a", "198.18.1.1", "ready" if up else "exited", entry["pid"], 1.0, 1, None if up else 137,
             entry["ports"], entry["digest"],
         )
+
+    own = (sys.executable, "-P")
+    address = "127.0.0.1"
+
+    def helper(self, name: str, module: str, *arguments: str, ready: Any = None) -> None:  # noqa: ARG002
+        return
+
+    def show(self, path: Path) -> None:  # noqa: ARG002
+        return
+
+    def log(self, name: str, *, tail: int | None = None, follow: bool = False) -> Iterator[str]:  # noqa: ARG002
+        log = self.directory / "logs" / f"{name}.log"
+        return iter(log.read_text().splitlines() if log.exists() else [])
+
+    def fetch(self, path: Path, target: Path, *, most: int | None = None) -> None:
+        CellReach(self.directory).fetch(path, target, most=most)
 
     def popen(self, node: str | None, argv: Sequence[str], *, env: Mapping[str, str], stdout: Any, stderr: Any) -> Ended:
         assert node is None

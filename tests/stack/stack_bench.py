@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ def node(name: str, digest: str = "1", **env: str) -> NodeSpec:
 
 
 def system(api: str = "1", **env: str) -> list[Realisation]:
-    touch = Provision("db", (sys.executable, "-c", "print('provisioned')"), "p1")
+    touch = Provision("db", ("-c", "print('provisioned')"), "p1")
     return [
         Realisation("api", ("db",), (node("api-0", api, **env),)),
         Realisation("db", (), (node("db-0"), node("db-1")), touch),

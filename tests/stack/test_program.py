@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import runpy
 import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stack_bench import Bench
 
-from envctl.model.environment import Mount, NodeSpec
+from envctl.model.environment import Mount, Node, NodeSpec
 from envctl.model.topology import Probe, Resources
 from envctl.stack import engine
 from envctl.stack_provider.encoding import spec_from_json, spec_to_json
@@ -62,3 +65,31 @@ def test_needs_in_a_circle_are_an_error_and_nothing_is_started(bench: Bench) -> 
     with pytest.raises(ResourceError, match="components need each other in a circle: a, b"):
         bench.up(circle)
     assert bench.world.environment().nodes == ()
+
+
+def test_a_node_that_ends_again_and_again_is_told_with_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node("web-0", "web", "service", "a", "198.18.1.1", "backoff", None, 1.0, 1, 3)
+
+    class Reach:
+        lives = iter((1, 2, 3, 3, 7))
+
+        def node(self, name: str) -> Node:
+            assert name == "web-0"
+            return replace(node, starts=next(self.lives))
+
+        def log(self, name: str, *, tail: int) -> Iterator[str]:
+            return iter([f"no configuration for {name}"] * tail)
+
+    said: list[str] = []
+    over, reach = threading.Event(), Reach()
+
+    def tell(text: str) -> None:
+        said.append(text)
+        if "7" in text:
+            over.set()
+
+    provider = EnvctlProvider(progress=tell)
+    monkeypatch.setattr("envctl.stack_provider.provider._LOOK_S", 0.01)
+    monkeypatch.setattr(provider, "_reach", lambda _: reach)
+    provider._tell_ends({}, "web-0", over)
+    assert said == [f"web-0 ends again and again (exit 3, {starts} starts): no configuration for web-0" for starts in (3, 7)]

@@ -8,6 +8,7 @@ from envctl.errors import CapabilityError, Exit
 from envctl.model.plan import Plan, Selection
 from envctl.model.topology import Kafka, Postgres, Service, Source, Topology
 from envctl.stack import requirements
+from envctl.toolchain import machine
 from envctl.toolchain.lookup import find, satisfies
 from envctl.toolchain.machine import Lack
 
@@ -41,7 +42,7 @@ def test_everything_that_is_missing_is_told_at_once_with_the_one_step(tmp_path: 
 
 
 def test_a_machine_that_can_hold_no_environment_is_told_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requirements, "machine_problems", lambda: (Lack("this kernel allows no user namespaces", "sudo sysctl"),))
+    monkeypatch.setattr(machine, "machine_problems", lambda: (Lack("this kernel allows no user namespaces", "sudo sysctl"),))
     with pytest.raises(CapabilityError, match="allows no user namespaces") as caught:
         requirements.require(plan_of(DB))
     assert caught.value.hint == "sudo sysctl"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 import time
 import uuid
@@ -12,10 +13,21 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from cluster import load
+from cluster.cluster import Cluster
+from cluster.fixture import cluster  # noqa: F401
+from docker_engine.engine import Engine
+from grounds import IMAGE, Ground, cluster_settings
+
 from envctl.model.environment import NodeSpec
+from envctl.substrates.docker import Docker
 from envctl.substrates.embedded import Embedded
 from envctl.substrates.embedded.reach import CellReach
 from envctl.substrates.embedded.realiser import CellRealiser
+from envctl.substrates.kubernetes import Kubernetes
+from envctl.substrates.kubernetes.identity import AGENTS, ENV
 from envctl.toolchain import Tool, find
 
 
@@ -68,6 +80,63 @@ def cells(nft: Tool) -> Iterator[Cells]:
         if before is not None:
             os.environ["ENVCTL_CACHE"] = before
         shutil.rmtree(cache)
+
+
+@pytest.fixture
+def docker_ground(docker_images: Callable[..., None], tmp_path: Path) -> Iterator[Ground]:
+    docker_images(IMAGE)
+    yield from used(Ground(Docker(), tmp_path / "envs", ("nft",), {}))
+
+
+@pytest.fixture(scope="session")
+def cluster_cache(cluster: Cluster, docker_engine: Engine, docker_images: Callable[..., None]) -> Iterator[Path]:  # noqa: F811
+    """A cache for environments in the test cluster, which has the image of nodes."""
+    docker_images(IMAGE)
+    load.load(cluster, IMAGE)
+    # As long as there is any environment the agents stay: their end is asked for once, not after each test.
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bystander", "labels": {ENV: "bystander"}}})
+    cache = Path(tempfile.mkdtemp(prefix="envctl-test-"))
+    yield cache
+    cluster.kubectl("delete", "namespace", "bystander", "--ignore-not-found")
+    cluster.kubectl("delete", "namespace", AGENTS, "--ignore-not-found")
+    shutil.rmtree(cache)
+
+
+@pytest.fixture
+def in_cluster(cluster: Cluster, cluster_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """envctl finds the test cluster, and its way of getting images there."""
+    for name, value in cluster_settings(cluster, cluster_cache).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def kubernetes_ground(in_cluster: None) -> Iterator[Ground]:
+    yield from used(Ground(Kubernetes(), Path(os.environ["ENVCTL_CACHE"]) / "envs", ("nft",), {}, user="1000"))
+
+
+@pytest.fixture
+def embedded_ground(nft: Tool, cells: Cells) -> Iterator[Ground]:
+    yield from used(Ground(Embedded(), cells.envs, (str(nft.programs["nft"]),), dict(nft.env)))
+
+
+@pytest.fixture(params=[pytest.param("embedded", marks=pytest.mark.cell), pytest.param("docker", marks=pytest.mark.docker),
+                        pytest.param("kubernetes", marks=pytest.mark.kubernetes)])
+def ground(request: pytest.FixtureRequest) -> Ground:
+    """Each substrate in turn."""
+    made: Ground = request.getfixturevalue(f"{request.param}_ground")
+    return made
+
+
+def used(ground: Ground) -> Iterator[Ground]:
+    """Whatever a test has made is gone afterwards."""
+    try:
+        yield ground
+        for realiser in ground.made:
+            realiser.end_environment()
+            assert ground.substrate.census(realiser.directory) == ()
+    finally:
+        for realiser in ground.made:
+            realiser.end_environment()
 
 
 def traces_of(place: Path) -> list[str]:

@@ -31,16 +31,6 @@ def get(address: str, path: str = "/") -> bytes:
         return answer.read()
 
 
-def test_a_node_is_ready_when_its_probe_holds_and_is_adopted_the_second_time(cells) -> None:
-    reach, realiser = cells.make()
-    spec = cells.node("web-0", *WEB, ready=Probe("http", 8080), ports={"http": 8080})
-    first = realiser.start_node(spec, ready_timeout_s=20)
-    second = realiser.start_node(spec, ready_timeout_s=20)
-    assert (first.state, first.starts, first.address, dict(first.ports)) == ("ready", 1, "198.18.1.1", {"http": 8080})
-    assert (second.pid, second.starts, second.started_at) == (first.pid, 1, first.started_at)
-    assert [node.name for node in reach.environment().nodes] == ["web-0"]
-
-
 def test_prepared_data_becomes_the_nodes_own_and_survives_a_restart_but_not_a_new_digest(cells, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("prepared")
     reach, realiser = cells.make()
@@ -71,7 +61,7 @@ def test_names_resolve_to_nodes_and_components_and_nothing_else(cells) -> None:
     assert resolve("PAY-1") == {"198.18.1.2"}
     assert resolve("pay") == {"198.18.1.1", "198.18.1.2"}
     assert resolve("elsewhere") == set()
-    reach.helper("keeper", ["sleep", "100"])
+    reach.helper("keeper", "http.server", "4319")
     assert resolve("keeper") == set()
     beside = subprocess.PIPE
     read, write = os.pipe()
@@ -82,32 +72,6 @@ def test_names_resolve_to_nodes_and_components_and_nothing_else(cells) -> None:
     realiser.stop_node("pay-1")
     realiser.stop_node("pay-1")
     assert resolve("pay") == {"198.18.1.1"}
-
-
-def test_a_killed_node_stays_down_while_held_and_comes_back_when_released(cells) -> None:
-    reach, realiser = cells.make()
-    realiser.start_node(cells.node("a-0", "sh", "-c", "sleep 100 & exec sleep 100"), ready_timeout_s=10)
-    reach.hold("a-0", 60)
-    reach.signal("a-0", signal.SIGKILL)
-    cells.until(lambda: reach.node("a-0").state == "held", "it is held")
-    held = reach.node("a-0")
-    assert (held.exit_status, held.pid, held.starts) == (137, None, 1)
-    with pytest.raises(ResourceError, match="a-0 is held"):
-        reach.run("a-0", ["true"])
-    reach.release("a-0")
-    reach.release("a-0")
-    reach.wait_ready("a-0", 10)
-    assert reach.node("a-0").starts == 2
-
-
-def test_a_hold_ends_with_its_lease_when_nobody_renews_it(cells) -> None:
-    reach, realiser = cells.make()
-    realiser.start_node(cells.node("a-0", "sleep", "100"), ready_timeout_s=10)
-    reach.hold("a-0", 0.3)
-    reach.hold("a-0", 1.5)
-    reach.signal("a-0", signal.SIGKILL)
-    cells.until(lambda: reach.node("a-0").state == "held", "it is held")
-    cells.until(lambda: reach.node("a-0").starts == 2, "the lease has ended")
 
 
 def test_signals_reach_the_main_process_with_ordinary_dispositions(cells) -> None:
@@ -139,16 +103,7 @@ def test_a_node_that_can_not_be_started_says_why_and_can_be_started_later(cells,
     missing.mkdir()
     (missing / "x").write_text("built")
     realiser.start_node(spec, ready_timeout_s=10)
-    assert reach.logs("a-0")[-1].read_text() == "built"
-
-
-def test_a_job_is_ready_when_it_exits_0_and_an_error_otherwise(cells) -> None:
-    _, realiser = cells.make()
-    done = realiser.start_node(cells.node("job-0", "true", one_shot=True), ready_timeout_s=10)
-    assert (done.state, done.exit_status, done.starts) == ("exited", 0, 1)
-    assert realiser.start_node(cells.node("job-0", "true", one_shot=True), ready_timeout_s=10).starts == 1
-    with pytest.raises(ResourceError, match=r"exit status 4.*\n.*\n  it broke"):
-        realiser.start_node(cells.node("job-1", "sh", "-c", "echo it broke; exit 4", one_shot=True), ready_timeout_s=10)
+    assert list(reach.log("a-0")) == ["built"]
 
 
 @pytest.mark.parametrize("probe", [
@@ -176,7 +131,7 @@ def test_a_grpc_probe_asks_the_standard_health_service(cells, tmp_path: Path) ->
         "server = grpc.server(ThreadPoolExecutor(1)); server.add_generic_rpc_handlers((service,))\n"
         "server.add_insecure_port('198.18.0.1:5000'); server.start(); server.wait_for_termination()\n"
     )
-    reach.helper("fraud", [sys.executable, str(script)], ready=Probe("grpc", 5000, "fraud"), timeout_s=30)
+    reach.start(cells.node("fraud", sys.executable, str(script), kind="helper", ready=Probe("grpc", 5000, "fraud")), 30)
     assert reach.node("fraud").state == "ready"
 
 
@@ -210,16 +165,6 @@ def test_a_helper_talks_through_pipes_gets_signals_and_can_use_reach_from_inside
         assert process.poll() is None
         process.signal(signal.SIGTERM)
         assert process.wait(10) == 128 + signal.SIGTERM
-
-
-def test_a_supervised_helper_is_restarted_and_made_once(cells) -> None:
-    reach, _ = cells.make()
-    for _ in range(2):
-        reach.helper("intake", [sys.executable, "-m", "http.server", "4318", "--bind", "198.18.0.1"], ready=Probe("tcp", 4318))
-    assert (reach.node("intake").starts, reach.environment().nodes) == (1, ())
-    reach.signal("intake", signal.SIGKILL)
-    cells.until(lambda: reach.node("intake").starts == 2, "it is started again")
-    reach.wait_ready("intake", 20)
 
 
 def test_a_rule_of_the_position_netns_loses_packets_at_the_receiver_and_ends_by_itself(cells, nft) -> None:
@@ -333,9 +278,11 @@ def test_a_full_log_is_rotated_and_nothing_of_the_newest_is_lost(cells) -> None:
     reach, realiser = cells.make()
     script = "head -c 18000000 /dev/zero | tr '\\0' x; sleep 2; echo end; exec sleep 100"
     realiser.start_node(cells.node("loud-0", "sh", "-c", script, ready=Probe("log", target="end$")), ready_timeout_s=30)
-    older, newer = reach.logs("loud-0")
-    assert (older.name, older.stat().st_size) == ("loud-0.log.1", 18_000_000)
+    older, newer = reach.directory / "logs" / "loud-0.log.1", reach.directory / "logs" / "loud-0.log"
+    assert older.stat().st_size == 18_000_000
     assert newer.read_text() == "end\n"
+    assert [len(line) for line in reach.log("loud-0")] == [18_000_000, 3]
+    assert list(reach.log("loud-0", tail=1)) == ["end"]
 
 
 def test_nobody_is_asked_after_the_end(cells) -> None:
@@ -397,3 +344,45 @@ def test_a_cell_that_dies_while_a_command_is_asked_for_is_an_environment_that_ha
             reach.popen(None, ["true"])
         taker.join()
     realiser.end_environment()
+
+
+def test_a_paused_node_stands_still_until_it_is_resumed_or_the_lease_has_run_out(cells) -> None:
+    reach, realiser = cells.make()
+    script = "while :; do date +%s%N > /data/now; sleep 0.05 & wait; done"
+    realiser.start_node(cells.node("a-0", "sh", "-c", script), ready_timeout_s=10)
+    now = reach.directory / "nodes" / "a-0" / "data" / "now"
+
+    def goes_on() -> bool:
+        before = now.read_text()
+        time.sleep(0.4)
+        return now.read_text() != before
+
+    cells.until(now.exists, "it writes")
+    reach.pause("a-0", 60)
+    assert (reach.node("a-0").state, goes_on()) == ("paused", False)
+    reach.resume("a-0")
+    reach.resume("a-0")
+    assert reach.node("a-0").state == "ready"
+    cells.until(goes_on, "it goes on")
+    reach.pause("a-0", 0.2)
+    cells.until(lambda: reach.node("a-0").state == "ready", "the lease has run out")
+    cells.until(goes_on, "it goes on")
+    reach.pause("a-0", 60)
+    reach.signal("a-0", signal.SIGKILL)
+    cells.until(lambda: (reach.node("a-0").state, reach.node("a-0").starts) == ("ready", 2), "what is paused can be killed")
+    cells.until(goes_on, "it goes on")
+
+
+def test_a_restart_ends_a_node_in_good_order_and_starts_it_at_once_with_its_data(cells) -> None:
+    reach, realiser = cells.make()
+    script = "echo start >> /data/log; trap 'echo end >> /data/log; exit 0' TERM; while :; do sleep 0.05; done"
+    realiser.start_node(cells.node("a-0", "sh", "-c", script), ready_timeout_s=10)
+    cells.until(lambda: reach.run("a-0", ["cat", "/data/log"]).stdout == "start\n", "it has begun")
+    reach.restart("a-0")
+    cells.until(lambda: reach.node("a-0").starts == 2, "it is started again")
+    cells.until(lambda: reach.run("a-0", ["cat", "/data/log"]).stdout == "start\nend\nstart\n", "it ended in good order")
+    realiser.start_node(cells.node("job-0", "true", one_shot=True), ready_timeout_s=10)
+    with pytest.raises(ResourceError, match="job-0 is exited: there is nothing to restart"):
+        reach.restart("job-0")
+    with pytest.raises(ResourceError, match="job-0 is exited: there is nothing to pause"):
+        reach.pause("job-0", 1)

@@ -51,7 +51,7 @@ def test_killing_the_first_process_leaves_no_process(cells) -> None:
     reach, _ = busy(cells)
     os.kill(cell_pid(reach.directory), signal.SIGKILL)
     cells.until(lambda: Embedded.census(reach.directory) == (f"directory {reach.directory}",), "only files")
-    assert [item.pid for item in Embedded.environments() if item.directory == reach.directory] == [None]
+    assert [item.alive for item in Embedded.environments() if item.directory == reach.directory] == [False]
 
 
 def test_the_lease_ends_the_environment_without_anybody(cells) -> None:

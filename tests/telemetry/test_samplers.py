@@ -10,8 +10,9 @@ import pytest
 
 from envctl.model.environment import Node
 from envctl.model.topology import Service, Source, Subscription, Topology
+from envctl.substrates.usage import by_pid_namespace, of_namespaces
 from envctl.telemetry import samplers
-from envctl.telemetry.processes import CostSampler, HostSampler, PostgresSampler, ProcessSampler, Rate, by_pid_namespace
+from envctl.telemetry.processes import CostSampler, HostSampler, PostgresSampler, ProcessSampler, Rate
 from envctl.telemetry.reading import Reading
 
 BURN = "import os, time\nif os.fork() == 0:\n    while True: pass\ntime.sleep(600)\n"
@@ -30,7 +31,10 @@ def node(name, pid, state="ready", **more):
 
 
 def reach_of(*nodes):
-    return SimpleNamespace(environment=lambda: SimpleNamespace(nodes=nodes))
+    def usage():
+        return of_namespaces({each.name: Path(f"/proc/{each.pid}/ns/pid").stat().st_ino for each in nodes if each.pid})
+
+    return SimpleNamespace(environment=lambda: SimpleNamespace(nodes=nodes), usage=usage)
 
 
 def values(sampler):

@@ -15,9 +15,10 @@ from typing import NoReturn
 
 from envctl.substrates.embedded import root
 from envctl.substrates.embedded import syscalls as sys
-from envctl.substrates.embedded.identity import FIRST_LEASE_S, NODE_UID, cell_uid, stranger_uid
+from envctl.substrates.embedded.identity import NODE_UID, RESOLVER, cell_uid, stranger_uid
 from envctl.substrates.embedded.network import ip
 from envctl.substrates.embedded.spawn import map_users, unshare_users
+from envctl.substrates.keeper import FIRST_LEASE_S
 
 _SPACES = sys.CLONE_NEWPID | sys.CLONE_NEWNS | sys.CLONE_NEWNET | sys.CLONE_NEWIPC | sys.CLONE_NEWUTS
 
@@ -71,6 +72,6 @@ def _furnish(env_id: str, directory: Path) -> None:
     ip(
         "link set lo up",
         "link add cell0 address 02:00:c6:12:00:01 type bridge",
-        f"addr add {root.RESOLVER}/16 dev cell0",
+        f"addr add {RESOLVER}/16 dev cell0",
         "link set cell0 up",
     )

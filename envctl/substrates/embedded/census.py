@@ -85,16 +85,16 @@ def cells(directory: Path) -> tuple[int, ...]:
 
 
 def environments(envs: Path) -> tuple[Found, ...]:
-    """Every environment of this machine: living cells (of other caches too), and directories below `envs` whose cell is dead (pid None)."""
+    """Every environment of this machine: living cells (of other caches too), and directories below `envs` whose cell is dead."""
     found = {
-        marked[1]: Found(marked[0], marked[1], int(process.name))
+        marked[1]: Found(marked[0], marked[1], alive=True)
         for process in _processes() if (marked := _marked(process)) and _is_cell(process) and _is_place(marked[1], envs)
     }
     if envs.is_dir():
         for directory in filter(removable, envs.iterdir()):
             gone = _GONE.match(directory.name)  # killed while it removed them
             env_id = gone[1] if gone else directory.name
-            found.setdefault(envs / env_id, Found(env_id, envs / env_id, None))
+            found.setdefault(envs / env_id, Found(env_id, envs / env_id, alive=False))
     return tuple(sorted(found.values(), key=lambda item: (item.id, item.directory)))
 
 
@@ -118,7 +118,7 @@ def _members(directory: Path) -> list[Path]:
         process for process in _processes()
         if (((m := _marked(process)) and m[1] == directory)
             or mark in _read(process / "environ").split(b"\0")
-            or spaces & _own_spaces(process))
+            or (spaces and spaces & _own_spaces(process)))
         and _of_status(process, "State")[:1] not in (["Z"], ["X"])  # ended; whoever is its parent has not looked yet
     ]
 
@@ -164,7 +164,8 @@ def _mounts(directory: Path) -> list[str]:
 def _sockets(members: list[Path]) -> list[str]:
     held = {number for process in members for number in _socket_numbers(process)}
     lines = []
-    for line in _read(Path("/proc/net/tcp")).decode().splitlines()[1:]:
+    table = _read(Path("/proc/net/tcp")).decode() if held else ""  # which takes the kernel longer than all the rest of a census
+    for line in table.splitlines()[1:]:
         fields = line.split()
         if fields[3] == "0A" and fields[9] in held:  # TCP_LISTEN
             lines.append(f"listening socket 127.0.0.1:{int(fields[1].split(':')[1], 16)}")

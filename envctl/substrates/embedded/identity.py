@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 MARKER = "envctl-cell"  # among the arguments of a cell's processes: it can be found in /proc without any file
-FIRST_LEASE_S = 60.0  # of a cell whose maker was killed before it could say how long to live
 NAMESPACES = ("user", "pid", "mnt", "net", "ipc", "uts")  # that a cell has for itself
+RESOLVER = "198.18.0.1"  # the address of the cell's bridge, where it answers names
 NODE_UID = 1000  # what a node sees itself as
 # Above what useradd, systemd-nspawn and container engines hand out: an identity that owns nothing on the machine.
 _STRANGER_UID = 1_900_000_000

@@ -7,17 +7,85 @@ import contextlib
 import os
 import signal
 from collections.abc import Awaitable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from envctl.errors import CapabilityError, ResourceError
 from envctl.model.environment import NodeSpec
+from envctl.model.topology import Resources
 from envctl.substrates.embedded import root, spawn
 from envctl.substrates.embedded.identity import cell_uid
 from envctl.substrates.embedded.network import Network
 from envctl.substrates.embedded.spawn import Command, Started
+from envctl.substrates.usage import by_pid_namespace
+
+_LAST_BYTES = 8192
+_STOPPING = 100  # looks at a node that is being paused: each finds what was forked since the last one
 
 
-class Launcher:
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """One life of a node (`pid` is its PID 1) or of a helper (`pid` leads its process group)."""
+
+    pid: int
+    ended: asyncio.Future[int]
+    is_helper: bool
+    address = zone = ""
+
+    def main(self) -> int | None:
+        """The node's main process (the only child that its init starts), or the helper itself."""
+        if self.is_helper:
+            return self.pid
+        try:
+            return int(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()[0])
+        except (OSError, IndexError):
+            return None
+
+    def space(self) -> int | None:
+        """The number of the node's PID namespace; None for a helper, which has none."""
+        with contextlib.suppress(OSError):
+            return None if self.is_helper else os.stat(f"/proc/{self.pid}/ns/pid").st_ino  # noqa: PTH116
+        return None
+
+    async def signal(self, number: int) -> None:
+        """Signals the main process; SIGKILL goes to the node's PID 1 and so ends everything in the node."""
+        target = self.pid if number == signal.SIGKILL else self.main()
+        if target is None:
+            raise ResourceError("there is no process to signal")
+        if self.is_helper and number == signal.SIGKILL:
+            os.killpg(target, number)
+        else:
+            os.kill(target, number)
+
+    async def pause(self, lease_s: float) -> None:  # noqa: ARG002
+        """Stops every process of the node."""
+        for _ in range(_STOPPING):
+            if not self._tell(signal.SIGSTOP):
+                return
+        raise ResourceError("its processes could not all be stopped")
+
+    async def resume(self) -> None:
+        """Lets them go on."""
+        self._tell(signal.SIGCONT)
+
+    async def limit(self, bounds: Resources, lease_s: float) -> None:  # noqa: ARG002
+        """Control groups are not an ordinary user's."""
+        raise CapabilityError("what a node uses can't be limited on the embedded substrate", hint="run it on Docker or Kubernetes")
+
+    async def unlimit(self) -> None:
+        """Nothing to do."""
+
+    def _tell(self, number: int) -> int:
+        """Signals every process; returns how many of them could still have made another one."""
+        pids = by_pid_namespace().get(self.space() or 0, [])
+        running = [pid for pid in pids if _state(pid) not in ("T", "Z", "X", "")]
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return len(running)
+
+
+class CellLauncher:
     """Starts processes; all of them say in their environment which cell they belong to."""
 
     def __init__(self, env_id: str, directory: Path) -> None:
@@ -27,17 +95,16 @@ class Launcher:
         self.node_uid = cell_uid()  # seen from the cell
         self._mark = {"ENVCTL_CELL": str(directory)}
         null = os.open(os.devnull, os.O_RDWR)
-        self.quiet = (null, null, null)  # standard descriptors of what nobody listens to
+        self._quiet = (null, null, null)  # standard descriptors of what nobody listens to
 
-    async def start(self, spec: NodeSpec) -> Started:
+    async def start(self, spec: NodeSpec) -> Processes:
         """The process of a helper, or PID 1 of a node."""
         log = os.open(self.log(spec.name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
         try:
             os.fchown(log, self.node_uid, self.node_uid)
-            command = Command(spec.command, spec.env, spec.cwd, (self.quiet[0], log, log))
-            if spec.kind == "helper":
-                return await self.beside(command)
-            return await self._node(spec, command)
+            command = Command(spec.command, spec.env, spec.cwd, (self._quiet[0], log, log))
+            is_helper = spec.kind == "helper"
+            return Processes(*await (self.run(command) if is_helper else self._node(spec, command)), is_helper)
         finally:
             os.close(log)
 
@@ -50,29 +117,71 @@ class Launcher:
         command = replace(command, argv=argv, env=self._node_env(spec))
         return await self._children.fork(spawn.node(command, place, netns, self.node_uid))
 
-    async def inside(self, command: Command, spec: NodeSpec, pid: int) -> Started:
-        """A command in the node whose PID 1 is `pid`, in the node's surroundings."""
+    async def enter(self, command: Command, spec: NodeSpec, life: Processes) -> Started:
+        """Starts a command in a node, in the node's surroundings."""
         command = replace(command, env={**self._node_env(spec), **command.env}, cwd=spec.cwd)
-        return await self._children.fork(spawn.inside(command, pid))
+        return await self._children.fork(spawn.inside(command, life.pid))
 
-    async def beside(self, command: Command, node: str | None = None) -> Started:
-        """A command with the machine's files, in the cell's network or in a node's."""
+    async def run(self, command: Command, node: str | None = None) -> Started:
+        """Starts a command with the machine's files, in the cell's network or in a node's."""
         command = replace(command, env={**command.env, **self._mark})
         return await self._children.fork(spawn.beside(command, None if node is None else self.network.namespace(node)))
 
-    async def tool(self, *argv: str, log: Path | None = None) -> int:
-        """The exit status of a tool of the machine's that ran beside the nodes: what may take long must not hold the cell up."""
+    gives_up = False  # it would leave a process that nobody knows
+
+    async def keep_down(self, spec: NodeSpec) -> None:
+        """Nobody else starts anything in a cell."""
+
+    async def inside(self, argv: tuple[str, ...], spec: NodeSpec, life: Processes) -> int:
+        """The exit status of a command in a node."""
+        return await status_of(self.enter(Command(argv, {}, "/", self._quiet), spec, life))
+
+    async def beside(self, *argv: str) -> int:
+        """The exit status of a tool of the machine's that ran beside the nodes."""
+        return await self.tool(argv)
+
+    async def tool(self, argv: tuple[str, ...], log: Path | None = None) -> int:
+        """Likewise, with its output in a log: what may take long must not hold the cell up."""
         with open(log or os.devnull, "ab") as output:  # noqa: PTH123, ASYNC230 - a local file
-            command = Command(argv, os.environ, "/", (self.quiet[0], output.fileno(), output.fileno()))
-            return await status_of(self.beside(command))
+            command = Command(argv, os.environ, "/", (self._quiet[0], output.fileno(), output.fileno()))
+            return await status_of(self.run(command))
 
     def log(self, name: str) -> Path:
         """Where the output of a node or helper goes."""
         return self._directory / "logs" / f"{name}.log"
 
+    async def written(self, name: str) -> int:
+        """How long the log is."""
+        log = self.log(name)
+        return log.stat().st_size if log.exists() else 0
+
+    async def said(self, name: str, since: int) -> str:
+        """What was added to the log."""
+        return read(self.log(name), since)
+
+    async def tail(self, name: str) -> str:
+        """The end of the log."""
+        return read(self.log(name), max(0, await self.written(name) - _LAST_BYTES))
+
     def _node_env(self, spec: NodeSpec) -> dict[str, str]:
         base = {"PATH": spawn.PATH, "HOME": "/tmp", "LANG": "C.UTF-8", "HOSTNAME": spec.name, **self._mark}  # noqa: S108 - the node's own
         return {**base, **spec.env}
+
+
+def read(log: Path, since: int) -> str:
+    """A log from a byte on; empty when there is none."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(since)
+        return file.read().decode(errors="replace")
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 async def status_of(starting: Awaitable[Started]) -> int:

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import select
+import shutil
 import signal as signals
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from envctl import errors
-from envctl.errors import DeadlineError, NoEnvironmentError, ResourceError
-from envctl.model.environment import Environment, Node, NodeSpec
+from envctl.errors import DeadlineError
 from envctl.model.topology import Probe
-from envctl.substrates.base import Completed, Where
-from envctl.substrates.embedded import wire
+from envctl.substrates.base import Completed, Usage, Where
+from envctl.substrates.embedded import sockets
+from envctl.substrates.embedded.identity import RESOLVER
+from envctl.substrates.embedded.logs import lines_of
+from envctl.substrates.keeper import wire
+from envctl.substrates.keeper.client import KeeperClient, checked, helper_spec
+from envctl.substrates.usage import of_namespaces
 
-_MARGIN_S = 60.0  # for what the cell itself does, such as ending an old node, beyond the time-out of a request
+_HELPER_S = 30.0  # how long a helper may take to be ready
 
 
 class CellProcess:
@@ -31,7 +33,7 @@ class CellProcess:
     def __init__(self, lines: wire.Lines) -> None:
         self._lines = lines
         self._status: int | None = None
-        self.pid: int = _checked(lines.receive())["pid"]
+        self.pid: int = checked(lines.receive())["pid"]
 
     def poll(self) -> int | None:
         """Exit status, or None while it runs."""
@@ -69,58 +71,24 @@ class CellProcess:
         self._lines.close()
 
 
-class CellReach:
+class CellReach(KeeperClient):
     """`Reach` into the cell of one directory; from the host and from helpers inside."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory.resolve()
+    substrate = "embedded"
 
-    def ask(self, do: str, fds: Sequence[int] = (), **fields: Any) -> wire.Message:
-        """One request and its answer.  Raises NoEnvironmentError, or what the cell says went wrong."""
-        lines = self._connect()
-        lines.sock.settimeout(float(fields.get("timeout_s", 0)) + _MARGIN_S)
-        try:
-            lines.send({"do": do, **fields}, fds)
-            return _checked(lines.receive())
-        except TimeoutError as error:
-            raise DeadlineError(f"the cell of {self.directory.name} does not answer `{do}`") from error
-        except ConnectionError as error:
-            raise self._ended(do) from error
-        finally:
-            lines.close()
+    def connect(self) -> wire.Lines:
+        """Over the socket in its directory."""
+        return wire.Lines(sockets.connect(self.directory))
 
-    def _ended(self, do: str) -> NoEnvironmentError:
-        return NoEnvironmentError(f"the environment {self.directory.name} ended in the middle of `{do}`")
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Envctl's interpreter: what runs beside the nodes sees the machine's files."""
+        return (sys.executable, "-P")
 
-    def _connect(self) -> wire.Lines:
-        try:
-            return wire.connect(self.directory)
-        except OSError as error:
-            raise NoEnvironmentError(
-                f"there is no living environment {self.directory.name}", hint="`envctl list` shows what is alive, `envctl up` makes one",
-            ) from error
-
-    def environment(self) -> Environment:
-        """What is there now.  `stack` and `plan_digest` are the labels of those names."""
-        status = self.ask("status")
-        labels, units = status["labels"], [Node(**unit) for unit in status["nodes"]]
-        return Environment(
-            id=status["id"], stack=labels.get("stack", ""), substrate="embedded", directory=self.directory,
-            plan_digest=labels.get("plan_digest", ""), nodes=tuple(unit for unit in units if unit.kind != "helper"),
-            endpoints=status["endpoints"], expires_at=status["expires_at"], labels=labels,
-        )
-
-    def notes(self) -> tuple[str, ...]:
-        """What `status` should tell about this environment, such as limits that are not enforced."""
-        return tuple(self.ask("status")["notes"])
-
-    def node(self, name: str) -> Node:
-        """One node (or helper) as it is now.  Raises ResourceError for an unknown name."""
-        return Node(**self.ask("node", name=name))
-
-    def start(self, spec: NodeSpec, ready_timeout_s: float) -> Node:
-        """Starts a node or helper, adopts the one with the same digest, or replaces the one with another; waits until it is ready."""
-        return Node(**self.ask("start", spec=asdict(spec), timeout_s=ready_timeout_s))
+    @property
+    def address(self) -> str:
+        """That of the cell's bridge."""
+        return RESOLVER
 
     def run(
         self, node: str, argv: Sequence[str], *, where: Where = "node", env: Mapping[str, str] | None = None,
@@ -145,6 +113,7 @@ class CellReach:
     def popen(
         self, node: str | None, argv: Sequence[str], *, where: Where = "node", env: Mapping[str, str] | None = None,
         stdin: IO[bytes] | int | None = None, stdout: IO[bytes] | int | None = None, stderr: IO[bytes] | int | None = None,
+        job: str = "",  # noqa: ARG002 - every command is a process of its own
     ) -> CellProcess:
         """Starts a command in a node, or (node None) beside the nodes.
 
@@ -159,7 +128,7 @@ class CellReach:
         self, node: str | None, argv: Sequence[str], where: Where, env: Mapping[str, str] | None, fds: Sequence[int], *, tied: bool,
     ) -> CellProcess:
         machine = node is None or where == "netns"  # it sees the machine's files, so it gets our surroundings too
-        lines = self._connect()
+        lines = self.opened()
         message = {
             "do": "spawn", "node": node, "where": where, "argv": list(argv), "cwd": str(Path.cwd()) if machine else "/",
             "env": {**(os.environ if machine else {}), **(env or {})}, "tied": tied,
@@ -169,54 +138,47 @@ class CellReach:
             return CellProcess(lines)
         except ConnectionError as error:
             lines.close()
-            raise self._ended("spawn") from error
+            raise self.ended("spawn") from error
         except BaseException:
             lines.close()
             raise
 
-    def helper(
-        self, name: str, argv: Sequence[str], *, env: Mapping[str, str] | None = None, ready: Probe | None = None,
-        timeout_s: float = 30.0,
-    ) -> None:
-        """Keeps a command running beside the nodes, restarted whenever it ends, and waits until it is ready.
+    def helper(self, name: str, module: str, *arguments: str, ready: Probe | None = None) -> None:
+        """Keeps a module running beside the nodes, restarted whenever it ends, and waits until it is ready.  Idempotent by name."""
+        argv = (*self.own, "-m", module, *arguments)
+        self.start(helper_spec(name, argv, ready, os.environ, str(Path.cwd())), _HELPER_S)
 
-        Idempotent by name; another command of the same name replaces the old one.
-        """
-        surroundings = {**os.environ, **(env or {})}
-        digest = hashlib.sha256(json.dumps([list(argv), dict(env or {})]).encode()).hexdigest()[:16]
-        spec = NodeSpec(name, name, "helper", "", tuple(argv), digest, env=surroundings, cwd=str(Path.cwd()), ready=ready)
-        self.start(spec, timeout_s)
+    def log(self, name: str, *, tail: int | None = None, follow: bool = False) -> Iterator[str]:
+        """The lines of a node's or helper's log; with `follow` on and on until the cell has ended."""
+        return lines_of(self.directory / "logs" / f"{name}.log", tail=tail, there=self.is_alive if follow else None)
 
-    def signal(self, node: str, signal: int) -> None:
-        """Sends a signal to the node's main process; SIGKILL ends everything in the node."""
-        self.ask("signal", name=node, signal=int(signal))
+    def show(self, path: Path) -> None:
+        """It is visible already: what runs beside the nodes sees the machine's files."""
 
-    def hold(self, node: str, lease_s: float) -> None:
-        """No restarts from now on, until `release`, and for `lease_s` seconds at most.  Called again it renews the lease."""
-        self.ask("hold", name=node, lease_s=lease_s)
+    def mirrored(self, directory: Path) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002 - it is the same directory
+        """Nothing has to come back."""
+        return contextlib.nullcontext()
 
-    def release(self, node: str) -> None:
-        """Restarts again; a node that is down starts at once.  Idempotent."""
-        self.ask("release", name=node)
+    def fetch(self, path: Path, target: Path, *, most: int | None = None) -> None:
+        """Copies a file or directory.  Raises FileNotFoundError."""
+        files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+        if most is None or sum(each.stat().st_size for each in files) <= most:
+            shutil.copyfile(path, target) if path.is_file() else shutil.copytree(path, target)
 
-    def wait_ready(self, node: str, timeout_s: float) -> None:
-        """Waits until the node is ready.  Raises DeadlineError with the unmet condition and the last log lines."""
-        self.ask("wait", name=node, timeout_s=timeout_s)
+    def usage(self) -> Mapping[str, Usage]:
+        """What the processes of each living node use."""
+        return of_namespaces(self.ask("spaces"))
 
-    def logs(self, node: str) -> tuple[Path, ...]:
-        """Log files of a node, oldest first."""
-        logs = self.directory / "logs"
-        return tuple(path for path in (logs / f"{node}.log.1", logs / f"{node}.log") if path.exists())
+    def keep_data(self, node: str, target: Path) -> None:
+        """Copies the `/data` of a node that has ended."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cp", "-a", "--reflink=auto", str(self.directory / "nodes" / node / "data"), str(target)], check=True)
 
     def publish(self, name: str, node: str, port: int) -> str:
         """Makes a node's TCP port reachable on this process's loopback; idempotent by `name`."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             address = f"127.0.0.1:{listener.getsockname()[1]}"
             return str(self.ask("publish", [listener.fileno()], name=name, node=node, port=port, address=address)["address"])
-
-    def renew(self, ttl_s: float) -> float:
-        """Moves the expiry to `ttl_s` from now (and from each later use); returns it as Unix time."""
-        return float(self.ask("renew", ttl_s=ttl_s)["expires_at"])
 
 
 def _descriptor(stream: IO[bytes] | int | None, own: int, null: int) -> int:
@@ -233,10 +195,3 @@ def _descriptor(stream: IO[bytes] | int | None, own: int, null: int) -> int:
 
 def _content(file: IO[bytes]) -> str:
     return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
-
-
-def _checked(reply: wire.Message) -> wire.Message:
-    if "error" in reply:
-        kind = getattr(errors, reply["error"], ResourceError)
-        raise kind(reply["message"], hint=reply["hint"])
-    return reply

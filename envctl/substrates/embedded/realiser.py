@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import shutil
@@ -13,13 +12,19 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from envctl.errors import CapabilityError, LeakError, NoEnvironmentError, ResourceError
-from envctl.model.environment import Node, NodeSpec
 from envctl.substrates.embedded import census
-from envctl.substrates.embedded.identity import FIRST_LEASE_S, MARKER, stranger_uid
-from envctl.substrates.embedded.reach import CellReach
+from envctl.substrates.embedded.identity import MARKER, stranger_uid
+from envctl.substrates.keeper import FIRST_LEASE_S
+from envctl.substrates.locked import locked
+
+if TYPE_CHECKING:
+    from envctl.model.environment import Node, NodeSpec
+    from envctl.substrates.embedded.reach import CellReach
 
 _BOOT = "import sys; sys.path.insert(0, sys.argv.pop(1)); from envctl.substrates.embedded.boot import main; main()"
 _SOURCES = Path(__file__).parents[3]
@@ -29,26 +34,25 @@ class CellRealiser:
     """Makes, adopts and ends the cell of one directory."""
 
     def __init__(self, directory: Path) -> None:
-        self.reach = CellReach(directory)
-        self.directory = self.reach.directory
+        self.directory = directory.resolve()
+
+    @cached_property
+    def reach(self) -> CellReach:
+        """Into the cell; nothing of it is needed to end one."""
+        from envctl.substrates.embedded.reach import CellReach
+
+        return CellReach(self.directory)
 
     def create_environment(self, env_id: str, *, ttl_s: float, labels: Mapping[str, str]) -> None:
         """Makes the empty environment, or adopts the living one."""
         if env_id != self.directory.name:
             raise ValueError(f"{env_id!r} does not live in {self.directory}")
         self.directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _locked(self.directory.parent) as lock:
-            if not self._alive():
+        with locked(self.directory.parent) as lock:
+            if not self.reach.is_alive():
                 _end(self.directory)
                 self._boot(env_id, lock)
-        self.reach.ask("renew", ttl_s=ttl_s, labels=dict(labels))
-
-    def _alive(self) -> bool:
-        try:
-            self.reach.ask("status")
-        except NoEnvironmentError:
-            return False
-        return True
+        self.reach.renew(ttl_s, labels)
 
     def _boot(self, env_id: str, lock: int) -> None:
         """Starts the first process; it shares the lock, so that nobody else starts one even when we are killed right now."""
@@ -83,46 +87,42 @@ class CellRealiser:
         """Ends everything and waits until nothing is left.  Raises LeakError with the list of what is."""
         if not self.directory.parent.exists():
             return
-        with _locked(self.directory.parent):
+        with locked(self.directory.parent):
             _end(self.directory)
         if left := census.left(self.directory):
             raise LeakError(f"{self.directory.name} has left something behind:\n  " + "\n  ".join(left))
 
 
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[int]:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield fd
-    finally:
-        os.close(fd)
-
-
 def _end(directory: Path) -> None:
-    """Kills the cell, waits for its last process, removes its directory."""
+    """Kills the cell, removes its directory, and waits for its last process, which the kernel takes a while to take apart."""
     deadline = time.monotonic() + 10.0
     while pids := census.cells(directory):
-        for pid in pids:
-            _kill_and_wait(pid, deadline)
+        dying = [handle for pid in pids for handle in _killed(pid)]
+        _remove(directory)
+        for handle in dying:
+            select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
+            os.close(handle)
         if time.monotonic() > deadline:
             break
+    _remove(directory)  # where it was dead already; and what was written in its last moment
+
+
+def _killed(pid: int) -> Iterator[int]:
+    """A handle of a process that was killed; none of one that has gone."""
+    with contextlib.suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        with contextlib.suppress(ProcessLookupError):
+            signals.pidfd_send_signal(handle, signals.SIGKILL)
+        yield handle
+
+
+def _remove(directory: Path) -> None:
     if census.removable(directory):
         gone = directory.with_name(f".gone-{directory.name}-{uuid.uuid4().hex[:8]}")
         directory.rename(gone)
     for rest in directory.parent.glob(f".gone-{directory.name}-*"):
         if census.removable(rest):
             _remove_tree(rest)
-
-
-def _kill_and_wait(pid: int, deadline: float) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        handle = os.pidfd_open(pid)
-        try:
-            signals.pidfd_send_signal(handle, signals.SIGKILL)
-            select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
-        finally:
-            os.close(handle)
 
 
 def _remove_tree(path: Path) -> None:

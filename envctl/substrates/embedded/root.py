@@ -8,8 +8,8 @@ from pathlib import Path
 
 from envctl.model.environment import Mount
 from envctl.substrates.embedded import syscalls as sys
+from envctl.substrates.embedded.identity import RESOLVER
 
-RESOLVER = "198.18.0.1"
 RESOLV_CONF = f"nameserver {RESOLVER}\noptions timeout:2 attempts:2\n"
 NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n"
 _USER = "app:x:1000:1000:app:/tmp:/bin/sh\n"

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import resource
 import signal
 import socket
+import termios
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from envctl.errors import ResourceError
 from envctl.substrates.embedded import root
 from envctl.substrates.embedded import syscalls as sys
 from envctl.substrates.embedded.identity import NODE_UID
-from envctl.substrates.embedded.wire import readable
+from envctl.substrates.keeper.wire import readable
 
 # The shell stays as the node's PID 1: it reaps orphans, gives its child the ordinary signal dispositions that a PID 1
 # lacks, and turns a death by signal into 128 + n.  When it ends, the kernel ends everything else in the node.
@@ -141,7 +143,7 @@ def beside(command: Command, netns: int | None) -> Child:
     def child(_report: int) -> None:
         if netns is not None:
             sys.setns(netns, sys.CLONE_NEWNET)
-        os.setsid()
+        _lead_session(command)
         execute(command)
 
     return child
@@ -158,11 +160,18 @@ def inside(command: Command, init: int) -> Child:
             os.write(report, f"pid {pid}\n".encode())
             return
         sys.setns(user, sys.CLONE_NEWUSER)
-        os.setsid()
+        _lead_session(command)
         _become_ordinary()
         execute(command)
 
     return child
+
+
+def _lead_session(command: Command) -> None:
+    """A session of its own; a terminal that it is given becomes the session's, without which there is no job control and no Ctrl-C."""
+    os.setsid()
+    if os.isatty(command.stdio[0]):
+        fcntl.ioctl(command.stdio[0], termios.TIOCSCTTY, 0)
 
 
 def node(command: Command, place: root.Root, netns: int, cell_uid: int) -> Child:

@@ -1,0 +1,242 @@
+"""Makes and ends environments in a cluster.  What Pulumi has made already is adopted; what it has not is made here, the same."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from envctl.errors import CapabilityError, LeakError, NoEnvironmentError, ResourceError
+from envctl.model.environment import Node, NodeSpec
+from envctl.substrates.kubernetes import census, chaos_mesh, clusters, forward
+from envctl.substrates.kubernetes.agents import agent_objects
+from envctl.substrates.kubernetes.api import Api, MissingError, Object, api, path_for, path_of
+from envctl.substrates.kubernetes.identity import AGENTS, DIGEST, ENV, EXPIRES, NODE, PART, Identity
+from envctl.substrates.kubernetes.image import image_of, own_image
+from envctl.substrates.kubernetes.objects import (
+    QUOTA,
+    WORKLOADS,
+    environment_objects,
+    namespace_object,
+    node_objects,
+    notes_object,
+    token_object,
+    workload_kind,
+)
+from envctl.substrates.kubernetes.reach import PodReach
+from envctl.substrates.locked import locked
+from envctl.waiting import until
+
+QUOTA_SETTING = "ENVCTL_KUBERNETES_QUOTA"  # such as "requests.cpu=8,limits.memory=16Gi": over what is set anyway
+STORAGE_SETTING = "ENVCTL_KUBERNETES_STORAGE"  # a class of storage; "none": the keeper's files end with its pod
+_DEFAULT = "storageclass.kubernetes.io/is-default-class"
+_FIRST_S = 900.0  # how long a namespace lives whose maker was killed before it had a keeper
+_KEEPER_S, _END_S, _NODE_END_S = 90.0, 120.0, 60.0
+
+
+class PodRealiser:
+    """Makes, adopts and ends the environment of one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.reach = PodReach(directory)
+        self.directory = self.reach.directory
+        self.identity = Identity.of_directory(self.directory)
+        self._began = False  # whether anything may have been made
+
+    def create_environment(self, env_id: str, *, ttl_s: float, labels: Mapping[str, str]) -> None:
+        """Makes the empty environment, or adopts the living one."""
+        if env_id != self.directory.name:
+            raise ValueError(f"{env_id!r} does not live in {self.directory}")
+        self.directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        known = clusters.is_noted(self.directory)
+        context = clusters.remember(self.directory)
+        try:
+            cluster = api(context)
+            with locked(self.directory.parent):
+                if not self._answers(cluster):
+                    self._make(cluster, context)
+        except CapabilityError:  # nothing was made: no later command need ask this cluster
+            if not known and not self._began:
+                clusters.forget(self.directory)
+            raise
+        except ResourceError as error:
+            raise ResourceError(f"{env_id} could not be made: {error.message}", hint=error.hint) from error
+        self.reach.renew(ttl_s, labels)
+
+    def _answers(self, cluster: Api) -> bool:
+        """Whether the environment lives, or comes back: its keeper may just be replaced."""
+        try:
+            if cluster.get("Namespace", self.identity.namespace)["status"].get("phase") != "Active":
+                self._await_end(cluster)
+                return False
+            cluster.get("Deployment", "keeper", self.identity.namespace)
+        except MissingError:
+            return False
+        return until(self.reach.is_alive, _KEEPER_S, poll_s=0.2)
+
+    def _make(self, cluster: Api, context: str) -> None:
+        namespace = namespace_object(self.identity)
+        namespace["metadata"]["annotations"][EXPIRES] = str(int(time.time() + _FIRST_S))
+        cluster.apply(namespace, only_try=True)  # first: a cluster that does not answer or forbids it says so at once
+        for what, hint in chaos_mesh.lacks(cluster):
+            raise CapabilityError(what, hint=hint)
+        image = own_image(context)
+        self._began = True
+        cluster.apply(namespace)
+        ensure_agents(cluster, image)  # next: they end the namespace should nobody else
+        _, *others = environment_objects(self.identity, self.directory, image, quota(), storage(cluster), chaos_mesh.is_asked_for())
+        try:
+            cluster.get("Secret", "keeper", self.identity.namespace)  # a keeper that is there knows that one
+        except MissingError:
+            cluster.apply(token_object(self.identity, secrets.token_hex(16)))
+        for thing in (*others[:-1], notes_object(self.identity), others[-1]):
+            cluster.apply(thing)
+        if not until(self.reach.is_alive, _KEEPER_S, poll_s=0.2):
+            raise ResourceError(f"its keeper does not answer\n{_said(cluster, self.identity.namespace)}")
+
+    def start_node(self, spec: NodeSpec, *, ready_timeout_s: float) -> Node:
+        """Starts a node, or adopts or replaces the one of that name; waits until ready."""
+        if not spec.image:
+            raise ResourceError(f"{spec.name} has no image, and nodes of this substrate are containers")
+        cluster = self.reach.api
+        found = self.reach.ask("found", name=spec.name, digest=spec.digest)
+        if not found["adopted"]:
+            failed = found["digest"] == spec.digest  # and yet not adopted: the cluster may not know it yet
+            if not failed and self._is_there(cluster, spec):
+                self.reach.ask("forget", name=spec.name)
+            else:
+                image = image_of(spec, clusters.context_of(self.directory))  # while the old one still runs
+                self._remove(spec.name)
+                for thing in node_objects(self.identity, spec, image):
+                    cluster.apply(thing)
+        return self.reach.start(spec, ready_timeout_s)
+
+    def _is_there(self, cluster: Api, spec: NodeSpec) -> bool:
+        """Whether its workload was made, by Pulumi or by somebody who was killed before the keeper knew; a job that failed runs again."""
+        try:
+            thing = cluster.get(workload_kind(spec), spec.name, self.identity.namespace)
+        except MissingError:
+            return False
+        fits = thing["metadata"].get("annotations", {}).get(DIGEST) == spec.digest and not thing["metadata"].get("deletionTimestamp")
+        return bool(fits and not thing.get("status", {}).get("failed"))
+
+    def stop_node(self, name: str) -> None:
+        """Ends a node and removes its data; one that is not there (or an environment that is not) is fine."""
+        with contextlib.suppress(NoEnvironmentError):
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        self.reach.ask("stop", name=name)
+        cluster, space = self.reach.api, self.identity.namespace
+        for kind in (*WORKLOADS, "Service", "Secret", "ConfigMap"):
+            cluster.delete(kind, name, space)
+        of_node = f"{NODE}={name}"
+
+        def gone() -> bool:
+            for claim in cluster.find("PersistentVolumeClaim", space, of_node):
+                cluster.delete("PersistentVolumeClaim", claim["metadata"]["name"], space)
+            return not (cluster.find("Pod", space, of_node) or cluster.find("PersistentVolumeClaim", space, of_node))
+
+        if not until(gone, _NODE_END_S, poll_s=0.2):
+            raise ResourceError(f"{name} does not end: its pod or volume is still in namespace {space}")
+
+    def end_environment(self) -> None:
+        """Ends everything and waits until nothing is left.  Raises LeakError with the list of what is, and what blocks it."""
+        if not (context := clusters.context_of(self.directory)):
+            return
+        forward.end(self.directory)
+        if clusters.is_lost(self.directory):
+            raise CapabilityError(f"there is no context {context} in the kubeconfig any more: whether {self.directory.name} is still there can't be told",
+                                  hint=f"with another KUBECONFIG, if there is one; if its cluster was deleted, `rm {clusters.note_of(self.directory)}` forgets it")
+        cluster = api(context)
+        clusters.remember_volumes(self.directory, census.volumes(cluster, self.identity.namespace))
+        cluster.delete("Namespace", self.identity.namespace)
+        self._hurry(cluster)
+        self._await_end(cluster)
+        _end_agents(cluster)
+        if left := census.left(self.directory):
+            raise LeakError(f"{self.directory.name} has left something behind:\n  " + "\n  ".join(left))
+        clusters.forget(self.directory)
+
+    def _hurry(self, cluster: Api) -> None:
+        """Ends what takes long, and can't come back where nothing new is made: a cluster looks at what is in a namespace only 5 s after its end began, and again 8 s later."""
+        space = self.identity.namespace
+        with contextlib.suppress(MissingError):
+            cluster.ask("DELETE", path_of("Pod", "", space), {"gracePeriodSeconds": 1})
+        for claim in cluster.find("PersistentVolumeClaim", space):
+            cluster.delete("PersistentVolumeClaim", claim["metadata"]["name"], space)
+
+    def _await_end(self, cluster: Api) -> None:
+        def left() -> tuple[str, ...]:
+            return census.in_cluster(cluster, self.identity.namespace, clusters.volumes_of(self.directory))
+
+        if not until(lambda: not left(), _END_S, poll_s=0.2):
+            raise LeakError(f"{self.directory.name} does not end within {_END_S:g} s:\n  " + "\n  ".join(left()))
+
+
+def storage(cluster: Api) -> str | None:
+    """The class of the keeper's volume, empty for the cluster's own choice; None where it has none and nothing else is said."""
+    if given := os.environ.get(STORAGE_SETTING, ""):
+        return None if given == "none" else given
+    try:
+        classes = cluster.find("StorageClass")
+    except CapabilityError:  # who may not look finds out
+        return ""
+    return "" if any(each["metadata"].get("annotations", {}).get(_DEFAULT) == "true" for each in classes) else None
+
+
+def quota() -> dict[str, str]:
+    """What one environment may use at most."""
+    given = dict(part.partition("=")[::2] for part in os.environ.get(QUOTA_SETTING, "").split(",") if part)
+    return {**QUOTA, **given}
+
+
+def ensure_agents(cluster: Api, image: str) -> None:
+    """The node agents, shared by all environments of a cluster."""
+    until(lambda: not _ends(cluster), _END_S, poll_s=0.5)
+    namespace, *others = agent_objects(image)
+    uid = cluster.apply(namespace)["metadata"]["uid"]
+    owner = {"apiVersion": "v1", "kind": "Namespace", "name": AGENTS, "uid": uid}
+    for thing in others:
+        if "namespace" not in thing["metadata"]:  # it goes with the namespace, too
+            thing["metadata"]["ownerReferences"] = [owner]
+        cluster.apply(thing)
+
+
+def _ends(cluster: Api) -> bool:
+    try:
+        return bool(cluster.get("Namespace", AGENTS)["status"].get("phase") != "Active")
+    except MissingError:
+        return False
+
+
+def _end_agents(cluster: Api) -> None:
+    """Agents end with the last environment of the cluster, whosever it is."""
+    if cluster.find("Namespace", labels=ENV, most=1):
+        return
+    things: list[Object] = [thing for thing in agent_objects("") if not thing["metadata"].get("namespace")]
+    for thing in things:
+        cluster.delete(thing["kind"], thing["metadata"]["name"])
+
+    def gone() -> bool:
+        with contextlib.suppress(MissingError):
+            cluster.ask("GET", path_for(things[0]))
+            return False
+        return True
+
+    if not until(gone, _END_S, poll_s=0.2):
+        raise LeakError(f"namespace {AGENTS} does not end", hint=f"`kubectl get namespace {AGENTS} -o yaml` says what blocks it")
+
+
+def _said(cluster: Api, space: str) -> str:
+    """Why a keeper did not come."""
+    warnings = [each for each in cluster.find("Event", space) if each.get("type") == "Warning"]
+    lines = [f"  {each['involvedObject'].get('kind')} {each['involvedObject'].get('name')}: {each.get('reason')}: {each.get('message')}" for each in warnings]
+    for pod in cluster.find("Pod", space, f"{PART}=keeper"):
+        path = f"{path_of('Pod', pod['metadata']['name'], space)}/log"
+        with contextlib.suppress(ResourceError), cluster.opened("GET", path, query=[("tailLines", "5")]) as answer:
+            lines.append("  " + answer.data.decode(errors="replace"))
+    return "\n".join(lines[-10:])

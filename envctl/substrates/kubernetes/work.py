@@ -1,0 +1,243 @@
+"""Work beside the nodes in a pod of its own: a Job with the keeper's image and files, in which `python -m envctl.substrates.kubernetes.work COMMAND…` runs.
+
+Whoever wants the work reaches its pod through the cluster's API, so that a keeper that is replaced meanwhile takes nothing with
+it; what the work writes is on the keeper's volume, so that a pod that is killed takes nothing with it either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import copy
+import hmac
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from envctl.errors import EnvctlError, ResourceError
+from envctl.substrates.keeper import streams, wire
+from envctl.substrates.keeper.place import KEEPER_AT, TOKEN
+from envctl.substrates.kubernetes.api import Api, MissingError, Object
+from envctl.substrates.kubernetes.identity import MAIN, PART, Identity
+from envctl.substrates.kubernetes.objects import literal
+from envctl.substrates.kubernetes.pods import NO_POD_S, ended_of, not_made, trouble
+from envctl.substrates.kubernetes.volume import lead_all
+from envctl.waiting import until
+
+if TYPE_CHECKING:
+    from envctl.substrates.kubernetes.reach import PodReach
+
+PORT = 7413
+_START_S = 120.0  # how long a pod may take that nothing is said against
+_ANSWER_S, _AGAIN_S = 10.0, 0.1
+_LOOK_S = 5.0
+_END_S = 10.0  # how long the cluster may take to tell how a pod has ended
+_CLIENT_S = 60.0  # how long a pod waits for whoever has made it
+_KEPT_S = 60  # how long a Job is kept that nobody removes
+_GRACE_S = 30  # for work that is to end: a run heals its faults
+_ENDED = 128 + signal.SIGTERM
+_OF_JOB = "batch.kubernetes.io/job-name"  # label
+
+
+def keeper_of(api: Api, namespace: str) -> Object | None:
+    """The keeper's Deployment where its files are on a volume that other pods can have, too."""
+    try:
+        keeper = api.get("Deployment", "keeper", namespace)
+    except MissingError:
+        return None
+    volumes = keeper["spec"]["template"]["spec"].get("volumes", ())
+    return keeper if any("persistentVolumeClaim" in volume for volume in volumes) else None
+
+
+def work_object(identity: Identity, name: str, argv: Sequence[str], keeper: Object) -> Object:
+    """The Job: on the keeper's machine, where its volume is, and with no right to ask anything of the API."""
+    pod = copy.deepcopy(keeper["spec"]["template"]["spec"])
+    (container,) = pod.pop("containers")
+    for right in ("serviceAccountName", "serviceAccount"):
+        pod.pop(right, None)
+    kept = {field: container[field] for field in ("image", "imagePullPolicy", "securityContext", "volumeMounts")}
+    made = {
+        **kept, "name": MAIN, "command": ["python3", "-P", "-m", "envctl.substrates.kubernetes.work"], "args": literal(argv),
+        "env": [*container["env"], {"name": KEEPER_AT, "value": "telemetry"}],
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "2Gi"}},
+    }
+    near = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {PART: "keeper"}}}
+    pod |= {
+        "containers": [made], "restartPolicy": "Never", "automountServiceAccountToken": False, "terminationGracePeriodSeconds": _GRACE_S,
+        "affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [near]}},
+    }
+    labels = identity.labels("work")
+    return {
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "namespace": identity.namespace, "labels": labels},
+        "spec": {"backoffLimit": 0, "ttlSecondsAfterFinished": _KEPT_S, "template": {"metadata": {"labels": labels}, "spec": pod}},
+    }
+
+
+# --- whoever wants it ---
+
+
+class Work:
+    """One Job, from its making to its removal."""
+
+    def __init__(self, reach: PodReach, job: str) -> None:
+        self.reach, self.space = reach, reach.identity.namespace
+        self.name = f"envctl-{job}-{secrets.token_hex(3)}"
+
+    def start(self, argv: Sequence[str], env: Mapping[str, str], stdio: tuple[int | None, int | None, int | None], keeper: Object) -> Worked:
+        """Makes it, and returns once the command runs.  Raises ResourceError with the object and the reason."""
+        begun = time.monotonic()
+        self.reach.api.apply(work_object(self.reach.identity, self.name, argv, keeper))
+        try:
+            while True:
+                if (pod := self._running(time.monotonic() - begun)) and (worked := self._joined(pod, env, stdio)):
+                    return worked
+                time.sleep(_AGAIN_S)
+        except BaseException:
+            self.remove()
+            raise
+
+    def _running(self, waited_s: float) -> str:
+        """The name of its pod once it runs."""
+        pod = self.pod()
+        why = trouble(self.reach.api, pod, waited_s) if pod else waited_s > NO_POD_S and not_made(self.reach.api, self.space, "Job", self.name)
+        if not why and pod and (ended := ended_of(pod)):
+            why = f"its pod {ended[1]} before it had begun"
+        if why or waited_s > _START_S:
+            raise ResourceError(f"{self.name} could not be started: {why or f'it has no pod that runs after {_START_S:g} s'}")
+        return str(pod["metadata"]["name"]) if pod and pod["status"].get("phase") == "Running" else ""
+
+    def _joined(self, pod: str, env: Mapping[str, str], stdio: tuple[int | None, int | None, int | None]) -> Worked | None:
+        """The command, unless nobody listens there yet."""
+        try:
+            lines = wire.Lines(self.reach.api.dial(pod, self.space, PORT))
+        except OSError:
+            return None
+        try:
+            lines.sock.settimeout(_ANSWER_S)
+            lines.send({"env": dict(env), "token": self.reach.token()})
+            return Worked(self, lines, stdio)
+        except OSError:
+            lines.close()
+            return None
+
+    def pod(self) -> Object | None:
+        """Its only pod."""
+        found = self.reach.api.find("Pod", self.space, f"{_OF_JOB}={self.name}")
+        return found[0] if found else None
+
+    def how_it_ended(self) -> tuple[int, str]:
+        """Exit status of a pod whose connection was lost, and why, as the cluster has it."""
+        found = [(streams.KILLED, "can't be reached any more")]
+
+        def told() -> bool:
+            with contextlib.suppress(EnvctlError):
+                pod = self.pod()
+                found[0] = (ended_of(pod) or found[0]) if pod else (streams.KILLED, "was deleted")
+            return found[0][1] != "can't be reached any more"
+
+        until(told, _END_S, poll_s=0.2)
+        return found[0]
+
+    def remove(self) -> None:
+        """It and its pod; a cluster that does not answer removes it by itself, once it has ended."""
+        with contextlib.suppress(EnvctlError):
+            self.reach.api.delete("Job", self.name, self.space)
+
+
+class Worked(streams.Streamed):
+    """The command of a Job, as its client sees it."""
+
+    def __init__(self, work: Work, lines: wire.Lines, stdio: tuple[int | None, int | None, int | None]) -> None:
+        self._work = work
+        super().__init__(lines, *stdio)
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def _look(self) -> None:
+        """Keeps the environment in use meanwhile, and notices a pod that went without a word."""
+        gone = 0
+        while not self._ended.wait(_LOOK_S):
+            with contextlib.suppress(EnvctlError):
+                pod = self._work.pod()
+                gone = gone + 1 if pod is None or ended_of(pod) else 0
+            if gone > 1:  # its last words had their time
+                with contextlib.suppress(OSError):
+                    self._lines.sock.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(EnvctlError):
+                self._work.reach.ask("use")
+
+    def lost(self) -> tuple[int, str]:
+        """By what the cluster says of its pod."""
+        status, why = self._work.how_it_ended()
+        return status, f"envctl: the pod of {self._work.name} {why}\n"
+
+    def _end(self, status: int) -> None:
+        self._work.remove()
+        super()._end(status)
+
+
+# --- in the pod ---
+
+
+class Worker:
+    """Runs one command for the first who asks with the right token."""
+
+    def __init__(self, argv: list[str]) -> None:
+        self._argv = argv
+        self._process: asyncio.subprocess.Process | None = None
+        self._is_to_end = False
+
+    async def live(self) -> int:
+        """The exit status."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._end)
+        try:
+            peer, request = await asyncio.wait_for(self._client(), _CLIENT_S)
+        except TimeoutError:
+            return 1
+        with contextlib.closing(peer):
+            try:
+                answer = await streams.serve(peer, self._argv, request["env"], begun=self._begin)
+            except OSError as error:
+                await peer.tell({"error": "ResourceError", "message": f"{self._argv[0]} can't be run: {error}", "hint": ""})
+                return 127
+            await streams.last_ends()  # also of one whose client has gone
+            status = int(answer.get("status", 1))
+            if self._is_to_end:
+                status = _ENDED
+                await peer.tell({"err": base64.b64encode(b"envctl: the pod was told to end\n").decode()})
+            await peer.tell({"status": status})
+        return status
+
+    async def _client(self) -> tuple[wire.Peer, wire.Message]:
+        """Only the machine's own forwarding gets here, and with it whoever may use it; nodes don't."""
+        with socket.create_server(("127.0.0.1", PORT)) as listener:
+            listener.setblocking(False)
+            while True:
+                sock, _ = await asyncio.get_running_loop().sock_accept(listener)
+                peer = wire.Peer(sock)
+                request = await peer.hear()
+                if request and hmac.compare_digest(str(request.get("token", "")), os.environ[TOKEN]):
+                    return peer, request
+                peer.close()
+
+    def _begin(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    def _end(self) -> None:
+        """The cluster wants the machine, or somebody the pod's end: in good order, if it can be had in the time that is left."""
+        self._is_to_end = True
+        if self._process is None:
+            os._exit(_ENDED)
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+
+
+if __name__ == "__main__":
+    lead_all()
+    sys.exit(asyncio.run(Worker(sys.argv[1:]).live()))
