@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from envctl.model.environment import probe_from
-from envctl.substrates.embedded.probes import until_ready
+from envctl.substrates.keeper.probes import until_ready
 
 HERE = Path(sys.argv[1])
 ENTER = ("nsenter", "--user", "--net", "--mount", "--root", "--wd", "--preserve-credentials")
@@ -44,9 +44,12 @@ async def start(node: Mapping[str, Any]) -> None:
         )
         return await asked.wait()
 
+    async def said() -> str:
+        return log.read_text(errors="replace")
+
     probe = probe_from(node["ready"])
     if probe:
-        await until_ready(probe, node["address"], log, 0, run)
+        await until_ready(probe, node["address"], run, said)
 
 
 async def provision(work: Mapping[str, Any]) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from envctl.engines.base import Provision, Realisation
 from envctl.model.environment import Mount, NodeSpec
 from envctl.model.topology import Probe
-from envctl.stack_provider.provider import INTAKE_HOST, INTAKE_PORT
+from envctl.stack_provider.provider import INTAKE_PORT
+from envctl.substrates.embedded import Embedded
 
 SYSTEM = ("usr", "etc", "proc", "dev", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "sys")
 
@@ -34,7 +35,7 @@ def _ground(here: Path) -> None:
     """One bridge, one root that all nodes share, and the names."""
     root, ip, mount = here / "root", _tool("ip"), _tool("mount")
     (here / "ground.ip").write_text(
-        f"link set lo up\nlink add bare0 address 02:00:c6:12:00:01 type bridge\naddr add {INTAKE_HOST}/16 dev bare0\nlink set bare0 up\n"
+        f"link set lo up\nlink add bare0 address 02:00:c6:12:00:01 type bridge\naddr add {Embedded.beside}/16 dev bare0\nlink set bare0 up\n"
     )
     lines, links = [f"{here}/hosts /etc/hosts none bind 0 0"], []
     for name in SYSTEM:
@@ -85,13 +86,13 @@ def _component(each: Realisation, addresses: dict[str, str], here: Path) -> dict
 
 
 def _work(work: Provision | None) -> dict[str, object] | None:
-    return {"command": work.command, "env": dict(work.env)} if work else None
+    return {"command": (sys.executable, "-P", *work.arguments), "env": dict(work.env)} if work else None
 
 
 def _intake(here: Path) -> dict[str, object]:
     """The telemetry intake is a process of the environment, too."""
-    command = [sys.executable, "-m", "envctl.telemetry.intake", "--directory", str(here / "telemetry"), "--host", INTAKE_HOST]
-    node = {"name": "intake", "start": command, "address": INTAKE_HOST, "ready": asdict(Probe("tcp", port=INTAKE_PORT)), "env": None}
+    command = [sys.executable, "-m", "envctl.telemetry.intake", "--directory", str(here / "telemetry"), "--host", Embedded.beside]
+    node = {"name": "intake", "start": command, "address": Embedded.beside, "ready": asdict(Probe("tcp", port=INTAKE_PORT)), "env": None}
     return {"component": "intake", "needs": (), "nodes": [node], "provision": None}
 
 

@@ -46,11 +46,12 @@ def realisations(root: Path) -> Sequence[Realisation]:
     from envctl.session import Asked, make_plan
     from envctl.spec import load_project, scenario_file
     from envctl.stack.program import realised
+    from envctl.substrates.embedded import Embedded
     from envctl.toolchain import cache_dir
 
     project = load_project(root)
     plan, _ = make_plan(project, scenario_file(project, SCENARIO), Asked(full=True))
-    return realised(plan, cache_dir(), "")
+    return realised(plan, Embedded(), cache_dir(), "")
 
 
 def bare(realised: Sequence[Realisation]) -> tuple[float, float]:
@@ -90,9 +91,9 @@ def _cmdline(process: Path) -> bytes:
 
 def cell_cpu_s(env_id: str) -> float:
     """User and system seconds of the cell of that environment, everything in it, and what has ended in it."""
-    from envctl.plugins import load
+    from envctl.substrates.embedded import Embedded, census
 
-    cell = next(each.pid for each in load("envctl.substrates", "embedded").environments() if each.id == env_id)
+    cell = next(pid for each in Embedded.environments() if each.id == env_id for pid in census.cells(each.directory))
     stats, members = dict(_stats()), {cell}
     while more := {pid for pid, (parent, _) in stats.items() if parent in members} - members:
         members |= more
