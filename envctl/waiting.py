@@ -1,9 +1,11 @@
-"""Waiting for a condition with a deadline."""
+"""Waiting for a condition with a deadline, and being told to wait no longer."""
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 
 def until(condition: Callable[[], bool], timeout_s: float, *, poll_s: float = 0.05) -> bool:
@@ -14,3 +16,16 @@ def until(condition: Callable[[], bool], timeout_s: float, *, poll_s: float = 0.
             return False
         time.sleep(poll_s)
     return True
+
+
+def end_when_told(status: int) -> None:
+    """From now on SIGTERM ends this process with `status` as an exception would: what has been begun is taken back.
+
+    The handler raises an instance, which `sys.exit` does not before Python 3.12.  The client for Kafka carries on what is raised
+    in one of its callbacks, but makes a SystemError of what is no instance yet.
+    """
+
+    def end(*_: object) -> NoReturn:
+        raise SystemExit(status)
+
+    signal.signal(signal.SIGTERM, end)

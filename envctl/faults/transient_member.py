@@ -8,11 +8,12 @@ At its first assignment (of no partition, where there are too few) it prints a l
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
+
+from envctl.waiting import end_when_told
 
 STAY_S = 1.0  # long enough for the others to have noticed
 
@@ -22,7 +23,7 @@ def main(argv: list[str]) -> None:
     from confluent_kafka import Consumer
 
     bootstrap, group, assignor, lease_s, *topics = argv
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    end_when_told(0)
     protocol = {"partition.assignment.strategy": assignor, "session.timeout.ms": 6000} if assignor else {"group.protocol": "consumer"}
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False,
                          "client.id": "envctl-transient-member", "auto.offset.reset": "earliest", **protocol})

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 
 from envctl.engines.topics import ends_of, messages_of
 from envctl.errors import ResourceError
+from envctl.waiting import end_when_told
 
 CHUNK = 1 << 18
 PRODUCE_S = 60.0
@@ -273,5 +273,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as any failure: what has been done is taken back
+    end_when_told(143)
     sys.exit(main(sys.argv[1:]))

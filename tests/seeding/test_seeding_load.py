@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from envctl.seeding import load as loader
 from envctl.seeding.files import digest, ready_files
 from envctl.seeding.load import BadDataError, Job, load, main, verify
 from envctl.toolchain import find
-from envctl.waiting import until
+from envctl.waiting import end_when_told, until
 
 ROWS = 'sku,name\na1,"a, quoted"\nb2,plain\n'
 LINES = '{"customer": "c1", "n": 1}\n{"customer": "c2", "n": 2}\n'
@@ -234,6 +235,24 @@ def test_a_loader_that_is_told_to_end_takes_back_what_it_has_sent(tmp_path: Path
     process.terminate()
     assert process.wait(60) == 143
     assert held(broker, "cancelled") == 0
+
+
+@pytest.mark.engines
+def test_being_told_to_end_is_heard_in_a_callback_of_the_client_too(broker: Any) -> None:
+    from confluent_kafka import Producer
+
+    make_topic(broker, "heard", [0])
+    before = signal.getsignal(signal.SIGTERM)
+    end_when_told(143)
+    try:
+        for ask in (lambda producer: producer.flush(60), lambda producer: producer.poll(60)):
+            producer = Producer({"bootstrap.servers": broker.bootstrap})
+            producer.produce("heard", b"1", on_delivery=lambda *_: signal.raise_signal(signal.SIGTERM))
+            with pytest.raises(SystemExit) as ended:
+                ask(producer)
+            assert ended.value.code == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.engines
