@@ -21,11 +21,11 @@ def main() -> None:
     except KeyboardInterrupt:
         _end()
     finally:
-        signal.signal(signal.SIGINT, _end)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it has ended, and its exit code stands: also while Python takes itself apart
 
 
 def _end(*_: object) -> None:
-    """Ends the process at once: before a command has begun, or after it has ended, there is nothing to undo."""
+    """Ends the process at once: before a command has begun there is nothing to undo."""
     os.write(2, b"\ncancelled\n")  # the terminal has written ^C
     os._exit(CANCELLED)
 

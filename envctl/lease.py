@@ -112,7 +112,7 @@ def survey(*, substrates: Substrates = installed, silent: Callable[[str], None] 
     seen: list[Seen] = []
     for name in substrates.names():
         try:
-            seen += [_seen(found, name, substrates, ask) for found in substrates(name).environments()]
+            seen += [each for found in substrates(name).environments() if (each := _seen(found, name, substrates, ask))]
         except CapabilityError as error:
             if silent is None:
                 raise
@@ -120,13 +120,16 @@ def survey(*, substrates: Substrates = installed, silent: Callable[[str], None] 
     return tuple(seen)
 
 
-def _seen(found: Found, name: str, substrates: Substrates, ask: bool) -> Seen:
+def _seen(found: Found, name: str, substrates: Substrates, ask: bool) -> Seen | None:
+    """None: it has ended since it was found."""
     if not ask and found.alive and found.expires_at is not None and found.expires_at > time.time():
         return Seen(found.id, name, "alive", found.directory, None)
     if found.unknown:
         return Seen(found.id, name, "unknown", found.directory, None, found.unknown)
     if (environment := answering(substrates(name), found)) is not None:
         return Seen(found.id, name, "alive" if lasts(environment.expires_at) else "expired", found.directory, environment)
+    if found.alive and not any(again.directory == found.directory for again in substrates(name).environments(found.id)):
+        return None
     if found.expires_at is None or not found.alive:
         return Seen(found.id, name, "dead", found.directory, None)
     # Its keeper may be on its way to another machine: as long as its lease lasts it is not given up.

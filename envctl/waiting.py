@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 
@@ -29,3 +31,26 @@ def end_when_told(status: int) -> None:
         raise SystemExit(status)
 
     signal.signal(signal.SIGTERM, end)
+
+
+@contextmanager
+def unheard() -> Iterator[Callable[[], None]]:
+    """SIGINT and SIGTERM are not heard before the function that is given is called, or the end: for what must not be begun by halves.
+
+    A handler that raises in the middle of `subprocess.Popen` would leave a process that nobody knows.
+    """
+    came: list[int] = []
+    told = {}
+
+    def hear() -> None:
+        while told:
+            signal.signal(*told.popitem())
+        while came:
+            signal.raise_signal(came.pop())
+
+    if threading.current_thread() is threading.main_thread():  # no other one is interrupted
+        told = {number: signal.signal(number, lambda number, _: came.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield hear
+    finally:
+        hear()

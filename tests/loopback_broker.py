@@ -1,9 +1,11 @@
 """A real Kafka broker on the loopback, for tests that ask Kafka itself."""
 
+import random
 import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 
 from envctl.engines.broker import format_directory, java_command, write_properties
 from envctl.toolchain.lookup import find
@@ -12,9 +14,12 @@ DEADLINE_S = 60.0
 
 
 def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    """One that nobody is given by the kernel until it is bound: below those."""
+    drawn = random.SystemRandom()
+    while True:
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", drawn.randrange(15000, 30000)))
+            return one.getsockname()[1]
 
 
 class Broker:

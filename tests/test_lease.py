@@ -67,6 +67,13 @@ def test_an_environment_that_is_silent_is_not_given_up_before_its_lease_has_run_
     assert why(bench) == {"over": "its lease has run out"}
 
 
+def test_one_that_ends_while_it_is_looked_at_is_not_taken_for_dead(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = Found("ending", bench.ground.directory("ending"), alive=True)
+    monkeypatch.setattr("disk_ground.DiskGround.environments", lambda _, env_id="": () if env_id else (there,))
+    monkeypatch.setattr("envctl.stack.operations.ANSWER_S", 0.0)
+    assert survey(substrates=bench.ground) == ()
+
+
 @pytest.mark.parametrize(("name", "verb"), [("used", "up"), ("used.run", "run")])
 def test_down_of_all_keeps_what_a_command_works_on_unless_told(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, verb: str,

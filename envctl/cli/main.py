@@ -89,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         context = getattr(error, "ctx", None)
         hint = f"\nhint: `{context.command_path} --help` shows how it is called" if context else ""
         sys.exit(_say(f"error: {error.format_message()}{hint}", Exit.USAGE))
-    except KeyboardInterrupt:
-        sys.exit(_say("cancelled", Exit.CANCELLED))
+    except KeyboardInterrupt:  # outside of click, which ends the line where the terminal has written ^C
+        sys.exit(_say("\ncancelled", Exit.CANCELLED))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has gone; nothing more to say
         sys.exit(Exit.PASS)

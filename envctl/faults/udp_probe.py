@@ -29,8 +29,11 @@ def receive(address: str) -> None:
     seen: dict[str, set[int]] = {}
     deadline = time.monotonic() + IDLE_LIMIT_S
     told = False
-    while (left := deadline - time.monotonic()) > 0:
+    while True:
+        left = max(0.0, deadline - time.monotonic())  # what has arrived is counted, however late we come to it
         ready, _, _ = select.select([probe] if told else [probe, sys.stdin], [], [], left)
+        if not ready:
+            break
         if probe in ready:
             data, (source, _) = probe.recvfrom(64)
             seen.setdefault(source, set()).add(struct.unpack("!I", data[:4])[0])

@@ -26,7 +26,7 @@ from envctl.runner.live import Expected, Live
 from envctl.spec.contracts import contract_files
 from envctl.spec.traffic import load_traffic
 
-BEGIN_S = 10.0  # how long the driver may take to start
+BEGIN_S = 60.0  # how long the driver may take to start
 END_S = 60.0  # how long it may take to wait for its last answers and to end
 
 

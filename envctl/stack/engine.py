@@ -21,6 +21,7 @@ from envctl.errors import CancelledError, ResourceError
 from envctl.stack.state import State
 from envctl.stack_provider.provider import EnvctlProvider
 from envctl.stack_provider.server import serve
+from envctl.waiting import unheard
 
 PARALLEL = 64  # more than any environment has nodes that wait at the same time; waiting costs nothing
 
@@ -114,19 +115,21 @@ def call(
     argv = [
         *_dies_with_us(), str(pulumi), *arguments, f"--stack={state.stack}", f"--config-file={state.config}", "--non-interactive", "--color=never",
     ]
-    engine = subprocess.Popen(
-        argv, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", process_group=0,
-    )
     cancelled = False
-    while True:
-        try:
-            said, _ = engine.communicate()
-            break
-        except (KeyboardInterrupt, CancelledError):  # by default, or as a session's own handler says it
-            if engine.poll() is None:
-                engine.send_signal(signal.SIGTERM if cancelled else signal.SIGINT)
-            cancelled = True
+    with unheard() as hear:
+        engine = subprocess.Popen(
+            argv, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, errors="replace", process_group=0,
+        )
+        while True:
+            try:
+                hear()
+                said, _ = engine.communicate()
+                break
+            except (KeyboardInterrupt, CancelledError):  # by default, or as a session's own handler says it
+                if engine.poll() is None:
+                    engine.send_signal(signal.SIGTERM if cancelled else signal.SIGINT)
+                cancelled = True
     if cancelled:
         raise CancelledError("cancelled")
     if engine.returncode:

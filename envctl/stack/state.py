@@ -318,7 +318,7 @@ def _holds(pid: int, since: str) -> bool:
         ticks = int(fields[18])
         uptime = float(Path("/proc/uptime").read_text().split()[0])
         written = datetime.fromisoformat(since).timestamp()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter where it goes while it is read
         return False
     except ValueError:
         return True  # unreadable time: believe the process

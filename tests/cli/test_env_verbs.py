@@ -194,13 +194,13 @@ def test_gc_finds_nothing_where_everything_is_alive(user: User) -> None:
 @pytest.mark.cell
 def test_an_interrupted_up_says_what_is_there_and_is_continued(tmp_path: Path) -> None:
     user = make_user(tmp_path)
-    slow = SERVE.replace("import http", "import time; time.sleep(4)\nimport http")
+    slow = SERVE.replace("import http", "import time; time.sleep(8)\nimport http")
     (user.project / "stacks" / "pair" / "front" / "serve.py").write_text(slow)
     process = user.start("up", "--full", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        assert until(lambda: "front-0" in user.envctl("status")[1], 30)
+        assert until(lambda: any((tmp_path / "cache" / "envs").glob("*/logs/front-0.log")), 60)
         process.send_signal(signal.SIGINT)
-        said, progress = process.communicate(timeout=30)
+        said, progress = process.communicate(timeout=60)
         assert (process.returncode, said) == (8, "")
         assert "is there with 1 nodes up" in progress
         assert user.json("up", "--full")["started"] == ["front-0"]

@@ -179,10 +179,10 @@ def test_a_map_is_replaced_where_the_provider_may_not_change_it(cluster, stack):
 
 @pytest.mark.kubernetes
 def test_a_deployment_that_cannot_start_fails_in_its_time_with_the_reason_and_is_mended_by_the_next_update(cluster, stack):
-    short = {"pulumi.com/timeoutSeconds": "6"}
+    short = {"pulumi.com/timeoutSeconds": "15"}
     with pytest.raises(ResourceError, match=r"(?s)'web' timed out waiting to be Ready.*Minimum number of live Pods.*(ErrImagePull|ImagePullBackOff)"):
         stack.up(partial(deployed, annotations=short, image="localhost/nowhere:1"))
-    stack.up(partial(deployed, annotations=short))
+    stack.up(partial(deployed, annotations={"pulumi.com/timeoutSeconds": "120"}))
     assert cluster.get("deployment", "web", "-n", stack.namespace)["status"]["readyReplicas"] == 1
     with pytest.raises(ResourceError, match=r"(?s)'web' timed out.*(CrashLoopBackOff|exit code 3)"):
         stack.up(partial(deployed, annotations=short, command=["sh", "-c", "exit 3"]))

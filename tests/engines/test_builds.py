@@ -112,7 +112,7 @@ def test_a_build_dies_with_whoever_is_killed_over_it_and_half_of_it_is_never_use
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter where it goes while it is read
         return False
 
 

@@ -13,6 +13,7 @@ from envctl.engines.postgres import PostgresEngine
 from envctl.errors import CapabilityError
 from envctl.model.topology import Postgres, Topology
 from envctl.toolchain import find
+from envctl.waiting import until
 
 MakeSite = Callable[..., Site]
 DB = Postgres(name="db", version="15", standbys=1, databases=("orders", "my-stock"), migrations="{database}/migrations")
@@ -70,7 +71,8 @@ def test_what_is_committed_is_on_the_standby_too_and_outlives_the_primary(cell: 
     assert sql(cell, "insert into orders select generate_series(1, 100)") == "100"
     cell.reach.hold("db-0", 60)
     cell.reach.signal("db-0", signal.SIGKILL)
-    assert sql(cell, "select count(*) from orders", "postgresql://orders@db-1/orders") == "[(100,)]"
+    counted = ("select count(*) from orders", "postgresql://orders@db-1/orders")
+    assert until(lambda: sql(cell, *counted) == "[(100,)]", 30), "the standby has it, though it may still have to replay it"
     cell.reach.release("db-0")
     cell.reach.wait_ready("db-0", 60)
     assert sql(cell, "insert into orders values (101)") == "1"

@@ -61,9 +61,10 @@ def test_without_restart_it_stays_down_until_it_is_healed(world: Callable[..., W
 def test_the_lease_of_a_held_node_ends_it_when_nobody_does(world: Callable[..., World], reach: Reach) -> None:
     fault = NodeKill.build({"target": "other-0", "restart": False}, world())
     fault.probe()
+    before = reach.node("other-0").starts
     fault.apply(1)
-    assert until(lambda: reach.node("other-0").pid is None, 10)
-    assert until(lambda: reach.node("other-0").state == "ready", 20)
+    assert until(lambda: reach.node("other-0").state == "ready" and reach.node("other-0").starts == before + 1, 60)
+    assert reach.node("other-0").exit_status == 137
     assert not fault.verify().shown
 
 

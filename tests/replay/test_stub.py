@@ -1,13 +1,13 @@
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 
 import grpc
 import pytest
+from loopback_broker import free_port
 
 from envctl.errors import UsageError
 from envctl.replay.config import DriverConfig
@@ -43,12 +43,6 @@ def directory(tmp_path):
     (tmp_path / "fraud.proto").write_text(PROTO)
     (tmp_path / "examples.yaml").write_text(EXAMPLES)
     return tmp_path
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 class Running:

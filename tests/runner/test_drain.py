@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ def test_quiet_and_whole_telemetry_is_not_waited_for(exporter: Exporter, monkeyp
 
 
 def test_spans_that_follow_each_other_are_all_collected(exporter: Exporter) -> None:
+    exporter.drain = replace(exporter.drain, quiet_s=1.5)  # far more than between two of them, also on a machine that stalls
     exporter.at(0.25, 0.5, 0.75, 1.0)
     assert exporter.drain.until_whole(lambda: exporter.kept() == 4)
 

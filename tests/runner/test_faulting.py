@@ -93,14 +93,14 @@ def test_a_recovery_tells_the_values_it_was_believed_by(tmp_path: Path) -> None:
 
 
 def test_one_that_was_given_up_tells_what_it_was_given_up_at(tmp_path: Path) -> None:
-    edge = recovery(tmp_path, 0.5, 1)
+    edge = recovery(tmp_path, 0.5, 3)
     assert not edge.ok
     assert edge.summary == "not recovered: p95(traffic) < 400 ms: it was 500 ms"
     assert edge.detail["conditions"] == [{"text": "p95(traffic) < 400 ms", "value": pytest.approx(0.5), "ok": False}]
 
 
 def test_what_was_never_sampled_is_unknown(tmp_path: Path) -> None:
-    edge = recovery(tmp_path, 0, 1, STEADY)
+    edge = recovery(tmp_path, 0, 3, STEADY)
     assert edge.summary == "recovery could not be measured: lag(payments) < 200"
     assert [answer["ok"] for answer in edge.detail["conditions"]] == [True, None]
 

@@ -90,11 +90,11 @@ def test_traffic_goes_on_after_its_time_until_it_is_closed(tmp_path: Path, late:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         node = Node("localhost", "web", "service", "a", "127.0.0.1", "ready", 1, 0.0, 1, None, {"http": server.server_port})
         scenario = Scenario("s", tmp_path / "inputs" / "scenario.yaml",
-                            Traffic(tmp_path / "inputs" / "traffic.jsonl", "web", 50.0, 0.5, in_order_by="key"))
+                            Traffic(tmp_path / "inputs" / "traffic.jsonl", "web", 50.0, 2.0, in_order_by="key"))
         driver = Driver(tmp_path, scenario, environment(tmp_path, node), ran, bootstrap="", said=lambda _: None, live=live,
                         operated=lambda op: (begun.append(op) if op.type == "invoke" else None, live.operation(op)))
         driver.wait_begun()
-        assert until(lambda: not late or (not driver.lasting and len(begun) > 40), 60)
+        assert until(lambda: not late or (not driver.lasting and len(begun) > 120), 60)
         driver.close()
         assert until(lambda: not driver.alive, 60)
         server.shutdown()
@@ -102,7 +102,7 @@ def test_traffic_goes_on_after_its_time_until_it_is_closed(tmp_path: Path, late:
     assert driver.planned is not None
     if late:
         assert driver.extended_s > 0
-        assert len(begun) >= driver.planned > 25
+        assert len(begun) >= driver.planned > 100
     else:
-        assert (driver.extended_s, driver.planned, len(begun)) == (0.0, 25, 25)
+        assert (driver.extended_s, driver.planned, len(begun)) == (0.0, 100, 100)
     driver.stop()

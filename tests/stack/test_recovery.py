@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,9 +31,9 @@ def engine_of(process: subprocess.Popen[str]) -> int:
     found: list[int] = []
 
     def look() -> bool:
-        threads = Path(f"/proc/{process.pid}/task").glob("*/children")  # a child belongs to the thread that made it
-        children = [pid for thread in threads for pid in thread.read_text().split()]
-        found.extend(int(pid) for pid in children if "pulumi" in Path(f"/proc/{pid}/comm").read_text())
+        for thread in Path(f"/proc/{process.pid}/task").glob("*/children"):  # a child belongs to the thread that made it
+            with suppress(OSError):  # both come and go
+                found.extend(int(pid) for pid in thread.read_text().split() if "pulumi" in Path(f"/proc/{pid}/comm").read_text())
         return bool(found)
 
     assert until(look, 20)

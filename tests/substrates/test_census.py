@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -47,6 +48,22 @@ def test_the_census_of_a_living_environment_lists_every_kind_and_of_an_ended_one
     assert Embedded.census(reach.directory) == ()
 
 
+@pytest.mark.parametrize("bears", ["elsewhere", "here", "nothing"])
+def test_a_namespace_whose_number_was_used_again_by_another_environment_is_not_this_ones(tmp_path: Path, bears: str) -> None:
+    directory = tmp_path / "envs" / "lost"
+    directory.mkdir(parents=True)
+    mark = {"elsewhere": {"ENVCTL_CELL": str(tmp_path / "other")}, "here": {"ENVCTL_CELL": str(directory)}, "nothing": {}}[bears]
+    argv = ["unshare", "--user", "--pid", "--mount", "--fork", "--kill-child", "sh", "-c", "echo up; read end"]
+    with subprocess.Popen(argv, env={"PATH": os.environ["PATH"], **mark}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "up\n"
+        (child,) = Path(f"/proc/{other.pid}/task/{other.pid}/children").read_text().split()
+        (directory / "cell.json").write_text(json.dumps({"namespaces": dict(census._own_spaces(Path("/proc") / child))}))
+        found = [line for line in census.left(directory) if line.startswith(f"process {child}:")]
+        other.communicate("end\n", timeout=60)
+    assert len(found) == (bears != "elsewhere")
+
+
 def test_killing_the_first_process_leaves_no_process(cells) -> None:
     reach, _ = busy(cells)
     os.kill(cell_pid(reach.directory), signal.SIGKILL)
@@ -61,8 +78,9 @@ def test_the_lease_ends_the_environment_without_anybody(cells) -> None:
 
 
 def test_use_prolongs_a_lease_and_looking_does_not(cells) -> None:
-    reach, realiser = cells.make(ttl_s=2.5)
+    reach, realiser = cells.make()
     realiser.start_node(cells.node("a-0", "sleep", "300"), ready_timeout_s=10)
+    reach.renew(2.5)
     first = reach.environment().expires_at
     cells.until(lambda: reach.run("a-0", ["sleep", "0.5"]).status == 0 and reach.environment().expires_at > first + 3, "it is prolonged", 30)
 

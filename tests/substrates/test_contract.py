@@ -171,10 +171,10 @@ def test_a_hold_ends_with_its_lease_when_nobody_renews_it(ground: Ground) -> Non
     reach, realiser = ground.make()
     realiser.start_node(ground.node("a-0", *SLEEP), ready_timeout_s=60)
     reach.hold("a-0", 0.3)
-    reach.hold("a-0", 2)
+    reach.hold("a-0", 8)
     reach.signal("a-0", signal.SIGKILL)
     ground.until(lambda: reach.node("a-0").state == "held", "it is held")
-    ground.until(lambda: reach.node("a-0").starts == 2, "the lease has ended")
+    ground.until(lambda: reach.node("a-0").starts == 2, "the lease has ended", within_s=60)
 
 
 def test_a_node_that_ends_is_started_again_at_the_same_address(ground: Ground) -> None:
@@ -190,7 +190,7 @@ def test_a_node_that_ends_is_started_again_at_the_same_address(ground: Ground) -
 
 def test_a_restart_ends_a_node_in_good_order(ground: Ground) -> None:
     reach, realiser = ground.make()
-    script = "echo begun; trap 'echo ended; exit 0' TERM; while :; do sleep 0.05; done"
+    script = "trap 'echo ended; exit 0' TERM; echo begun; while :; do sleep 0.05; done"
     realiser.start_node(ground.node("a-0", "sh", "-c", script, ready=Probe("log", target="begun")), ready_timeout_s=60)
     reach.restart("a-0")
     ground.until(lambda: list(reach.log("a-0")) == ["begun", "ended", "begun"], "it ended in good order and was started again")
@@ -243,7 +243,7 @@ def test_a_limited_node_uses_less_in_all_its_lives_until_it_is_unlimited_or_the_
     reach.unlimit("busy-0")
     ground.until(lambda: cpus() > 0.35, "it is unlimited", within_s=30)
     reach.limit("busy-0", 60, cpus=0.1)
-    reach.limit("busy-0", 4, cpus=0.1)
+    reach.limit("busy-0", 12, cpus=0.1)
     assert cpus() < 0.2
     ground.until(lambda: cpus() > 0.35, "the lease has run out", within_s=30)
     hungry = ("python3", "-c", "b'x' * (200 << 20)")
@@ -258,13 +258,13 @@ def test_the_position_netns_loses_packets_at_the_receiver_and_the_kernel_heals_i
     for name in ("a-0", "b-0"):
         realiser.start_node(ground.node(name, *SLEEP), ready_timeout_s=60)
     rules = (
-        f"table ip t {{ set peers {{ type ipv4_addr; flags timeout; elements = {{ {reach.node('a-0').address} timeout 8s }} }}\n"
+        f"table ip t {{ set peers {{ type ipv4_addr; flags timeout; elements = {{ {reach.node('a-0').address} timeout 20s }} }}\n"
         "chain arriving { type filter hook input priority 0; ip saddr @peers numgen random mod 100 < 30 counter drop\n}\n}"
     )
     done = reach.run("b-0", [*ground.nft, "-f", "-"], where="netns", env=ground.nft_env, stdin=rules)
     assert done.status == 0, done.stderr
     assert 600 < arrived(ground, "a-0", "b-0") < 800
-    ground.until(lambda: arrived(ground, "a-0", "b-0") == 1000, "the element has timed out", within_s=30)
+    ground.until(lambda: arrived(ground, "a-0", "b-0") == 1000, "the element has timed out", within_s=60)
     assert reach.run("b-0", ["python3", "-c", "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)"]).status != 0, "a node has no such right"
 
 
@@ -277,8 +277,8 @@ def arrived(ground: Ground, source: str, target: str) -> int:
         "try:\n while s.recv(9) != b'end': n += 1; s.settimeout(2)\nexcept TimeoutError: pass\nprint(n)"
     )
     sends = (
-        "import socket, sys, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
-        "for i in range(1000):\n s.sendto(b'x', (sys.argv[1], 9000))\n if i % 50 == 0: time.sleep(0.002)\n"
+        "import socket, sys, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); to = socket.gethostbyname(sys.argv[1]), 9000\n"
+        "for i in range(1000):\n s.sendto(b'x', to)\n if i % 10 == 0: time.sleep(0.01)\n"
     )
     read, write = os.pipe()
     counter = reach.popen(target, ["python3", "-c", count], stdin=subprocess.DEVNULL, stdout=write)

@@ -57,8 +57,11 @@ def _ready(reach: Any) -> set[str]:
 KILL = """
 import os, pathlib, signal
 for process in pathlib.Path("/proc").glob("[0-9]*"):
-    if int(process.name) not in (1, os.getpid()) and b"envctl.substrates.docker.keeper" in (process / "cmdline").read_bytes():
-        os.kill(int(process.name), signal.SIGKILL)
+    try:
+        if int(process.name) not in (1, os.getpid()) and b"envctl.substrates.docker.keeper" in (process / "cmdline").read_bytes():
+            os.kill(int(process.name), signal.SIGKILL)
+    except OSError:
+        pass  # it has gone
 """
 
 

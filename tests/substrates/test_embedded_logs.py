@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from envctl.substrates.embedded import logs
+from envctl.substrates.embedded.launch import read
 from envctl.substrates.embedded.logs import lines_of
 
 
@@ -41,3 +42,11 @@ def test_following_goes_on_when_the_file_is_replaced_or_truncated_and_repeats_no
         return happening is not None
 
     assert list(lines_of(log, tail=None, there=there)) == ["old", "one", "two", "three", "four"]
+
+
+def test_what_a_life_has_said_begins_anew_where_its_log_was_rotated_meanwhile(tmp_path: Path) -> None:
+    log = tmp_path / "a-0.log"
+    log.write_text("a life before\nready\n")
+    assert read(log, 14) == "ready\n"
+    log.write_text("ready\n")
+    assert read(log, 14) == "ready\n"

@@ -202,8 +202,7 @@ def test_a_command_counts_and_freezes_with_the_container(contain):
     os.set_blocking(counting.out[0], False)
     for _ in range(2):
         inside.pause(one.id)
-    until(lambda: not available(counting.out[0]), 5)
-    assert not until(lambda: bool(available(counting.out[0])), 0.3)
+    assert until(lambda: not until(lambda: bool(available(counting.out[0])), 0.5), 5), "what had been written has come, and no more comes"
     for _ in range(2):
         inside.resume(one.id)
     assert until(lambda: bool(available(counting.out[0])), 10)

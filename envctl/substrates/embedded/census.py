@@ -118,9 +118,16 @@ def _members(directory: Path) -> list[Path]:
         process for process in _processes()
         if (((m := _marked(process)) and m[1] == directory)
             or mark in _read(process / "environ").split(b"\0")
-            or (spaces and spaces & _own_spaces(process)))
+            or (spaces and spaces & _own_spaces(process) and not _is_anothers(process, directory)))
         and _of_status(process, "State")[:1] not in (["Z"], ["X"])  # ended; whoever is its parent has not looked yet
     ]
+
+
+def _is_anothers(process: Path, directory: Path) -> bool:
+    """Whether it bears another environment's marker: numbers of namespaces are used again, and it may have got ours."""
+    mark = next((word for word in _read(process / "environ").split(b"\0") if word.startswith(b"ENVCTL_CELL=")), b"")
+    marked = _marked(process)
+    return mark not in (b"", f"ENVCTL_CELL={directory}".encode()) or (marked is not None and marked[1] != directory)
 
 
 def _spaces_of(directory: Path) -> set[tuple[str, int]]:

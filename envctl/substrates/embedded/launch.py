@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from envctl.substrates.embedded.spawn import Command, Started
 from envctl.substrates.usage import by_pid_namespace
 
 _LAST_BYTES = 8192
-_STOPPING = 100  # looks at a node that is being paused: each finds what was forked since the last one
+_LOOK_S = 0.002
+_STOPPING_S = 10.0  # for all processes of a node to stand still: each look finds what was forked since the last one
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,11 @@ class Processes:
 
     async def pause(self, lease_s: float) -> None:  # noqa: ARG002
         """Stops every process of the node."""
-        for _ in range(_STOPPING):
-            if not self._tell(signal.SIGSTOP):
-                return
-        raise ResourceError("its processes could not all be stopped")
+        deadline = time.monotonic() + _STOPPING_S
+        while self._tell(signal.SIGSTOP):  # a process stops when it would run next, which may take a while on a busy machine
+            if time.monotonic() > deadline:
+                raise ResourceError(f"its processes could not all be stopped within {_STOPPING_S:g} s")
+            await asyncio.sleep(_LOOK_S)
 
     async def resume(self) -> None:
         """Lets them go on."""
@@ -104,7 +107,10 @@ class CellLauncher:
             os.fchown(log, self.node_uid, self.node_uid)
             command = Command(spec.command, spec.env, spec.cwd, (self._quiet[0], log, log))
             is_helper = spec.kind == "helper"
-            return Processes(*await (self.run(command) if is_helper else self._node(spec, command)), is_helper)
+            life = Processes(*await (self.run(command) if is_helper else self._node(spec, command)), is_helper)
+            while life.main() is None and not life.ended.done():  # noqa: ASYNC110 - its init has still to start it, and tells nobody
+                await asyncio.sleep(_LOOK_S)
+            return life
         finally:
             os.close(log)
 
@@ -169,11 +175,11 @@ class CellLauncher:
 
 
 def read(log: Path, since: int) -> str:
-    """A log from a byte on; empty when there is none."""
+    """A log from a byte on, or from its start where it has begun anew since; empty when there is none."""
     if not log.exists():
         return ""
     with log.open("rb") as file:
-        file.seek(since)
+        file.seek(since if since <= os.fstat(file.fileno()).st_size else 0)
         return file.read().decode(errors="replace")
 
 

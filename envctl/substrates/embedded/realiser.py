@@ -119,7 +119,8 @@ def _killed(pid: int) -> Iterator[int]:
 def _remove(directory: Path) -> None:
     if census.removable(directory):
         gone = directory.with_name(f".gone-{directory.name}-{uuid.uuid4().hex[:8]}")
-        directory.rename(gone)
+        with contextlib.suppress(FileNotFoundError):  # it has ended by itself just now
+            directory.rename(gone)
     for rest in directory.parent.glob(f".gone-{directory.name}-*"):
         if census.removable(rest):
             _remove_tree(rest)
