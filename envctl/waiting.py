@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 def until(condition: Callable[[], bool], timeout_s: float, *, poll_s: float = 0.05) -> bool:
@@ -40,7 +40,7 @@ def unheard() -> Iterator[Callable[[], None]]:
     A handler that raises in the middle of `subprocess.Popen` would leave a process that nobody knows.
     """
     came: list[int] = []
-    told = {}
+    told: dict[int, Any] = {}  # the handlers that were there
 
     def hear() -> None:
         while told:
