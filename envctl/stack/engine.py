@@ -24,6 +24,7 @@ from envctl.stack_provider.server import serve
 from envctl.waiting import unheard
 
 PARALLEL = 64  # more than any environment has nodes that wait at the same time; waiting costs nothing
+CANCEL_S = 60.0  # how long an engine that was told to end may take to end what it has begun
 
 
 def environment_variables(state: State, cache: Path) -> dict[str, str]:
@@ -111,7 +112,7 @@ def destroy(pulumi: Path, state: State, provider: EnvctlProvider, *, cwd: Path, 
 def call(
     pulumi: Path, state: State, arguments: Sequence[str], provider: EnvctlProvider, *, variables: dict[str, str], cwd: Path
 ) -> None:
-    """Runs the engine on the stack; a SIGINT to us is passed on once, and the engine's orderly end is awaited."""
+    """Runs the engine on the stack; a SIGINT to us is passed on once, and the engine's orderly end is awaited for CANCEL_S."""
     argv = [
         *_dies_with_us(), str(pulumi), *arguments, f"--stack={state.stack}", f"--config-file={state.config}", "--non-interactive", "--color=never",
     ]
@@ -124,8 +125,10 @@ def call(
         while True:
             try:
                 hear()
-                said, _ = engine.communicate()
+                said, _ = engine.communicate(timeout=CANCEL_S if cancelled else None)
                 break
+            except subprocess.TimeoutExpired:
+                engine.kill()  # its lock and what it had begun are taken up by the next update or end
             except (KeyboardInterrupt, CancelledError):  # by default, or as a session's own handler says it
                 if engine.poll() is None:
                     engine.send_signal(signal.SIGTERM if cancelled else signal.SIGINT)

@@ -14,11 +14,24 @@ from envctl.errors import CancelledError
 from envctl.stack.engine import call
 from envctl.waiting import until
 
+DEAF = """#!/bin/sh
+trap '' INT
+echo $$ > "$PLACE/pid"
+kill -INT $PPID
+while :; do sleep 0.05; done
+"""
+
 ENGINE = """#!/bin/sh
 trap 'echo told > "$PLACE/told"; exit 1' INT
 echo up > "$PLACE/up"
 while :; do sleep 0.05; done
 """
+
+
+def called(engine: Path) -> None:
+    state: Any = SimpleNamespace(stack="s", config=engine.parent / "s.yaml")
+    provider: Any = SimpleNamespace(tally=SimpleNamespace(failures=[]))
+    call(engine, state, [], provider, variables={"PATH": "/usr/bin:/bin", "PLACE": str(engine.parent)}, cwd=engine.parent)
 
 
 def test_an_interrupt_that_comes_while_the_engine_is_being_started_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,8 +46,16 @@ def test_an_interrupt_that_comes_while_the_engine_is_being_started_reaches_it(tm
         return process
 
     monkeypatch.setattr("envctl.stack.engine.subprocess.Popen", interrupted)
-    state: Any = SimpleNamespace(stack="s", config=tmp_path / "s.yaml")
-    provider: Any = SimpleNamespace(tally=SimpleNamespace(failures=[]))
     with pytest.raises(CancelledError):
-        call(engine, state, [], provider, variables={"PATH": "/usr/bin:/bin", "PLACE": str(tmp_path)}, cwd=tmp_path)
+        called(engine)
     assert (tmp_path / "told").exists()
+
+
+def test_an_engine_that_does_not_end_when_it_is_told_to_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("envctl.stack.engine.CANCEL_S", 0.5)
+    engine = tmp_path / "engine"
+    engine.write_text(DEAF)
+    engine.chmod(0o755)
+    with pytest.raises(CancelledError):
+        called(engine)
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
