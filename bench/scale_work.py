@@ -40,7 +40,8 @@ def objects_of(env_id: str) -> list[dict[str, Any]]:
     """Everything that one environment is in a cluster."""
     from envctl.substrates.kubernetes import Kubernetes
     from envctl.substrates.kubernetes.identity import Identity
-    from envctl.substrates.kubernetes.objects import environment_objects, node_objects, notes_object, token_object
+    from envctl.substrates.kubernetes.nodes import node_objects
+    from envctl.substrates.kubernetes.objects import environment_objects, notes_object, token_object
 
     directory = Kubernetes.directory(env_id)
     identity = Identity.of_directory(directory)

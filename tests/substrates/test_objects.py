@@ -16,7 +16,8 @@ from envctl.errors import ResourceError
 from envctl.model.environment import NodeSpec, spec_from
 from envctl.model.topology import Probe, Resources
 from envctl.substrates.kubernetes.identity import ENV, SPEC, Identity
-from envctl.substrates.kubernetes.objects import environment_objects, node_objects
+from envctl.substrates.kubernetes.nodes import node_objects
+from envctl.substrates.kubernetes.objects import environment_objects
 
 HERE = Identity("shop-main-abc", "machine:/somewhere/shop-main-abc")
 

@@ -18,7 +18,8 @@ from envctl.substrates.kubernetes.api import api
 from envctl.substrates.kubernetes.chaos_mesh import is_asked_for
 from envctl.substrates.kubernetes.identity import DIGEST, Identity
 from envctl.substrates.kubernetes.image import image_of, own_image
-from envctl.substrates.kubernetes.objects import WORKLOADS, Object, environment_objects, node_objects
+from envctl.substrates.kubernetes.nodes import node_objects
+from envctl.substrates.kubernetes.objects import WORKLOADS, Object, environment_objects
 from envctl.substrates.kubernetes.realiser import quota, storage
 
 _MODULES = {

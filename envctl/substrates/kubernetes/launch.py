@@ -20,7 +20,7 @@ from envctl.substrates.keeper.wire import Lines, Message
 from envctl.substrates.kubernetes.agents import open_agent
 from envctl.substrates.kubernetes.api import Api, MissingError, Object, path_of
 from envctl.substrates.kubernetes.identity import AGENTS, MAIN, PART, Identity
-from envctl.substrates.kubernetes.objects import workload_kind
+from envctl.substrates.kubernetes.nodes import workload_kind
 from envctl.substrates.kubernetes.pods import NO_POD_S, exit_status, newest, node_of, not_made, trouble, waiting_of
 
 _TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")

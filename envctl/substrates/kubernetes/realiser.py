@@ -16,15 +16,14 @@ from envctl.substrates.kubernetes.agents import agent_objects
 from envctl.substrates.kubernetes.api import Api, MissingError, Object, api, path_for, path_of
 from envctl.substrates.kubernetes.identity import AGENTS, DIGEST, ENV, EXPIRES, NODE, PART, Identity
 from envctl.substrates.kubernetes.image import image_of, own_image
+from envctl.substrates.kubernetes.nodes import node_objects, workload_kind
 from envctl.substrates.kubernetes.objects import (
     QUOTA,
     WORKLOADS,
     environment_objects,
     namespace_object,
-    node_objects,
     notes_object,
     token_object,
-    workload_kind,
 )
 from envctl.substrates.kubernetes.reach import PodReach
 from envctl.substrates.locked import locked
