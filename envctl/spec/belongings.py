@@ -77,7 +77,7 @@ def why_left_out(each: Object, chosen: Object, everything: Sequence[Object], oth
         return "it is another workload, which can be a component of its own"
     if each.kind not in _KEPT:
         wide = "it is of the whole cluster, not of one environment"
-        return wide if kind in _CLUSTER_WIDE else _REASONS.get(kind, f"environments have no {each.data['apiVersion']} {kind}")
+        return wide if kind in _CLUSTER_WIDE else _REASONS.get(kind, f"environments have no {each.data['apiVersion']} {kind}") + _scaling(each)
     if not mine and (users := [other.label for other in everything if other.kind in _READ and not other.problems and _uses(other, each, everything)]):
         return f"it is of {', '.join(users)}, not of {chosen.label}"
     if kind == "Service" and each.name in others:
@@ -85,6 +85,14 @@ def why_left_out(each: Object, chosen: Object, everything: Sequence[Object], oth
     if kind == "Service" and not _selector(each):
         return "it selects no pods, but leads out of the environment"
     return ""
+
+
+def _scaling(each: Object) -> str:
+    """What an autoscaler would keep, as far as it says so: how many nodes stand for how many pods is for the reader to judge."""
+    spec = each.data.get("spec")
+    if each.kind[1] != "HorizontalPodAutoscaler" or not isinstance(spec, dict) or not isinstance(target := spec.get("scaleTargetRef"), dict):
+        return ""
+    return f"; in production it keeps {spec.get('minReplicas', 1)} to {spec.get('maxReplicas', '?')} pods of {target.get('kind')} {target.get('name')}"
 
 
 def _selector(service: Object) -> Mapping[str, str]:

@@ -71,6 +71,9 @@ def test_what_kustomize_builds_is_taken_as_it_is_but_for_what_is_of_its_cluster(
     assert set(reasons(one)) == {
         "Namespace shop", "PodDisruptionBudget payments", "HorizontalPodAutoscaler payments", "Ingress payments", "NetworkPolicy payments",
     }
+    assert reasons(one)["HorizontalPodAutoscaler payments"] == (
+        "the number of nodes is fixed: `replicas`; in production it keeps 6 to 20 pods of Deployment payments"
+    )
     assert fields_of(one)["Service payments"] == {"spec.type"}
     assert {"spec.template.spec.affinity", "spec.template.spec.nodeSelector", "spec.strategy", "spec.selector", "metadata.labels"} <= fields_of(one)[
         "Deployment payments"

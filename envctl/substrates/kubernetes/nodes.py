@@ -23,6 +23,7 @@ from envctl.substrates.kubernetes.objects import (
     REQUEST_BYTES,
     REQUEST_CPUS,
     SKIP_AWAIT,
+    UNMOVED,
     Object,
     literal,
     object_of,
@@ -79,7 +80,7 @@ def _workload(identity: Identity, spec: NodeSpec, image: Any) -> Object:
         "annotations": {**SKIP_AWAIT, DIGEST: spec.digest, SPEC: json.dumps(asdict(_told(spec)), default=str)},
     }
     # The digest is in the template, too: another one means another pod, also where all that differs is in a Secret.
-    template: Object = {"metadata": {"labels": labels, "annotations": {DIGEST: spec.digest}}, "spec": _pod(spec, image)}
+    template: Object = {"metadata": {"labels": labels, "annotations": {**UNMOVED, DIGEST: spec.digest}}, "spec": _pod(spec, image)}
     if spec.template is not None:
         theirs = spec.template.get("metadata", {})
         template["metadata"] = {name: {**theirs.get(name, {}), **ours} for name, ours in template["metadata"].items()}

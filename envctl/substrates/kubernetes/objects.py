@@ -13,11 +13,17 @@ from envctl.substrates.kubernetes.volume import VOLUME
 
 Object = dict[str, Any]
 WORKLOADS = ("Deployment", "StatefulSet", "Job")
+UNMOVED = {  # a pod that an autoscaler moves to save a machine is a fault that nobody asked for
+    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true",
+}
 SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}  # readiness is waited for by the environment's keeper, with the node's last words
 KEEPER_USER = 65532
 _KEEPER_VOLUME = "4Gi"
 OURS = ("keeper", "notes", "limits", "telemetry", "nothing", "within")
-QUOTA: Mapping[str, str] = {"pods": "200", "persistentvolumeclaims": "100", "services.loadbalancers": "0", "services.nodeports": "0"}
+QUOTA: Mapping[str, str] = {
+    "pods": "200", "persistentvolumeclaims": "100", "services.loadbalancers": "0", "services.nodeports": "0",
+    "count/horizontalpodautoscalers.autoscaling": "0",  # a workload is one node, and held down where a fault says so
+}
 # What a node is given at least: with less it starves beside busy neighbours, with more fewer environments fit.
 REQUEST_CPUS, REQUEST_BYTES = 0.1, 64 << 20
 CONFINED: Mapping[str, Any] = {  # as the Pod Security Standard `restricted` asks
@@ -144,7 +150,7 @@ def _keeper(identity: Identity, directory: Path, image: str, by_chaos_mesh: bool
         "metadata": {"name": "keeper", "namespace": identity.namespace, "labels": labels, "annotations": dict(SKIP_AWAIT)},
         "spec": {
             "replicas": 1, "strategy": {"type": "Recreate"}, "selector": {"matchLabels": {PART: "keeper"}},
-            "template": {"metadata": {"labels": labels}, "spec": pod},
+            "template": {"metadata": {"labels": labels, "annotations": dict(UNMOVED)}, "spec": pod},
         },
     }
 
