@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cluster import load
 from cluster.cluster import Cluster
 from cluster.fixture import cluster  # noqa: F401
+from cluster.plugin import kubernetes_plugin  # noqa: F401
 from docker_engine.engine import Engine
 from grounds import IMAGE, Ground, cluster_settings
 

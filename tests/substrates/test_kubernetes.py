@@ -30,6 +30,10 @@ def on_cluster(kubernetes_ground: Ground) -> Ground:
     return kubernetes_ground
 
 
+def never(_: str) -> str:
+    raise AssertionError("an image was built for an environment that can't be")
+
+
 def test_a_cluster_that_does_not_answer_says_so_with_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = {
         "apiVersion": "v1", "kind": "Config", "current-context": "gone", "users": [{"name": "me", "user": {"token": "t"}}],
@@ -42,6 +46,7 @@ def test_a_cluster_that_does_not_answer_says_so_with_its_address(tmp_path: Path,
     lacks = Kubernetes.lacks()
     assert "127.0.0.1:9 does not answer" in lacks[0][0]
     assert "refused" in lacks[0][0]
+    monkeypatch.setattr(realiser, "own_image", never)
     with pytest.raises(CapabilityError, match="does not answer"):
         Kubernetes.realiser(tmp_path / "envs" / "t-1").create_environment("t-1", ttl_s=60, labels={})
 
@@ -56,6 +61,7 @@ def test_who_may_not_make_namespaces_is_told_so(
     (tmp_path / "config").write_text(json.dumps(config))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     monkeypatch.setattr(realiser, "api", realiser.api.__wrapped__)
+    monkeypatch.setattr(realiser, "own_image", never)
     with pytest.raises(CapabilityError, match=r'namespaces "t-2-.*" is forbidden.*stranger'):
         Kubernetes.realiser(tmp_path / "envs" / "t-2").create_environment("t-2", ttl_s=60, labels={})
 
@@ -65,6 +71,17 @@ def test_a_quota_that_is_exhausted_is_named_with_the_object(on_cluster: Ground, 
     _, made = on_cluster.make()
     with pytest.raises(ResourceError, match=r"Deployment a-0.*exceeded quota.*pods=1"):
         made.start_node(on_cluster.node("a-0", *SLEEP), ready_timeout_s=120)
+
+
+def test_nothing_scales_what_is_one_node(on_cluster: Ground, cluster: Cluster) -> None:
+    reach, _ = on_cluster.make()
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "a-0"}
+    scaler = {
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "a-0"},
+        "spec": {"scaleTargetRef": target, "minReplicas": 3, "maxReplicas": 5},
+    }
+    with pytest.raises(ResourceError, match=r"exceeded quota: limits, requested: count/horizontalpodautoscalers\.autoscaling=1"):
+        cluster.apply(scaler, namespace=reach.identity.namespace)
 
 
 def test_an_image_that_is_nowhere_is_named(on_cluster: Ground) -> None:

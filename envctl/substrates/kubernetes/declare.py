@@ -50,7 +50,8 @@ class Objects:
     def environment(self) -> Sequence[pulumi.Resource]:
         """The namespace, and all that is in it before there are nodes."""
         context = clusters.context_of(self._directory)
-        namespace, *others = environment_objects(self._identity, self._directory, own_image(context), quota(), storage(api(context)), is_asked_for())
+        kept = storage(api(context), self._identity.namespace)
+        namespace, *others = environment_objects(self._identity, self._directory, own_image(context), quota(), kept, is_asked_for())
         first = self._resource(namespace, [])
         self._environment = [first, *(self._resource(thing, [first]) for thing in others)]
         return self._environment

@@ -13,6 +13,7 @@ from envctl.engines.containers import OWN_IMAGE
 from envctl.errors import CapabilityError, ResourceError
 from envctl.model.environment import NodeSpec
 from envctl.substrates.kubernetes.api import api
+from envctl.substrates.locked import locked
 from envctl.toolchain import cache_dir
 
 LOAD, REGISTRY = "ENVCTL_KUBERNETES_LOAD", "ENVCTL_KUBERNETES_REGISTRY"
@@ -29,21 +30,32 @@ def image_of(spec: NodeSpec, context: str) -> str:
 
     if spec.image != OWN_IMAGE and spec.build is None:
         return spec.image
+    _way()
     return delivered(image.image_of(spec), context)
 
 
 def own_image(context: str) -> str:
-    """The image of keepers and agents."""
+    """The image of keepers and agents.  Whoever needs it while it is made waits for it, and nobody else."""
     from envctl.substrates.docker import image
 
-    return delivered(image.keeper_image(), context)
+    _way()
+    place = cache_dir() / "kubernetes" / "delivered"
+    place.mkdir(parents=True, exist_ok=True)
+    with locked(place):
+        return delivered(image.keeper_image(), context)
+
+
+def _way() -> tuple[str, str]:
+    """How images get to the cluster: prefix of a registry, or a command.  Raises CapabilityError where that is not said."""
+    registry, load = os.environ.get(REGISTRY, "").rstrip("/"), os.environ.get(LOAD, "")
+    if not registry and not load:
+        raise CapabilityError("images that are built here are on this machine's Docker engine, and how the cluster gets them is not said", hint=_HINT)
+    return registry, load
 
 
 def delivered(reference: str, context: str) -> str:
     """Brings an image to the cluster, once; the reference by which it is known there."""
-    registry, load = os.environ.get(REGISTRY, "").rstrip("/"), os.environ.get(LOAD, "")
-    if not registry and not load:
-        raise CapabilityError(f"the image {reference} is on this machine's Docker engine, and how the cluster gets it is not said", hint=_HINT)
+    registry, load = _way()
     name = f"{registry}/{reference}" if registry else reference
     mark = cache_dir() / "kubernetes" / "delivered" / _cluster(context) / name.replace("/", "%")
     with _locks[name]:

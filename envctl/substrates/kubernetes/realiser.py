@@ -8,10 +8,11 @@ import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from envctl.errors import CapabilityError, LeakError, NoEnvironmentError, ResourceError
 from envctl.model.environment import Node, NodeSpec
-from envctl.substrates.kubernetes import census, chaos_mesh, clusters, forward
+from envctl.substrates.kubernetes import arrival, census, chaos_mesh, clusters, forward
 from envctl.substrates.kubernetes.agents import agent_objects
 from envctl.substrates.kubernetes.api import Api, MissingError, Object, api, path_for, path_of
 from envctl.substrates.kubernetes.identity import AGENTS, DIGEST, ENV, EXPIRES, NODE, PART, Identity
@@ -33,7 +34,7 @@ QUOTA_SETTING = "ENVCTL_KUBERNETES_QUOTA"  # such as "requests.cpu=8,limits.memo
 STORAGE_SETTING = "ENVCTL_KUBERNETES_STORAGE"  # a class of storage; "none": the keeper's files end with its pod
 _DEFAULT = "storageclass.kubernetes.io/is-default-class"
 _FIRST_S = 900.0  # how long a namespace lives whose maker was killed before it had a keeper
-_KEEPER_S, _END_S, _NODE_END_S = 90.0, 120.0, 60.0
+_END_S, _NODE_END_S = 120.0, 60.0
 
 
 class PodRealiser:
@@ -54,9 +55,8 @@ class PodRealiser:
         context = clusters.remember(self.directory)
         try:
             cluster = api(context)
-            with locked(self.directory.parent):
-                if not self._answers(cluster):
-                    self._make(cluster, context)
+            if (keeper := self._keeper(cluster)) != "answers":
+                self._make(cluster, context, anew=keeper == "stuck")
         except CapabilityError:  # nothing was made: no later command need ask this cluster
             if not known and not self._began:
                 clusters.forget(self.directory)
@@ -65,36 +65,62 @@ class PodRealiser:
             raise ResourceError(f"{env_id} could not be made: {error.message}", hint=error.hint) from error
         self.reach.renew(ttl_s, labels)
 
-    def _answers(self, cluster: Api) -> bool:
-        """Whether the environment lives, or comes back: its keeper may just be replaced."""
+    def _keeper(self, cluster: Api) -> Literal["answers", "stuck", "missing"]:
+        """How the environment's keeper does; one that is just replaced is waited for."""
         try:
             if cluster.get("Namespace", self.identity.namespace)["status"].get("phase") != "Active":
                 self._await_end(cluster)
-                return False
+                return "missing"
             cluster.get("Deployment", "keeper", self.identity.namespace)
         except MissingError:
-            return False
-        return until(self.reach.is_alive, _KEEPER_S, poll_s=0.2)
+            return "missing"
+        return "stuck" if arrival.awaited(self.reach, cluster) else "answers"
 
-    def _make(self, cluster: Api, context: str) -> None:
+    def _make(self, cluster: Api, context: str, *, anew: bool) -> None:
+        """Makes the empty environment, and waits for its keeper.  `anew`: in place of one that can't come.  Raises ResourceError, CapabilityError."""
         namespace = namespace_object(self.identity)
         namespace["metadata"]["annotations"][EXPIRES] = str(int(time.time() + _FIRST_S))
         cluster.apply(namespace, only_try=True)  # first: a cluster that does not answer or forbids it says so at once
         for what, hint in chaos_mesh.lacks(cluster):
             raise CapabilityError(what, hint=hint)
-        image = own_image(context)
+        image = own_image(context)  # it may take minutes, in which other environments are made
         self._began = True
-        cluster.apply(namespace)
-        ensure_agents(cluster, image)  # next: they end the namespace should nobody else
-        _, *others = environment_objects(self.identity, self.directory, image, quota(), storage(cluster), chaos_mesh.is_asked_for())
+        with locked(self.directory.parent):
+            cluster.apply(namespace)
+            ensure_agents(cluster, image)  # next: they end the namespace should nobody else
+            if anew:
+                self._end_keeper(cluster)
+            self._apply(cluster, image)
+        if why := arrival.awaited(self.reach, cluster) or arrival.no_agents(cluster):
+            raise ResourceError(why, hint=f"the same command tries again, with what is set then; `envctl down {self.identity.env_id}` removes what there is")
+
+    def _apply(self, cluster: Api, image: str) -> None:
+        space = self.identity.namespace
+        _, *others = environment_objects(self.identity, self.directory, image, quota(), storage(cluster, space), chaos_mesh.is_asked_for())
         try:
-            cluster.get("Secret", "keeper", self.identity.namespace)  # a keeper that is there knows that one
+            cluster.get("Secret", "keeper", space)  # a keeper that is there knows that one
         except MissingError:
             cluster.apply(token_object(self.identity, secrets.token_hex(16)))
         for thing in (*others[:-1], notes_object(self.identity), others[-1]):
             cluster.apply(thing)
-        if not until(self.reach.is_alive, _KEEPER_S, poll_s=0.2):
-            raise ResourceError(f"its keeper does not answer\n{_said(cluster, self.identity.namespace)}")
+
+    def _end_keeper(self, cluster: Api) -> None:
+        """Ends a keeper that can't come: another is tried at once, not after the pauses that the cluster has come to, and with what is set now.
+
+        Its files are kept, but for a volume that nobody has given it.
+        """
+        space, labels = self.identity.namespace, f"{PART}=keeper"
+        cluster.delete("Deployment", "keeper", space)
+        unbound = [each["metadata"]["name"] for each in cluster.find("PersistentVolumeClaim", space, labels) if each["status"].get("phase") == "Pending"]
+        for name in unbound:
+            cluster.delete("PersistentVolumeClaim", name, space)
+
+        def gone() -> bool:
+            claims = {each["metadata"]["name"] for each in cluster.find("PersistentVolumeClaim", space, labels)}
+            return claims.isdisjoint(unbound) and not cluster.find("Pod", space, labels)
+
+        if not until(gone, _NODE_END_S, poll_s=0.2):
+            raise ResourceError(f"its keeper can't come, and does not end either: its pod or volume is still in namespace {space}")
 
     def start_node(self, spec: NodeSpec, *, ready_timeout_s: float) -> Node:
         """Starts a node, or adopts or replaces the one of that name; waits until ready."""
@@ -176,8 +202,17 @@ class PodRealiser:
             raise LeakError(f"{self.directory.name} does not end within {_END_S:g} s:\n  " + "\n  ".join(left()))
 
 
-def storage(cluster: Api) -> str | None:
-    """The class of the keeper's volume, empty for the cluster's own choice; None where it has none and nothing else is said."""
+def storage(cluster: Api, space: str) -> str | None:
+    """The class of the keeper's volume, empty for the cluster's own choice; None where its files are its pod's.
+
+    What an environment was made with stays: a claim can't change, and what is on it would be lost.  A new one has what is set, or else
+    a volume where the cluster has a class by default.
+    """
+    with contextlib.suppress(MissingError):
+        return str(cluster.get("PersistentVolumeClaim", "keeper", space)["spec"].get("storageClassName", ""))
+    with contextlib.suppress(MissingError):
+        cluster.get("Deployment", "keeper", space)
+        return None
     if given := os.environ.get(STORAGE_SETTING, ""):
         return None if given == "none" else given
     try:
@@ -228,14 +263,3 @@ def _end_agents(cluster: Api) -> None:
 
     if not until(gone, _END_S, poll_s=0.2):
         raise LeakError(f"namespace {AGENTS} does not end", hint=f"`kubectl get namespace {AGENTS} -o yaml` says what blocks it")
-
-
-def _said(cluster: Api, space: str) -> str:
-    """Why a keeper did not come."""
-    warnings = [each for each in cluster.find("Event", space) if each.get("type") == "Warning"]
-    lines = [f"  {each['involvedObject'].get('kind')} {each['involvedObject'].get('name')}: {each.get('reason')}: {each.get('message')}" for each in warnings]
-    for pod in cluster.find("Pod", space, f"{PART}=keeper"):
-        path = f"{path_of('Pod', pod['metadata']['name'], space)}/log"
-        with contextlib.suppress(ResourceError), cluster.opened("GET", path, query=[("tailLines", "5")]) as answer:
-            lines.append("  " + answer.data.decode(errors="replace"))
-    return "\n".join(lines[-10:])
