@@ -19,7 +19,7 @@ from envctl.model.scenario import Scenario
 from envctl.model.seed import Seed
 from envctl.model.verdict import EXITS, Verdict
 from envctl.record import EVENTS, new_run
-from envctl.runner.follow import Shown
+from envctl.runner.follow import INDENT, Shown
 from envctl.runner.launch import KILLED, run_inside, why
 from envctl.stack import diagnostics, lock
 from envctl.stack.requirements import require_ground, versions_of
@@ -173,6 +173,8 @@ def seed(project: Project, plan: Plan, name: str, environment: Environment, kept
     data = seed_named(project, plan, name)
     with diagnostics.kept(plan):
         loaded = load_seed_into(reach, plan.topology, data, plan.components, line.update, kept)
+    if loaded.note:
+        line.note(f"{INDENT}{loaded.note}")
     line.done(f"{loaded.seed}: {loaded.rows:,} rows, {loaded.messages:,} messages, {loaded.source}")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from envctl import plugins
 from envctl.errors import EnvctlError, Exit, ResourceError
 from envctl.model.environment import Environment
-from envctl.runner.follow import Follower, Shown
+from envctl.runner.follow import INDENT, Follower, Shown
 from envctl.substrates.base import Process, Reach
 
 KILLED = 128  # exit statuses above say which signal ended a process
@@ -30,6 +30,8 @@ def run_inside(environment: Environment, directory: Path, line: Shown, cancelled
     try:
         with (directory / "runner.log").open("wb") as log, reach.mirrored(directory):
             process = reach.popen(None, argv, stdin=lifeline, stdout=log, stderr=log, job="run")
+            if process.note:
+                line.note(f"{INDENT}{process.note}")
             return Follower(directory, line).until_ended(_Cancelling(process, ours, cancelled))
     finally:
         os.close(lifeline)

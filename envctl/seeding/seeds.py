@@ -33,6 +33,7 @@ class Loaded:
     rows: int
     messages: int
     source: str  # "loaded", "from snapshot" or "already there"
+    note: str = ""  # what is to be told of where the loader ran
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def load_seed_into(reach: Reach, topology: Topology, seed: Seed, selected: tuple
         return _loaded(seed, before["found"], "already there")
     wanted = [load for load in seed.loads if load.component in selected]
     files = {} if started_from else ready_files(seed, cache_dir(), progress)
-    found = _run(reach, topology, wanted, files, progress, only_verify=started_from is not None)
+    found, note = _run(reach, topology, wanted, files, progress, only_verify=started_from is not None)
     if started_from is not None and found != started_from.found:
         raise ResourceError(f"the snapshot of {seed.name} does not hold what was loaded into it: {found} instead of {dict(started_from.found)}",
                             hint="remove the snapshots from the cache: `envctl doctor` says where it is")
@@ -66,7 +67,7 @@ def load_seed_into(reach: Reach, topology: Topology, seed: Seed, selected: tuple
         "seed": seed.name, "digest": digest(seed), "found": found, "snapshot": started_from.key if started_from else "",
         "nodes": {node.name: node.digest for node in environment.nodes if node.component in stores},
     }))
-    return _loaded(seed, found, "from snapshot" if started_from else "loaded")
+    return _loaded(seed, found, "from snapshot" if started_from else "loaded", note)
 
 
 def check_mixing(environment: Environment, seed: Seed) -> Mapping[str, Any] | None:
@@ -91,9 +92,9 @@ def notebook_of(environment: Environment) -> Notebook:
     return notebook
 
 
-def _loaded(seed: Seed, found: Mapping[str, Any], source: str) -> Loaded:
+def _loaded(seed: Seed, found: Mapping[str, Any], source: str, note: str = "") -> Loaded:
     return Loaded(seed.name, sum(t["rows"] for t in found["tables"].values()),
-                  sum(t["messages"] for t in found["topics"].values()), source)
+                  sum(t["messages"] for t in found["topics"].values()), source, note)
 
 
 def _job(topology: Topology, wanted: list[TableLoad | TopicLoad], files: Mapping[Path, Path]) -> dict[str, Any]:
@@ -112,8 +113,8 @@ def _job(topology: Topology, wanted: list[TableLoad | TopicLoad], files: Mapping
 
 
 def _run(reach: Reach, topology: Topology, wanted: list[TableLoad | TopicLoad], files: Mapping[Path, Path],
-         progress: Progress, *, only_verify: bool) -> dict[str, Any]:
-    """Runs the loader beside the nodes; its last word is what it found."""
+         progress: Progress, *, only_verify: bool) -> tuple[Mapping[str, Any], str]:
+    """Runs the loader beside the nodes; its last word is what it found.  Returns that, and what is to be told of where it ran."""
     for file in sorted(set(files.values())):
         reach.show(file)
     argv = [*reach.own, "-m", "envctl.seeding.load", *(["--verify"] if only_verify else [])]
@@ -135,8 +136,7 @@ def _run(reach: Reach, topology: Topology, wanted: list[TableLoad | TopicLoad], 
                     process.wait(15)
                 raise
         if "loaded" in last:
-            found: dict[str, Any] = last["loaded"]
-            return found
+            return last["loaded"], process.note
         if "problem" in last:
             problem = last["problem"]
             raise SpecError([Problem(Path(problem["file"]), problem["line"], "", problem["message"])])

@@ -177,6 +177,7 @@ class Process(Protocol):
     """A process started by `Reach.popen`."""
 
     pid: int
+    note: str  # what is to be told of where it runs, if it is not where it was to be
 
     def poll(self) -> int | None:
         """Exit status, or None while it runs."""

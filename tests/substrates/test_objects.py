@@ -18,6 +18,7 @@ from envctl.model.topology import Probe, Resources
 from envctl.substrates.kubernetes.identity import ENV, SPEC, Identity
 from envctl.substrates.kubernetes.nodes import node_objects
 from envctl.substrates.kubernetes.objects import environment_objects
+from envctl.substrates.kubernetes.work import work_object
 
 HERE = Identity("shop-main-abc", "machine:/somewhere/shop-main-abc")
 
@@ -121,3 +122,13 @@ def test_a_node_is_preferably_placed_in_its_zone_also_if_it_is_a_teams_own_pod()
         (term,) = workload(made)["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
         assert term["preference"]["matchExpressions"] == [{"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["b"]}]
     assert "affinity" not in workload(spec())["spec"]["template"]["spec"]
+
+
+def test_no_pod_of_an_environment_is_moved_by_what_saves_machines() -> None:
+    keeper = environment_objects(HERE, Path("/x"), "envctl:1")[-1]
+    theirs = {"metadata": {"annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "true", "theirs": "kept"}}, "spec": {"containers": [{"name": "main"}]}}
+    for thing in (keeper, work_object(HERE, "envctl-run-1", ["true"], keeper), workload(spec()), workload(spec(template=theirs))):
+        annotations = thing["spec"]["template"]["metadata"]["annotations"]
+        assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+        assert annotations["karpenter.sh/do-not-disrupt"] == "true"
+    assert annotations["theirs"] == "kept"

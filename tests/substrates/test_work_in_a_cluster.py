@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -311,3 +312,51 @@ def test_without_a_volume_work_is_in_the_keepers_pod_and_that_is_told(ground: Gr
     assert Jobs(cluster, reach.identity.namespace).made() == set()
     assert "no default storage class" in "".join(reach.notes())
     assert not cluster.get("pvc", "-n", reach.identity.namespace)["items"]
+
+
+def test_work_that_finds_no_room_beside_the_keeper_is_in_its_pod_and_that_is_told(cluster: Cluster, site: Any) -> None:
+    jobs, space = Jobs(cluster, site.reach.identity.namespace), site.reach.identity.namespace
+    cluster.apply(filler(cluster), namespace="default")
+    try:
+        Ground.until(lambda: cluster.get("pod", "filler")["spec"].get("nodeName"), "the machine is full", within_s=30)
+        told: list[str] = []
+        loaded = load_seed_into(site.reach, site.topology, Seed("nothing", Path("nothing.yaml"), ()), ("web",), lambda _: None)
+        line = SimpleNamespace(update=lambda _: None, note=told.append, done=lambda *_, **__: None)
+        directory = new_run(site.plan, site.scenario, site.environment.nodes, {})
+        assert run_inside(site.environment, directory, line, lambda: False) == 0, (directory / "runner.log").read_text()
+    finally:
+        cluster.kubectl("delete", "pod", "filler", "--grace-period=0", "--force", "--ignore-not-found")
+    assert sum(each["kind"] == "op" and each["type"] == "ok" for each in events_of(directory)) == OPERATIONS
+    assert "the seed is in the keeper's pod" in loaded.note
+    (note,) = told
+    assert re.search(r"the run is in the keeper's pod, and ends with it: pod envctl-run-.* finds no node: .*Insufficient cpu", note)
+    assert "Insufficient cpu" in (directory / "runner.log").read_text()
+    assert jobs.there() == []
+    assert not cluster.get("pods", "-n", space, "-l", "envctl.dev/part=work")["items"]
+
+
+def test_work_that_a_quota_forbids_a_pod_is_in_the_keepers_pod_and_that_is_told(ground: Ground, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(realiser.QUOTA_SETTING, "pods=1")
+    reach, _ = ground.make()
+    with (tmp_path / "said").open("wb") as said:
+        process = reach.popen(None, ["sh", "-c", "echo done >&2"], stderr=said, job="run")
+        assert process.wait(30) == 0
+    assert re.search(r"the run is in the keeper's pod, and ends with it: Job envctl-run-.*: FailedCreate: .*exceeded quota: limits", process.note)
+    assert (tmp_path / "said").read_text() == f"envctl: {process.note}\ndone\n"
+    assert Jobs(cluster, reach.identity.namespace).there() == []
+
+
+def filler(cluster: Cluster) -> dict[str, Any]:
+    """A pod that asks for all CPUs that nobody has asked for yet, but a few thousandths."""
+    (machine,) = cluster.get("nodes")["items"]
+    asked = 0
+    for pod in cluster.get("pods", "--all-namespaces")["items"]:
+        if pod["status"]["phase"] in ("Running", "Pending"):
+            asked += sum(millis(each.get("resources", {}).get("requests", {}).get("cpu", "0")) for each in pod["spec"]["containers"])
+    left = millis(machine["status"]["allocatable"]["cpu"]) - asked - 20
+    container = {"name": "main", "image": IMAGE, "command": ["sleep", "600"], "resources": {"requests": {"cpu": f"{left}m"}}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "filler"}, "spec": {"containers": [container], "terminationGracePeriodSeconds": 0}}
+
+
+def millis(cpu: str) -> int:
+    return int(cpu[:-1]) if cpu.endswith("m") else int(cpu) * 1000

@@ -30,6 +30,8 @@ _HELPER_S = 30.0  # how long a helper may take to be ready
 class CellProcess:
     """A command that runs in a cell; the connection is its handle."""
 
+    note = ""
+
     def __init__(self, lines: wire.Lines) -> None:
         self._lines = lines
         self._status: int | None = None

@@ -125,6 +125,8 @@ async def _hear(
 class Awaited:
     """A process that a thread of ours follows to its end: half of a `Process` of the door."""
 
+    note = ""
+
     def __init__(self) -> None:
         self._status: int | None = None
         self._ended = threading.Event()

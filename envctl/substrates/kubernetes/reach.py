@@ -19,12 +19,13 @@ from envctl.substrates.base import Process, Usage, Where
 from envctl.substrates.keeper import wire
 from envctl.substrates.keeper.apart import ReachApart, Stdio
 from envctl.substrates.keeper.place import KEEPER_AT, KEEPER_PORT, TOKEN, is_beside
+from envctl.substrates.keeper.streams import write_all
 from envctl.substrates.keeper.terminal import given
 from envctl.substrates.kubernetes import forward
 from envctl.substrates.kubernetes.api import Api, MissingError, api
 from envctl.substrates.kubernetes.clusters import context_of
 from envctl.substrates.kubernetes.identity import PART, Identity
-from envctl.substrates.kubernetes.work import Work, keeper_of
+from envctl.substrates.kubernetes.work import NoRoomError, Work, keeper_of
 
 NOT_STARTED = "envctl can't execute"  # what the agent's way in says in place of a command
 _BACK_S, _AGAIN_S = 60.0, 0.3  # how long a keeper that has answered and is replaced is waited for
@@ -176,9 +177,19 @@ class PodReach(ReachApart):
         return self.streamed({"do": "enter", "name": node, "where": where, "argv": list(argv), "env": dict(env), "terminal": terminal}, stdio, terminal)
 
     def worked(self, argv: Sequence[str], env: Mapping[str, str], stdio: Stdio, job: str) -> Process:
-        """A Job where it is work of its own; else a command beside the keeper."""
+        """A Job where it is work of its own and finds room; else a command beside the keeper."""
         keeper = keeper_of(self.api, self.identity.namespace) if job and not self.beside else None
-        return Work(self, job).start(argv, env, stdio, keeper) if keeper else super().worked(argv, env, stdio, job)
+        if not keeper:
+            return super().worked(argv, env, stdio, job)
+        try:
+            return Work(self, job).start(argv, env, stdio, keeper)
+        except NoRoomError as error:
+            note = f"the {job} is in the keeper's pod, and ends with it: {error.message}"
+        if stdio[2] is not None:
+            write_all(stdio[2], f"envctl: {note}\n".encode())
+        process = super().worked(argv, env, stdio, job)
+        process.note = note
+        return process
 
     def not_run(self, stdout: str, stderr: str) -> str:  # noqa: ARG002
         """By the words of the agent."""

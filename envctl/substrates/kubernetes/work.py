@@ -1,5 +1,7 @@
 """Work beside the nodes in a pod of its own: a Job with the keeper's image and files, in which `python -m envctl.substrates.kubernetes.work COMMAND…` runs.
 
+Where the keeper's machine has no room for it the command runs in the keeper's pod instead, which has that already.
+
 Whoever wants the work reaches its pod through the cluster's API, so that a keeper that is replaced meanwhile takes nothing with
 it; what the work writes is on the keeper's volume, so that a pod that is killed takes nothing with it either.
 """
@@ -26,8 +28,8 @@ from envctl.substrates.keeper import streams, wire
 from envctl.substrates.keeper.place import KEEPER_AT, TOKEN
 from envctl.substrates.kubernetes.api import Api, MissingError, Object
 from envctl.substrates.kubernetes.identity import MAIN, PART, Identity
-from envctl.substrates.kubernetes.objects import literal
-from envctl.substrates.kubernetes.pods import NO_POD_S, ended_of, not_made, trouble
+from envctl.substrates.kubernetes.objects import UNMOVED, literal
+from envctl.substrates.kubernetes.pods import NO_POD_S, ended_of, not_made, trouble, unplaced
 from envctl.substrates.kubernetes.volume import lead_all
 from envctl.waiting import until
 
@@ -43,6 +45,7 @@ _CLIENT_S = 60.0  # how long a pod waits for whoever has made it
 _KEPT_S = 60  # how long a Job is kept that nobody removes
 _GRACE_S = 30  # for work that is to end: a run heals its faults
 _ENDED = 128 + signal.SIGTERM
+_NO_ROOM = ("OutOf", "Evicted")  # begins what a machine says that has no room after all
 _OF_JOB = "batch.kubernetes.io/job-name"  # label
 
 
@@ -76,11 +79,15 @@ def work_object(identity: Identity, name: str, argv: Sequence[str], keeper: Obje
     labels = identity.labels("work")
     return {
         "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "namespace": identity.namespace, "labels": labels},
-        "spec": {"backoffLimit": 0, "ttlSecondsAfterFinished": _KEPT_S, "template": {"metadata": {"labels": labels}, "spec": pod}},
+        "spec": {"backoffLimit": 0, "ttlSecondsAfterFinished": _KEPT_S, "template": {"metadata": {"labels": labels, "annotations": dict(UNMOVED)}, "spec": pod}},
     }
 
 
 # --- whoever wants it ---
+
+
+class NoRoomError(ResourceError):
+    """Its pod was not to be had beside the keeper's, and nothing of it has begun."""
 
 
 class Work:
@@ -91,7 +98,7 @@ class Work:
         self.name = f"envctl-{job}-{secrets.token_hex(3)}"
 
     def start(self, argv: Sequence[str], env: Mapping[str, str], stdio: tuple[int | None, int | None, int | None], keeper: Object) -> Worked:
-        """Makes it, and returns once the command runs.  Raises ResourceError with the object and the reason."""
+        """Makes it, and returns once the command runs.  Raises NoRoomError, ResourceError, with the object and the reason."""
         begun = time.monotonic()
         self.reach.api.apply(work_object(self.reach.identity, self.name, argv, keeper))
         try:
@@ -106,12 +113,21 @@ class Work:
     def _running(self, waited_s: float) -> str:
         """The name of its pod once it runs."""
         pod = self.pod()
-        why = trouble(self.reach.api, pod, waited_s) if pod else waited_s > NO_POD_S and not_made(self.reach.api, self.space, "Job", self.name)
-        if not why and pod and (ended := ended_of(pod)):
+        if why := self._no_room(pod, waited_s):
+            raise NoRoomError(why)
+        if pod and not (why := trouble(self.reach.api, pod, waited_s)) and (ended := ended_of(pod)):
             why = f"its pod {ended[1]} before it had begun"
         if why or waited_s > _START_S:
             raise ResourceError(f"{self.name} could not be started: {why or f'it has no pod that runs after {_START_S:g} s'}")
         return str(pod["metadata"]["name"]) if pod and pod["status"].get("phase") == "Running" else ""
+
+    def _no_room(self, pod: Object | None, waited_s: float) -> str:
+        """Why it has no pod on the keeper's machine; one that is added would be another."""
+        if pod is None:
+            return not_made(self.reach.api, self.space, "Job", self.name) if waited_s > NO_POD_S else ""
+        if str(pod["status"].get("reason", "")).startswith(_NO_ROOM):
+            return f"pod {pod['metadata']['name']}: {pod['status']['reason']}: {pod['status'].get('message', '')}"
+        return unplaced(pod, waited_s)
 
     def _joined(self, pod: str, env: Mapping[str, str], stdio: tuple[int | None, int | None, int | None]) -> Worked | None:
         """The command, unless nobody listens there yet."""
