@@ -138,8 +138,9 @@ def test_where_the_keepers_files_are_stays_as_it_was_chosen(
         if setting == first:
             made.write_text("before")
             reach.show(made)
-        reach.fetch(made, tmp_path / "found")
-        assert (tmp_path / "found").read_text() == "before", "the keeper has not been replaced"
+        found = tmp_path / f"found-{setting}"
+        reach.fetch(made, found)
+        assert found.read_text() == "before", "the keeper has not been replaced"
 
 
 def claims(cluster: Cluster, reach: Any) -> list[str]:

@@ -79,13 +79,13 @@ class PodRealiser:
     def _make(self, cluster: Api, context: str, *, anew: bool) -> None:
         """Makes the empty environment, and waits for its keeper.  `anew`: in place of one that can't come.  Raises ResourceError, CapabilityError."""
         namespace = namespace_object(self.identity)
-        namespace["metadata"]["annotations"][EXPIRES] = str(int(time.time() + _FIRST_S))
         cluster.apply(namespace, only_try=True)  # first: a cluster that does not answer or forbids it says so at once
         for what, hint in chaos_mesh.lacks(cluster):
             raise CapabilityError(what, hint=hint)
         image = own_image(context)  # it may take minutes, in which other environments are made
         self._began = True
         with locked(self.directory.parent):
+            namespace["metadata"]["annotations"][EXPIRES] = str(int(time.time() + _FIRST_S))
             cluster.apply(namespace)
             ensure_agents(cluster, image)  # next: they end the namespace should nobody else
             if anew:
