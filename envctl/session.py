@@ -82,7 +82,7 @@ def make_plan(project: Project, scenario_file: Path | None, asked: Asked) -> tup
     from envctl.engines.sources import source_digests
     from envctl.planner.project import plan_project
     from envctl.spec import load_scenario, load_seed, load_topology, seed_file
-    from envctl.spec.manifests import left_out
+    from envctl.spec.manifests import told
     from envctl.spec.topology_rules import unpackaged
 
     topology = load_topology(project.topology_file)
@@ -97,7 +97,7 @@ def make_plan(project: Project, scenario_file: Path | None, asked: Asked) -> tup
     if problems := unpackaged(topology, plan.components, place.packaging, manifests=runs_manifests):
         raise SpecError(list(problems))
     if runs_manifests:
-        plan = replace(plan, notes=(*plan.notes, *left_out(topology, plan.components)))
+        plan = replace(plan, notes=(*plan.notes, *told(topology, plan.components)))
     if scenario is not None:
         _require_powers(scenario, place)
     if scenario is not None and scenario.faults:

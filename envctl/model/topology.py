@@ -112,6 +112,19 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
+class Remark:
+    """Something in a component's manifests that means something else in an environment."""
+
+    file: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        """In a line."""
+        return f"{self.file}:{self.line}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
 class Manifests:
     """Existing Kubernetes manifests that a component is made of.  Paths are relative to the stack directory.
 
@@ -129,6 +142,7 @@ class Manifests:
     ordinals: tuple[str, str] | None = None  # name and governing Service of what numbers its pods
     declared: Declared = Declared()
     left_out: tuple[LeftOut, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

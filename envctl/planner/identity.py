@@ -37,11 +37,11 @@ def _slug(text: str, length: int, fallback: str) -> str:
 
 
 def configuration(component: AnyComponent, zones: tuple[str, ...]) -> dict[str, object]:
-    """A component as plain values: where it stands in the file does not count, nor what its manifests are without; the zones it gets do."""
+    """A component as plain values: where it stands in the file does not count, nor what is said of its manifests; the zones it gets do."""
     values = asdict(component)
     del values["line"]
     if values.get("manifests"):
-        del values["manifests"]["left_out"]
+        del values["manifests"]["left_out"], values["manifests"]["remarks"]
     return {**values, "kind": component.kind, "zones": component.zones or zones}
 
 

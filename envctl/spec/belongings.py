@@ -61,7 +61,7 @@ _SPEC = {
     "PersistentVolumeClaim": ("storageClassName", "volumeName", "selector", "dataSource", "dataSourceRef"),
 }
 _APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-_OTEL = ("OTEL_EXPORTER_OTLP_", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES")
+OTEL = ("OTEL_EXPORTER_OTLP_", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES")
 
 
 def why_left_out(each: Object, chosen: Object, everything: Sequence[Object], others: Collection[str]) -> str:
@@ -169,7 +169,7 @@ def template_of(chosen: Object) -> tuple[dict[str, Any], list[LeftOut]]:
 def without_telemetry(chosen: Object, template: Mapping[str, Any], container: str) -> list[LeftOut]:
     """Takes out of a container where production's telemetry goes."""
     main = container_of(template, container)
-    gone = [each["name"] for each in main.get("env", ()) if each["name"].startswith(_OTEL)]
+    gone = [each["name"] for each in main.get("env", ()) if each["name"].startswith(OTEL)]
     if gone:
         main["env"] = [each for each in main["env"] if each["name"] not in gone]
     return [chosen.left_out(_TELEMETRY, *(f"{container}.env.{name}" for name in gone))] if gone else []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from envctl.errors import Problem
-from envctl.model.topology import LeftOut
+from envctl.model.topology import LeftOut, Remark
 from envctl.spec.document import Document, Location, read_many
 from envctl.spec.structure import check, schema
 
@@ -39,6 +39,12 @@ class Object:
         return name if isinstance(name, str) else ""
 
     @property
+    def namespace(self) -> str:
+        """The namespace that it says it is in; empty where it leaves that to who applies it."""
+        space = _mapping(self.data.get("metadata")).get("namespace")
+        return space if isinstance(space, str) else ""
+
+    @property
     def label(self) -> str:
         """`Deployment payments`."""
         return f"{self.kind[1]} {self.name}".rstrip()
@@ -56,6 +62,10 @@ class Object:
     def problem(self, at: Location, message: str, hint: str = "") -> None:
         """Notes a problem with what stands at `at` in it."""
         self.document.problem((*self.at, *at), message, hint)
+
+    def remark(self, text: str, *at: str | int) -> Remark:
+        """What a person should know about what stands at `at` in it."""
+        return Remark(self.file, self.document.line(*self.at, *at), f"{self.label}: {text}")
 
     def left_out(self, reason: str, *fields: str) -> LeftOut:
         """What is left out of it (without fields: all of it), and why."""

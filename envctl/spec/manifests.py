@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from envctl.errors import SpecError
 from envctl.model.environment import probe_from
-from envctl.model.topology import AnyComponent, Declared, Job, LeftOut, Manifests, Resources, Service, Topology
-from envctl.spec.belongings import WORKLOADS, claims_of, stripped, template_of, why_left_out, without_telemetry
+from envctl.model.topology import AnyComponent, Declared, Job, LeftOut, Manifests, Remark, Resources, Service, Topology
+from envctl.spec.belongings import OTEL, WORKLOADS, claims_of, stripped, template_of, why_left_out, without_telemetry
 from envctl.spec.document import Document, did_you_mean
 from envctl.spec.manifest_objects import Object, read_objects
-from envctl.spec.pods import Reference, declared, main_container, references
+from envctl.spec.namespaces import Names, of_namespaces, shadowed
+from envctl.spec.pods import Reference, container_of, declared, main_container, references
 from envctl.spec.structure import recorded
 
 RECORD = "manifests.json"
@@ -86,16 +87,39 @@ def _filled(document: Document, name: str, bare: Manifests, chosen: Object, ever
     template, around = template_of(chosen)
     container = main_container(template, chosen.name, name)
     claims, of_claims = claims_of(chosen)
-    left += [*fields, *around, *without_telemetry(chosen, template, container), *of_claims]
-    overridden = {(container, str(variable)) for variable in document.data["components"][name].get("env", {})}
-    _check_references(chosen, {(each.kind[1], each.name) for each in mine}, references(template), overridden)
+    spaces, apart = of_namespaces(chosen, mine)
+    left += [*fields, *around, *without_telemetry(chosen, template, container), *of_claims, *spaces]
+    given = [str(variable) for variable in document.data["components"][name].get("env", {})]
+    _check_references(chosen, {(each.kind[1], each.name) for each in mine}, references(template), {(container, variable) for variable in given})
     _check_images(document, name, bare.images, template)
     spec, services = chosen.data["spec"], [each for each in objects if each["kind"] == "Service"]
     ordinals = (chosen.name, spec.get("serviceName", "")) if chosen.kind[1] == "StatefulSet" else None
     return replace(
         bare, template=template, container=container, objects=tuple(objects), claims=tuple(claims), ordinals=ordinals,
         declared=declared(template, container, spec.get("replicas", 1), services), left_out=tuple(left),
+        remarks=(*_runs_once(name, chosen), *apart, *_names(document, chosen, container, mine, everything, given)),
     )
+
+
+def _runs_once(name: str, chosen: Object) -> Iterator[Remark]:
+    """What a cluster would do about a job that fails; its default is from the API's reference, `JobSpec`."""
+    retries = chosen.data["spec"].get("backoffLimit", 6) if chosen.kind[1] == "Job" else 0
+    if retries != 0:
+        policy = chosen.data["spec"]["template"]["spec"].get("restartPolicy", "Never")
+        text = f"{name} runs once here, and ends `envctl up` when it fails; a cluster would try it up to {retries} more times (restartPolicy: {policy}, backoffLimit)"
+        yield chosen.remark(text, "spec", "template", "spec", "restartPolicy")
+
+
+def _names(
+    document: Document, chosen: Object, container: str, mine: Sequence[Object], everything: Sequence[Object], given: Sequence[str],
+) -> Iterator[Remark]:
+    """Names of services that lead out of an environment, in what the component is made of."""
+    names = Names(everything, document.data["components"].keys())
+    ours = [each["name"] for each in container_of(chosen.data["spec"]["template"], container).get("env", ()) if each["name"].startswith(OTEL)]
+    yield from names.in_pods(chosen, container, {*given, *ours})
+    for each in mine:
+        if not each.problems:
+            yield from names.in_content(each)
 
 
 def _belongings(chosen: Object, everything: Sequence[Object], others: Collection[str]) -> tuple[list[Object], list[LeftOut]]:
@@ -104,7 +128,7 @@ def _belongings(chosen: Object, everything: Sequence[Object], others: Collection
     for each in everything:
         if each is chosen:
             continue
-        if reason := why_left_out(each, chosen, everything, others):
+        if reason := shadowed(each, chosen, everything) or why_left_out(each, chosen, everything, others):
             left.append(each.left_out(reason))
         else:
             mine.append(each)
@@ -156,9 +180,11 @@ def check_one_namespace(document: Document, topology: Topology) -> None:
                 document.problem(("components", name, "manifests", "files"), message, "an environment is one namespace: give one of them another name")
 
 
-def left_out(topology: Topology, names: Iterable[str]) -> tuple[str, ...]:
-    """What no environment has of the manifests of these components, each with where it stands and why."""
-    return tuple(dict.fromkeys(str(each) for name in names if (one := manifests_of(topology.components[name])) for each in one.left_out))
+def told(topology: Topology, names: Iterable[str]) -> tuple[str, ...]:
+    """What means something else in an environment, and what is left out, of the manifests of these components; each with where it stands and why."""
+    found = [one for name in names if (one := manifests_of(topology.components[name]))]
+    said = (*(each for one in found for each in one.remarks), *(each for one in found for each in one.left_out))
+    return tuple(dict.fromkeys(map(str, said)))
 
 
 def manifests_of(component: AnyComponent) -> Manifests | None:

@@ -51,4 +51,5 @@ def test_one_with_it_is_told_what_is_left_out_and_why_and_a_changed_manifest_sel
     assert code == 0
     assert "changed   stacks/shop/k8s/payments.yaml" in said
     assert re.search(r"note: k8s/payments\.yaml:\d+: Ingress payments is left out: the way into an environment are its published ports", said)
+    assert re.search(r"note: k8s/payments\.yaml:\d+: Deployment payments: payments-db\.shop\.svc\.cluster\.local in DATABASE_HOST leads out", said)
     assert "Deployment payments: spec.template.spec.nodeSelector, spec.template.spec.affinity" in said

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from envctl.errors import SpecError
 from envctl.model.topology import Declared, Job, Manifests, Probe, Resources, Service, Topology
 from envctl.spec import load_topology, unpackaged
-from envctl.spec.manifests import left_out, save_declared
+from envctl.spec.manifests import save_declared, told
 
 HERE = Path(__file__).parent / "manifests"
 WORKLOADS = {  # file → kind of component, workload
@@ -199,7 +199,7 @@ def test_a_substrate_that_runs_no_manifests_needs_another_form(tmp_path: Path) -
     assert unpackaged(topology, ["web", "both"], "images", manifests=True) == ()
     refused = unpackaged(topology, ["both"], "files")[0]
     assert refused.message == "both is made of an image and manifests only"
-    assert any("CronJob nightly is left out: nothing runs by the clock" in each for each in left_out(topology, ["web"]))
+    assert any("CronJob nightly is left out: nothing runs by the clock" in each for each in told(topology, ["web"]))
 
 
 def raw_of(name: str) -> list[dict[str, Any]]:
@@ -383,6 +383,89 @@ def test_two_objects_of_one_name_must_be_the_same_in_the_one_namespace_of_an_env
         topology_of(tmp_path, *same, {"kind": "service", "manifests": {"files": ["three.yaml"]}})
     with pytest.raises(SpecError, match=r"ConfigMap shared is there twice, first in one\.yaml:6"):
         topology_of(tmp_path, {"kind": "service", "manifests": {"files": ["one.yaml", "three.yaml"], "workload": "one"}})
+
+
+def remarks(component: Service | Job) -> list[str]:
+    return [str(each) for each in manifests(component).remarks]
+
+
+@pytest.mark.parametrize(("policy", "limit", "said"), [
+    ("OnFailure", "", "6 more times (restartPolicy: OnFailure, backoffLimit)"), ("Never", "", "6 more times (restartPolicy: Never, backoffLimit)"),
+    ("OnFailure", "  backoffLimit: 2\n", "2 more times (restartPolicy: OnFailure, backoffLimit)"), ("OnFailure", "  backoffLimit: 0\n", ""),
+])
+def test_that_a_cluster_would_try_a_job_again_is_told(tmp_path: Path, policy: str, limit: str, said: str) -> None:
+    text = (HERE / "job.yaml").read_text().replace("OnFailure", policy).replace("  parallelism: 4\n", limit)
+    (tmp_path / "job.yaml").write_text(text)
+    one = topology_of(tmp_path, {"name": "search", "kind": "job", "manifests": {"files": ["job.yaml"]}}).components["search"]
+    assert isinstance(one, Job)
+    line = next(number for number, each in enumerate(text.splitlines(), 1) if "restartPolicy" in each)
+    told = f"job.yaml:{line}: Job reindex: search runs once here, and ends `envctl up` when it fails; a cluster would try it up to {said}"
+    assert remarks(one) == ([told] if said else [])
+
+
+APART = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec:
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      serviceAccountName: robot
+      initContainers: [{name: wait, image: x, args: [--for, "http://payments.shop.svc:80/live"]}]
+      containers:
+        - name: web
+          image: x
+          env:
+            - {name: PAYMENTS, value: "http://payments.shop.svc.cluster.local:8080"}
+            - {name: LEDGER, value: "ledger-0.ledger.books.svc,ledger-1.ledger.books.svc"}
+            - {name: SHORT, value: "payments.shop:80"}
+            - {name: OUTSIDE, value: "https://payments.shop.example.test/svc a.svc payments.shopping my.payments.shop.test"}
+            - {name: BY_ITSELF, value: "payments.$(NAMESPACE).svc.cluster.local"}
+            - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: "http://collector.monitoring.svc:4317"}
+            - {name: GIVEN, value: "http://audit.shop.svc"}
+          envFrom: [{configMapRef: {name: web}}, {secretRef: {name: web}}]
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: robot, namespace: robots}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: payments, namespace: shop}, spec: {selector: {app: payments}}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: web, namespace: shop}
+data:
+  web.yaml: |
+    audit: audit.logs.svc.cluster.local.
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: web, namespace: other}, data: {a: b}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: web}, data: {url: cG9zdGdyZXM6Ly91OnB3QHBheW1lbnRzLnNob3Auc3ZjL3g=, binary: /w==}}
+"""
+
+
+def test_names_and_objects_of_other_namespaces_are_told_with_what_to_write(tmp_path: Path) -> None:
+    (tmp_path / "web.yaml").write_text(APART)
+    web = {"name": "web", "kind": "service", "env": {"GIVEN": "x"}, "manifests": {"files": ["web.yaml"]}}
+    one = topology_of(tmp_path, web, {"name": "ledger", "kind": "service", "image": "x"}).components["web"]
+    assert isinstance(one, Service)
+    said = {int(re.findall(r":(\d+):", each)[0]): each for each in remarks(one)}
+    assert sorted(said) == [9, 14, 15, 16, 23, 31, 36]
+    assert said[9] == (
+        "web.yaml:9: Deployment web: payments.shop.svc in spec.template.spec.initContainers[0].args[1] leads out of the environment, "
+        "which is a namespace of its own; payments does not: write that, or name a file with values for tests")
+    assert ": payments.shop.svc.cluster.local in PAYMENTS leads out of" in said[14]
+    assert "; payments does not: set PAYMENTS under `env`" in said[14]
+    assert "; ledger-0.ledger, ledger-1.ledger do not: set LEDGER under `env`" in said[15]
+    assert "payments.shop in SHORT leads out" in said[16]
+    assert "ServiceAccount robot: it is of the namespace robots, where Deployment web of shop does not see it" in said[23]
+    assert "ConfigMap web: audit.logs.svc.cluster.local in data.web.yaml leads out" in said[31]
+    assert "audit (no component is called audit) does not: write that" in said[31]
+    assert "Secret web: payments.shop.svc in data.url leads out" in said[36]
+    assert "pw" not in said[36]
+    left = [str(each) for each in manifests(one).left_out]
+    assert "web.yaml:1: Deployment web: metadata.namespace is left out: an environment is a namespace of its own" in left
+    assert "web.yaml:34: ConfigMap web is left out: it is of the namespace other, and Deployment web has the one of shop" in left
+    assert [each["data"] for each in manifests(one).objects if each["kind"] == "ConfigMap"] == [{"web.yaml": "audit: audit.logs.svc.cluster.local.\n"}]
 
 
 def test_a_file_that_several_components_name_is_wrong_once(tmp_path: Path) -> None:
