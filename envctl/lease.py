@@ -18,7 +18,6 @@ from envctl.spec import state_directory
 from envctl.stack import lock
 from envctl.stack.operations import Down, answering, lasts, states_of, tear_down
 from envctl.stack_provider.ground import Substrates, installed
-from envctl.toolchain import cache_dir
 
 if TYPE_CHECKING:
     from envctl.model.environment import Environment
@@ -74,7 +73,7 @@ def _making(project_root: Path) -> set[str]:
     """The environments of this cache in which a snapshot is made, or was, by directories where snapshots can be made, and by states."""
     from envctl.planner.identity import MAKING
 
-    ours = lock.environments_directory(cache_dir()).resolve()  # somebody else's snapshots have their locks in somebody else's cache
+    ours = lock.environments_directory().resolve()  # somebody else's snapshots have their locks in somebody else's cache
     making = {state.stack for state in states_of(f"{MAKING}*", [state_directory(project_root)])}
     there = _found(place for place in map(installed, installed.names()) if "snapshots" in place.powers)
     return making | {found.id for found in there if found.id.startswith(MAKING) and found.directory.parent.resolve() == ours}
@@ -138,7 +137,7 @@ def _seen(found: Found, name: str, substrates: Substrates, ask: bool) -> Seen | 
 
 def whereabouts(env_id: str) -> Path | None:
     """The directory of an environment that lives in another cache only; None where it is ours, or nowhere."""
-    ours = lock.environments_directory(cache_dir()).resolve() / env_id
+    ours = lock.environments_directory().resolve() / env_id
     if ours.is_dir() and not ours.is_symlink():
         return None  # nobody else need be asked
     there = [found.directory for found in _found(map(installed, installed.names()), env_id)]
@@ -147,8 +146,8 @@ def whereabouts(env_id: str) -> Path | None:
 
 def in_use(seen: Seen) -> str:
     """Which command works on an environment (an update, or a run), also one with another cache; empty for none."""
-    cache = lock.cache_of(seen.directory)
-    return next((lock.owner(cache, name) for name in (seen.id, f"{seen.id}.run") if lock.is_held(cache, name)), "")
+    envs = lock.environments_directory(seen.directory)
+    return next((lock.owner(envs, name) for name in (seen.id, f"{seen.id}.run") if lock.is_held(envs, name)), "")
 
 
 def garbage(project: Path | None, *, substrates: Substrates = installed) -> tuple[Garbage, ...]:
@@ -160,13 +159,13 @@ def garbage(project: Path | None, *, substrates: Substrates = installed) -> tupl
     seen = survey(substrates=substrates, ask=False)
     over = [
         Garbage(each.id, each.substrate, "its lease has run out" if each.health == "expired" else "it died", each.directory)
-        for each in seen if each.health in ("expired", "dead") and not lock.is_held(lock.cache_of(each.directory), each.id)
+        for each in seen if each.health in ("expired", "dead") and not lock.is_held(lock.environments_directory(each.directory), each.id)
     ]
     there = {each.id for each in seen}
     stale = [
         Garbage(state.stack, "", "only its Pulumi state is left")
         for state in (states_of("*", [state_directory(project)]) if project else ())
-        if state.stack not in there and not state.objection() and not state.foreign() and not lock.is_held(cache_dir(), state.stack)
+        if state.stack not in there and not state.objection() and not state.foreign() and not lock.is_held(lock.environments_directory(), state.stack)
     ]
     return (*over, *stale)
 
@@ -189,7 +188,7 @@ def collect(
             hint="look with `envctl gc --dry-run`; then allow it with `--max`",
         )
     removed = tuple(_remove(each, project, progress, substrates) for each in found)
-    lock.sweep(cache_dir())
+    lock.sweep(lock.environments_directory())
     return found, removed
 
 

@@ -23,7 +23,6 @@ from envctl.runner.follow import INDENT, Shown
 from envctl.runner.launch import KILLED, run_inside, why
 from envctl.stack import diagnostics, lock
 from envctl.stack.requirements import require_ground, versions_of
-from envctl.toolchain import cache_dir
 
 if TYPE_CHECKING:
     from envctl.seeding import Snapshot
@@ -247,7 +246,7 @@ def ci(project: Project, scenario_file: Path, asked: Asked, steps: Steps, interr
         plan, scenario = make_plan(project, scenario_file, asked)
         assert scenario is not None
         line.done(plan.summary)
-    with lock.hold(cache_dir(), f"{plan.env_id}.run", "run"):
+    with lock.hold(lock.environments_directory(), f"{plan.env_id}.run", "run"):
         if fresh and asked.keep:
             with steps.step("down") as line:
                 down(project, plan, line)

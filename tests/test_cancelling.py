@@ -67,8 +67,8 @@ def test_a_run_that_is_cancelled_before_it_begins_is_told_when_it_does() -> None
 def test_stale_locks_are_swept_and_held_ones_are_not(tmp_path: Path) -> None:
     (tmp_path / "envs").mkdir()
     (tmp_path / "envs" / "stale.lock").touch()
-    with lock.hold(tmp_path, "held", "up"):
-        lock.sweep(tmp_path)
+    with lock.hold(tmp_path / "envs", "held", "up"):
+        lock.sweep(tmp_path / "envs")
         assert [path.name for path in (tmp_path / "envs").iterdir()] == ["held.lock"]
 
 

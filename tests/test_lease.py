@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ from stack_bench import Bench, make_bench
 from envctl.cli.down import _every
 from envctl.errors import NoEnvironmentError, UsageError
 from envctl.lease import collect, garbage, in_use, locate, survey
-from envctl.stack import lock
+from envctl.stack import lock, tear_down
 from envctl.stack.state import State
+from envctl.stack_provider.ground import installed
 from envctl.substrates.base import Found
 
 
@@ -82,12 +84,31 @@ def test_down_of_all_keeps_what_a_command_works_on_unless_told(
         make(bench, env_id)
     seen = survey(substrates=bench.ground)
     monkeypatch.setattr("envctl.lease.survey", lambda: seen)
-    with lock.hold(seen[0].directory.parents[1], name, verb):
+    with lock.hold(seen[0].directory.parent, name, verb):
         assert {each.id: bool(in_use(each)) for each in seen} == {"idle": False, "used": True}
         assert [name for name, _ in _every(also_used=False)] == ["idle"]
         assert f"used is kept: envctl {verb} (process" in capsys.readouterr().err
         assert [name for name, _ in _every(also_used=True)] == ["idle", "used"]
     assert [name for name, _ in _every(also_used=False)] == ["idle", "used"]
+
+
+@pytest.mark.parametrize("name", installed.names())
+def test_the_locks_of_our_environments_are_in_one_place_on_every_substrate(name: str, bench: Bench) -> None:
+    assert installed(name).directory("e") == lock.environments_directory() / "e" == bench.ground.directory("e")
+
+
+def test_an_environment_has_its_locks_beside_it_wherever_it_is_found(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disk" / "large").mkdir(parents=True)
+    (bench.ground.cache / "envs").symlink_to(tmp_path / "disk" / "large")
+    make(bench, "e")
+    (there,) = [replace(found, directory=found.directory.resolve()) for found in bench.ground.environments()]
+    monkeypatch.setattr("disk_ground.DiskGround.environments", lambda *_: (there,) if there.directory.exists() else ())
+    (seen,) = survey(substrates=bench.ground)
+    with lock.hold(lock.environments_directory(), "e", "up"):
+        assert in_use(seen).startswith("envctl up (process")
+    assert tear_down("e", directory=seen.directory, substrates=bench.ground).env_id == "e"
+    assert not there.directory.exists()
+    assert list((tmp_path / "disk").iterdir()) == [tmp_path / "disk" / "large"]
 
 
 def test_gc_removes_what_is_over_and_nothing_else(bench: Bench) -> None:
@@ -139,7 +160,7 @@ def test_a_listing_that_fails_removes_nothing(bench: Bench, monkeypatch: pytest.
 
 def test_an_environment_that_a_command_works_on_is_no_garbage(bench: Bench) -> None:
     make(bench, "expired", ttl_s=-600)
-    with lock.hold(bench.ground.cache, "expired", "up"):
+    with lock.hold(bench.ground.cache / "envs", "expired", "up"):
         assert why(bench) == {}
     assert why(bench) == {"expired": "its lease has run out"}
 

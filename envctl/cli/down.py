@@ -59,13 +59,12 @@ def _every(*, also_used: bool) -> list[tuple[str, Path]]:
 def _one(env_id: str, directory: Path | None, root: Path) -> dict[str, object]:
     from envctl.cli.console import Console
     from envctl.stack import lock, tear_down
-    from envctl.toolchain import cache_dir
 
     with Console().step("down") as line:
         line.update(env_id)
-        cache = lock.cache_of(directory) if directory else cache_dir()
-        if lock.is_held(cache, f"{env_id}.run"):
-            line.note(f"{env_id}: {lock.owner(cache, f'{env_id}.run')} was working on it")
+        envs = lock.environments_directory(directory)
+        if lock.is_held(envs, f"{env_id}.run"):
+            line.note(f"{env_id}: {lock.owner(envs, f'{env_id}.run')} was working on it")
         done = tear_down(env_id, directory=directory, project=root, progress=line.update)
         for note in done.notes:
             line.note(f"{env_id}: {note}")

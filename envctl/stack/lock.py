@@ -9,28 +9,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from envctl.errors import ResourceError
+from envctl.toolchain.tool import cache_dir
 from envctl.waiting import until
 
 WAIT_S = 10.0
 
 
-def environments_directory(cache: Path) -> Path:
-    """The directory that holds one directory for each environment."""
-    return cache / "envs"
+def environments_directory(beside: Path | None = None) -> Path:
+    """The directory that holds a directory and the locks of each environment: ours, or the one around an environment that was found elsewhere.
 
-
-def cache_of(directory: Path) -> Path:
-    """The cache in which an environment of that directory lives: ours, or another one."""
-    return directory.parents[1]
+    Ours is the same whatever the substrate (see `Substrate.directory`): an id is on one substrate at a time, and its lock is of them all.
+    """
+    return cache_dir() / "envs" if beside is None else beside.parent
 
 
 @contextmanager
-def hold(cache: Path, env_id: str, verb: str, *, wait_s: float = WAIT_S, progress: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Holds the lock of an environment; the kernel gives it back when we die, however we die.
+def hold(envs: Path, env_id: str, verb: str, *, wait_s: float = WAIT_S, progress: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Holds the lock of an environment in the directory `envs` of environments; the kernel gives it back when we die, however we die.
 
     Waits up to `wait_s` for another command.  Raises ResourceError that names the command that has it.
     """
-    path = environments_directory(cache) / f"{env_id}.lock"
+    path = envs / f"{env_id}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with _opened(path, env_id, wait_s, progress) as descriptor:
         os.ftruncate(descriptor, 0)
@@ -84,14 +83,14 @@ def _owner(path: Path) -> str:
         return "another envctl"
 
 
-def owner(cache: Path, env_id: str) -> str:
+def owner(envs: Path, env_id: str) -> str:
     """The command that holds the lock, in words."""
-    return _owner(environments_directory(cache) / f"{env_id}.lock")
+    return _owner(envs / f"{env_id}.lock")
 
 
-def is_held(cache: Path, env_id: str) -> bool:
+def is_held(envs: Path, env_id: str) -> bool:
     """Whether a living command works on the environment right now."""
-    path = environments_directory(cache) / f"{env_id}.lock"
+    path = envs / f"{env_id}.lock"
     if not path.exists():
         return False
     descriptor = _try(path)
@@ -100,9 +99,9 @@ def is_held(cache: Path, env_id: str) -> bool:
     return descriptor is None and path.exists()
 
 
-def sweep(cache: Path) -> None:
+def sweep(envs: Path) -> None:
     """Removes the lock files that killed commands left behind."""
-    for path in environments_directory(cache).glob("*.lock"):
+    for path in envs.glob("*.lock"):
         descriptor = _try(path)
         if descriptor is not None:
             path.unlink(missing_ok=True)

@@ -67,7 +67,7 @@ def bring_up(
         plan, seed_key=seed_key, ready_timeout_s=ready_timeout_s, progress=progress, publish=publish, substrates=substrates,
         realise=realise,
     )
-    with lock.hold(cache_dir(), plan.env_id, "up", progress=progress):
+    with lock.hold(lock.environments_directory(), plan.env_id, "up", progress=progress):
         environment = work.unchanged()
         if environment is not None:
             return Up(environment, unchanged=True)
@@ -261,14 +261,14 @@ def tear_down(
 
     The environment is ended by its substrate (empty: whichever it is found on); the engine is called only when the state
     holds resources of other providers.  Works where the state is lost or the environment is dead.  `project` is where to look for the state when the
-    environment does not say.  `directory`: one of another cache (None: of ours; one of the same id elsewhere is left alone).
+    environment does not say.  `directory`: where it was found (None: ours; one of the same id elsewhere is left alone).
     `only_if_over` keeps an environment that is alive after all, and a state that can't be read or is not envctl's; otherwise
     such a state is a ResourceError and nothing is removed.  Raises NoEnvironmentError when there is neither, LeakError with what is left.
     """
-    cache = lock.cache_of(directory) if directory else cache_dir()
-    with lock.hold(cache, env_id, "down", progress=progress):
-        lock.sweep(cache)
-        home = lock.environments_directory(cache) / env_id
+    envs = lock.environments_directory(directory)
+    with lock.hold(envs, env_id, "down", progress=progress):
+        lock.sweep(envs)
+        home = envs / env_id
         places = _answering(env_id, substrates, substrate, _states(env_id, None, project))
         found = [(place, each) for place, there in places for each in there if each.directory.resolve() == home.resolve()]
         known = next((note for place, _ in found if (note := memo.read(place.notebook(home)))), None)

@@ -278,7 +278,10 @@ class Substrate(Protocol):
 
     @staticmethod
     def directory(env_id: str) -> Path:
-        """Where the environment of that id lives (or would live); together with the substrate it is the environment's key."""
+        """Where the environment of that id lives (or would live); together with the substrate it is the environment's key.
+
+        It is `envs/ID` of the user's cache on every substrate, whether or not anything is there: its locks are beside it.
+        """
 
     @staticmethod
     def attach(directory: Path) -> Reach:

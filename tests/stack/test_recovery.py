@@ -149,15 +149,15 @@ def test_a_lock_of_a_living_process_is_respected(bench: Bench, monkeypatch: pyte
 
 def test_two_commands_never_work_on_one_environment_at_the_same_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    with lock.hold(bench.ground.cache, "e", "up"):
-        assert lock.is_held(bench.ground.cache, "e")
+    with lock.hold(bench.ground.cache / "envs", "e", "up"):
+        assert lock.is_held(bench.ground.cache / "envs", "e")
         with (
             pytest.raises(ResourceError, match=f"envctl up \\(process {os.getpid()}\\) is working on e"),
-            lock.hold(bench.ground.cache, "e", "down", wait_s=0.1, progress=said.append),
+            lock.hold(bench.ground.cache / "envs", "e", "down", wait_s=0.1, progress=said.append),
         ):
             pass
     assert said == [f"waits for envctl up (process {os.getpid()})"]
-    assert not lock.is_held(bench.ground.cache, "e")
+    assert not lock.is_held(bench.ground.cache / "envs", "e")
 
 
 @pytest.mark.parametrize("broken", ["{0}.json", "{0}.json.attrs"])
