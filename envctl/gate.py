@@ -37,7 +37,8 @@ def judge(record: Record, *, scenario: Scenario | None = None, gate: Gate = EVER
     slo = objectives(record) if gate.slo == "all" else ()
     findings = [*checks, *slo, *_faults(record), *_steady(record), *_run(record), *restarts(record)]
     if not checks and not slo:
-        findings.append(_run_finding("run:checks", "inconclusive", "nothing was checked: the scenario has no check and no objective"))
+        nothing = _run_finding("run:checks", "inconclusive", "nothing was checked: the scenario has no check and no objective")
+        findings.append(replace(nothing, fixed=True))
     stubbed = record.manifest.stubbed
     if stubbed and gate.stubs_unverified == "fail":
         findings.append(_run_finding("run:stubs", "fail", f"{', '.join(stubbed)} were answered by stubs, which nobody verified"))

@@ -221,6 +221,7 @@ def test_no_operations_are_never_a_pass(tmp_path):
 def test_a_scenario_without_checks_is_never_a_pass(tmp_path):
     verdict = judged(tmp_path, good(), replace(SCENARIO, checks=(), slo=Slo()))
     assert list(bad(verdict)) == ["run:checks"]
+    assert verdict.fixed == ("run:checks",)
     assert verdict.outcome == "inconclusive"
 
 

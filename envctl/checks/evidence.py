@@ -51,11 +51,12 @@ def finding(
     evidence: Iterable[Evidence] = (),
     total: int = 0,
     stats: Mapping[str, Any] | None = None,
+    fixed: bool = False,
 ) -> Finding:
     """A finding that carries the first few pieces of evidence; `stats` are figures for the report."""
     shown = tuple(evidence)[:SHOWN]
     group: Literal["slo", "check"] = "slo" if check == "slo" else "check"
-    return Finding(id, check, outcome, title, group, shown, max(total, len(shown)), stats or {})
+    return Finding(id, check, outcome, title, group, shown, max(total, len(shown)), stats or {}, fixed=fixed)
 
 
 def decimal_of(text: str) -> Decimal | None:

@@ -70,6 +70,17 @@ def allowed_bad(target: float | Fraction, count: int) -> int | None:
     return int(share * count)
 
 
+def _always_too_few(record: Record, target: float | Fraction) -> bool:
+    """Whether no run has enough operations: the traffic is as long in each, and all of it is too little to tell.
+
+    It is longer than asked only where a fault's recovery is waited for and the scenario says for how long it lasts.
+    """
+    ends = [step for step in record.steps if step.name == "traffic" and step.edge == "end"]
+    planned = int(ends[-1].detail.get("planned") or 0) if ends else 0
+    same = record.scenario.traffic.duration_s is None or not record.scenario.faults
+    return same and planned > 0 and allowed_bad(target, planned) is None
+
+
 def _availability(record: Record, target: float, sent: Sequence[Operation]) -> Finding:
     id, bad = "slo:availability", [op for op in sent if op.type != "ok"]
     allowed = allowed_bad(target, len(sent))
@@ -79,7 +90,7 @@ def _availability(record: Record, target: float, sent: Sequence[Operation]) -> F
              "unsent": unsent, "target": target}
     if allowed is None:
         title = f"{len(sent):,} operations are too few to judge an availability of {target * 100:.6g} %{apart}"
-        return finding(id, "slo", "inconclusive", title, stats=stats)
+        return finding(id, "slo", "inconclusive", title, stats=stats, fixed=_always_too_few(record, target))
     title = (f"{100 - 100 * len(bad) / len(sent):.2f} % of {len(sent):,} operations were answered well "
              f"({len(bad):,} were not, {target * 100:.6g} % allows {allowed:,}){apart}")
     if len(bad) > allowed:
@@ -120,7 +131,7 @@ def _latency(record: Record, name: str, limit_s: float, ops: Sequence[Operation]
     share, id = share_of(name), f"slo:{name}"
     if allowed_bad(share, len(ops)) is None:
         title = f"{len(ops):,} operations are too few to judge {name}"
-        return finding(id, "slo", "inconclusive", title, stats={"operations": len(ops)})
+        return finding(id, "slo", "inconclusive", title, stats={"operations": len(ops)}, fixed=_always_too_few(record, share))
     values = sorted(latency_s(op) for op in ops)
     seen = percentile(values, share)
     slow = [op for op in ops if latency_s(op) > limit_s]

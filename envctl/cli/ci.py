@@ -106,7 +106,7 @@ def _files(project: Project, names: tuple[str, ...], suite: str) -> list[Path]:
 
 
 def _one(project: Project, file: Path, asked: Asked, policy: str, interrupts: Interrupts, *, fresh: bool) -> Outcome:
-    """One scenario; an inconclusive run is tried once more on a fresh environment where the policy says so."""
+    """One scenario; an inconclusive run is tried once more on a fresh environment where the policy says so and it may help."""
     from envctl import session
     from envctl.cli.console import Console
 
@@ -117,6 +117,9 @@ def _one(project: Project, file: Path, asked: Asked, policy: str, interrupts: In
         outcome = session.ci(project, file, asked, console, interrupts, fresh=fresh or attempt > 1)
         explain(outcome, time.monotonic() - begun)
         if outcome.verdict.outcome != "inconclusive" or policy != "retry" or interrupts.count:
+            break
+        if fixed := outcome.verdict.fixed:
+            click.echo(f"        not tried again: {', '.join(fixed)} would be the same in every run of this scenario")
             break
     return outcome
 

@@ -50,6 +50,7 @@ class Finding:
     total: int = 0  # how many instances there are in all
     stats: Mapping[str, Any] = field(default_factory=dict)
     waived: str = ""  # "owner until 2026-12-01: reason"; a waived finding is shown and doesn't count
+    fixed: bool = False  # it follows from the scenario and the project's settings alone: no other run can say more
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +62,8 @@ class Verdict:
     unverified: tuple[str, ...] = ()  # stubbed components
     notes: tuple[str, ...] = ()
     reproduce: str = ""  # the one command that runs the same again
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """The findings because of which every run of the scenario is inconclusive, at best."""
+        return tuple(each.id for each in self.findings if each.fixed and each.outcome == "inconclusive" and not each.waived)

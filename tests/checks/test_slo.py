@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envctl.checks.slo import NO_TURN, STOPPED, allowed_bad, never_sent, objectives, percentile, share_of
-from envctl.model.event import Log
-from envctl.model.scenario import Slo
+from envctl.model.event import Log, Step
+from envctl.model.scenario import FaultSpec, Slo
+from envctl.record import Record
 from envctl.replay import driver
+
+FAULTS = (FaultSpec("kill", "node-kill", 1.0, "", None, {}),)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +57,18 @@ def test_too_many_bad_operations_fail_by_cause_with_the_fault_above_them(history
     assert (found.outcome, found.total) == ("fail", 2)
     assert found.title == "98.00 % of 100 operations were answered well (2 were not, 99 % allows 1)"
     assert "1 × place_order: status 503, 5.00 s – 5.10 s; under loss (4.50 s)  trace " in found.evidence[0].summary
+
+
+@pytest.mark.parametrize(("planned", "duration_s", "faults", "fixed"), [
+    (99, None, FAULTS, True), (99, 10.0, (), True), (99, 10.0, FAULTS, False), (100, None, (), False), (None, 10.0, (), False),
+])
+def test_too_few_operations_are_too_few_in_every_run_where_the_traffic_is_as_long_in_each(history, planned, duration_s, faults, fixed):
+    history.order("o", start=1)
+    history.write(Step(at_ns=2, name="traffic", edge="end", ok=True, detail={"planned": planned}))
+    record = history.record(slo=Slo(0.99, {"p99": 0.8}))
+    traffic = replace(record.scenario.traffic, duration_s=duration_s)
+    found = objectives(Record.load(record.directory, replace(record.scenario, traffic=traffic, faults=faults)))
+    assert [(each.outcome, each.fixed) for each in found] == [("inconclusive", fixed)] * 2
 
 
 def test_operations_that_were_never_sent_are_counted_apart(history):

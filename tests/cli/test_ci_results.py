@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ from envctl import session
 from envctl.cli import ci
 from envctl.cli.main import main
 from envctl.errors import Exit, LeakError, ResourceError
-from envctl.model.verdict import Verdict
+from envctl.model.verdict import Finding, Verdict
 
 LEAK = LeakError("one left 1 behind\n  process 7: sleep")
 
@@ -28,13 +28,14 @@ class Quiet:
 class Steps:
     """A session whose steps do nothing but say how they ended."""
 
-    verdicts: list[str]
+    verdicts: list[str | Verdict]
     leak: Exception | None = None
     up: Exception | None = None
     downs: int = 0
 
     def finish(self, *_: object) -> Verdict:
-        return Verdict(self.verdicts.pop(0), ())  # type: ignore[arg-type]
+        verdict = self.verdicts.pop(0)
+        return verdict if isinstance(verdict, Verdict) else Verdict(verdict, ())  # type: ignore[arg-type]
 
     def bring_up(self, *_: object) -> SimpleNamespace:
         if self.up:
@@ -104,6 +105,17 @@ def test_an_error_tells_also_what_its_teardown_left(run, capsys: pytest.CaptureF
     said = capsys.readouterr().err
     assert "error: /x/y: Permission denied\none left 1 behind" in said
     assert "error: bus could not be made\none left 1 behind\n  process 7: sleep" in said
+
+
+def test_an_inconclusive_run_is_tried_again_unless_no_run_of_the_scenario_can_say_more(run, capsys: pytest.CaptureFixture[str]) -> None:
+    by_chance = Finding("no-loss", "no-loss", "inconclusive", "read too soon")
+    always = replace(by_chance, id="slo:p99", fixed=True)
+    for findings, tries in (((by_chance,), 2), ((by_chance, always), 1), ((by_chance, replace(always, waived="me")), 2), ((replace(always, outcome="pass"),), 2)):
+        steps = Steps([Verdict("inconclusive", findings), Verdict("pass", ())])
+        assert run(steps, policy="retry") == [Exit.PASS if tries == 2 else Exit.INCONCLUSIVE]
+        assert len(steps.verdicts) == 2 - tries
+        said = capsys.readouterr().out
+        assert ("not tried again: slo:p99 would be the same in every run of this scenario\n" in said) is (tries == 1)
 
 
 def test_every_exit_code_has_its_place_among_the_worst() -> None:
