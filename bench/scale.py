@@ -11,18 +11,21 @@ The plug-in for Kubernetes is the stand-in of the tests (Python, asks again and 
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench import Figure, show, spread
-from bench.scale_site import Cost, Site, resident, site, watched
+from bench.scale_cost import Cost, watched
+from bench.scale_site import PLANE, Site, site
 from bench.scale_work import Answered, objects_of, pods_each, setting, state_of
 
 TITLE = "Many environments in a cluster"
 SIZES = (10, 100, 1000)
 MEASURED = 3  # environments that come and go at each size
 MOST = 1.2
+SERVER, *OTHERS = PLANE
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +45,23 @@ class Size:
 def measure(place: Site, size: int) -> Size:
     """Fills up to `size`, then has some more come and go."""
     filled = place.fill(size)
-    memory = {name: resident(pid) for name, pid in place.parts().items()}
+    say(f"{size:,} environments are there after {filled:.0f} s")
+    memory = place.memory()
     more = [f"more-{size}-{number}" for number in range(MEASURED)]
     ups = [place.up(env_id) for env_id in more]
     states(place, more[0])
     listed = [timed(listing) for _ in range(5)]
-    downs = [watched("one_less", env_id) for env_id in more]
+    downs = [place.down(env_id) for env_id in more]
     place.up(f"over-{size}-x")
     looked = statistics.median(timed(garbage)[0] for _ in range(3))
-    gc = watched("collect", "all")
-    return Size(size, filled, memory, ups, downs, listed, gc, looked)
+    found = Size(size, filled, memory, ups, downs, listed, watched("collect", "all"), looked)
+    say(str(found))
+    return found
+
+
+def say(line: str) -> None:
+    """How far it is: half an hour without a word would look like nothing."""
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
 def states(place: Site, template: str) -> None:
@@ -85,7 +95,7 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 def figures(sizes: Sequence[int] = SIZES) -> list[Figure]:
     """Fills one cluster step by step, and measures at each size."""
     with site() as place:
-        empty = {name: resident(pid) for name, pid in place.parts().items()}
+        empty = place.memory()
         each = f"{len(objects_of('scale-0000'))} objects, {pods_each()} pods"
         found = [measure(place, size) for size in sizes]
     return [Figure("one environment", each), *_figures(found, empty)]
@@ -97,11 +107,12 @@ def _figures(found: Sequence[Size], empty: dict[str, float]) -> Iterator[Figure]
         yield Figure(f"{at} one more, wall until the engine is done", spread([cost.wall_s for cost in one.ups]))
         yield Figure(f"{at} … until its pods are ready", spread([cost.steady_s for cost in one.ups]))
         yield Figure(f"{at} … CPU of envctl, engine and plug-in", spread([cost.cpu_s for cost in one.ups]))
-        yield Figure(f"{at} … CPU of the API server meanwhile", spread([cost.server_cpu_s for cost in one.ups]))
-        yield Figure(f"{at} … of that its routine, as just before", spread([cost.routine_cpu_s for cost in one.ups]))
+        yield Figure(f"{at} … CPU of the API server meanwhile", spread([cost.plane_s[SERVER] for cost in one.ups]))
+        yield Figure(f"{at} … of that its routine, as just before", spread([cost.routine_s[SERVER] for cost in one.ups]))
+        yield Figure(f"{at} … CPU of etcd, controllers and scheduler, without their routine", spread([cost.more_s(*OTHERS) for cost in one.ups]))
         for name in ("envctl", "engine", "plug-in"):
             yield Figure(f"{at} … peak memory, {name}", spread([cost.memory[name] for cost in one.ups], "MB", 0))
-        for name in ("kube-apiserver", "etcd", "kube-controller-manager", "kube-scheduler"):
+        for name in PLANE:
             more = one.memory[name] - empty[name]
             yield Figure(f"{at} memory of {name}", f"{one.memory[name]:.0f} MB, {more / one.size:.2f} MB an environment")
         yield Figure(f"{at} `list`", f"{spread([wall for wall, _ in one.listed])}, CPU {statistics.median(cpu for _, cpu in one.listed):.2f} s")
@@ -109,6 +120,7 @@ def _figures(found: Sequence[Size], empty: dict[str, float]) -> Iterator[Figure]
         yield Figure(f"{at} `gc` of one that has run out, whole", f"{one.gc.wall_s:.2f} s, CPU {one.gc.cpu_s:.2f} s")
         yield Figure(f"{at} `down`, wall", spread([cost.wall_s for cost in one.downs]))
         yield Figure(f"{at} … CPU", spread([cost.cpu_s for cost in one.downs]))
+        yield Figure(f"{at} … CPU of the API server, without its routine", spread([cost.more_s(SERVER) for cost in one.downs]))
     yield from _curve(found[0], found[-1], empty)
 
 
@@ -123,8 +135,8 @@ def _curve(small: Size, large: Size, empty: dict[str, float]) -> Iterator[Figure
     yield grown("CPU of envctl, engine and plug-in for one more", lambda one: median(one.ups, lambda cost: cost.cpu_s))
     yield grown("their memory", lambda one: median(one.ups, lambda cost: sum(cost.memory.values())))
     yield grown("wall of one more", lambda one: median(one.ups, lambda cost: cost.wall_s))
-    yield grown("CPU of the API server for one more", lambda one: median(one.ups, lambda cost: cost.server_cpu_s - cost.routine_cpu_s))
-    yield grown("memory of the API server an environment", lambda one: (one.memory["kube-apiserver"] - empty["kube-apiserver"]) / one.size)
+    yield grown("CPU of the API server for one more", lambda one: median(one.ups, lambda cost: cost.more_s(SERVER)))
+    yield grown("memory of the API server an environment", lambda one: (one.memory[SERVER] - empty[SERVER]) / one.size)
     yield grown("CPU of both, coming and going", lambda one: median(one.ups, lambda cost: cost.cpu_s) + median(one.downs, lambda cost: cost.cpu_s))
     yield grown("CPU of `down` alone", lambda one: median(one.downs, lambda cost: cost.cpu_s))
 

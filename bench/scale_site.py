@@ -1,4 +1,4 @@
-"""Where the bench `scale` is: a cluster with fake nodes; and what a process costs there."""
+"""Where the bench `scale` is: a cluster with fake nodes, and what is in it."""
 
 from __future__ import annotations
 
@@ -10,34 +10,27 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from bench.project import HERE, copied
+from bench.scale_cost import Cost, Spent, cpu, resident, watched
 from bench.scale_work import objects_of, pods_each
 
 FAKE_NODES, ZONES = 24, ("a", "b", "c")
 CONTEXT = "cluster"
-SETTLED_S = 1200.0
-_LOOK_S, _ROUTINE = 8.0, 0.25  # for so long the API server takes less than so much of a core
-_TICKS = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What one process and all that it started took."""
-
-    wall_s: float
-    cpu_s: float
-    memory: dict[str, float]  # peak MB by program
-    server_cpu_s: float = 0.0  # of the API server meanwhile
-    routine_cpu_s: float = 0.0  # what it would have used in that time anyway, by what it used just before
-    steady_s: float = 0.0
+CONTROLLERS = "kube-controller-manager"
+PLANE = ("kube-apiserver", "etcd", CONTROLLERS, "kube-scheduler")
+SETTLED_S, QUIET_S = 600.0, 300.0
+_LOOK_S = 16.0  # longer than controllers take from one look at what they have to the next
+_ROUTINE = 0.25  # cores that a part of the control plane may use at rest
+_LIFE_S = 86_400.0
+_FITTING = re.compile(r"198\.19\.\d{3}\.\d{3}")
 
 
 @dataclass
@@ -55,59 +48,96 @@ class Site:
         return api(CONTEXT)
 
     def fill(self, size: int) -> float:
-        """Has so many environments in the cluster: one that is applied, and copies of it.  Returns seconds until all their pods are ready."""
+        """Has so many environments in the cluster: one that is applied, and copies of it.  Returns seconds until all their pods are ready.
+
+        Raises RuntimeError with what is missing when they do not become so.
+        """
         begun = time.perf_counter()
         if not self.there:
             self.there.append(self.apply(_called(0)))
-            self.settle()
             self._fit()
-        first, others = len(self.there), [_called(number) for number in range(len(self.there), size)]
-        model, *words = (_words(env_id) for env_id in (_called(0), *others))
-        asked = {"namespace": "-".join(model), "model": model, "copies": words, "first": first}
-        self.cluster.run(sys.executable, str(HERE / "bench/scale_copy.py"), stdin=json.dumps(asked), timeout_s=SETTLED_S)
+            self.settle()
+        others = [_called(number) for number in range(len(self.there), size)]
+        # Controllers hear of each kind by itself: of a copy's claim before its volume, and of its pods before what owns them, so that they
+        # would take the one for lost and the other for garbage.  When they start, they list every kind before they do anything.
+        with self.cluster.without(CONTROLLERS):
+            self._copy(others)
         self.there += others
         self.settle()
         return time.perf_counter() - begun
+
+    def _copy(self, others: Sequence[str]) -> None:
+        model, *words = (_words(env_id) for env_id in (_called(0), *others))
+        asked = {"namespace": "-".join(model), "model": model, "copies": words, "first": len(self.there)}
+        try:
+            self.cluster.run(sys.executable, str(HERE / "bench/scale_copy.py"), stdin=json.dumps(asked), timeout_s=SETTLED_S)
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f"{len(others)} copies were not made within {SETTLED_S:g} s") from error
 
     def _fit(self) -> None:
         """Has an address for the one service that needs one, as long as those of the copies."""
         thing = next(each for each in objects_of(_called(0)) if each["metadata"]["name"] == "telemetry")
         space = thing["metadata"]["namespace"]
-        while not re.fullmatch(r"198\.19\.\d{3}\.\d{3}", self.api.get("Service", "telemetry", space)["spec"]["clusterIP"]):
+        for _ in range(100):  # a third of them fit
+            if _FITTING.fullmatch(self.api.get("Service", "telemetry", space)["spec"]["clusterIP"]):
+                return
             self.api.delete("Service", "telemetry", space)
             self.api.apply(thing)
+        raise RuntimeError("no service got an address of fifteen characters")
 
     def apply(self, env_id: str) -> str:
         from envctl.substrates.kubernetes import Kubernetes, clusters
+        from envctl.substrates.kubernetes.identity import EXPIRES
 
         clusters.remember(Kubernetes.directory(env_id))
-        for thing in objects_of(env_id):
+        namespace, *others = objects_of(env_id)
+        namespace["metadata"]["annotations"][EXPIRES] = str(int(time.time() + _LIFE_S))  # as keepers have it
+        for thing in (namespace, *others):
             self.api.apply(thing)
         return env_id
 
     def settle(self) -> None:
-        """Waits until no pod is missing or pending."""
+        """Waits until no pod is missing or pending, and the control plane has nothing to do but its routine.  Raises RuntimeError with what is missing."""
         from envctl.waiting import until
 
-        wanted = len(self.there) * pods_each()
+        if not until(lambda: self._are_there() and not self._pending(most=1), SETTLED_S, poll_s=0.5):
+            raise RuntimeError(f"the pods of {len(self.there)} environments are not ready after {SETTLED_S:g} s:\n{self._missing()}")
+        if unbound := self._unbound():
+            raise RuntimeError(f"{len(unbound)} claims have lost their volume, first {unbound[0]}")
+        if not until(lambda: max(self.rates().values()) < _ROUTINE, QUIET_S):
+            busy = ", ".join(f"{name} {rate:.2f}" for name, rate in self.rates().items())
+            raise RuntimeError(f"the control plane does not come to rest within {QUIET_S:g} s; cores in use: {busy}")
 
-        def settled() -> bool:
-            all_ = self.api.ask("GET", "/api/v1/pods", query=[("limit", "1")])
-            pending = self.api.ask("GET", "/api/v1/pods", query=[("limit", "1"), ("fieldSelector", "status.phase=Pending")])
-            return bool(all_["metadata"].get("remainingItemCount", 0) >= wanted and not pending["items"])
+    def _are_there(self) -> bool:
+        """Whether there are as many pods as there should be; the cluster has some of its own beside."""
+        return self._count("pods") > len(self.there) * pods_each()
 
-        if not until(settled, SETTLED_S, poll_s=0.5) or not until(self._is_quiet, SETTLED_S):
-            raise RuntimeError(f"{wanted} pods did not become ready, or the API server does not come to rest")
+    def _count(self, plural: str) -> int:
+        answer = self.api.ask("GET", f"/api/v1/{plural}", query=[("limit", "1")])
+        return len(answer["items"]) + int(answer["metadata"].get("remainingItemCount", 0))
 
-    def _is_quiet(self) -> bool:
-        """Whether the API server has nothing to do but its routine; takes some seconds to see."""
-        return self._rate() < _ROUTINE
+    def _pending(self, most: int) -> list[dict[str, Any]]:
+        query = [("limit", str(most)), ("fieldSelector", "status.phase=Pending")]
+        return list(self.api.ask("GET", "/api/v1/pods", query=query)["items"])
 
-    def _rate(self) -> float:
-        """How many cores the API server uses, while nobody asks for more than always."""
+    def _missing(self) -> str:
+        """Why pods are not ready, in the cluster's words."""
+        lines = [f"{self._count('pods')} pods are there, {len(self.there) * pods_each()} should be"]
+        for pod in self._pending(most=5):
+            told = [each.get("message", "") for each in pod["status"].get("conditions", ()) if each["status"] == "False"]
+            lines.append(f"{pod['metadata']['namespace']}/{pod['metadata']['name']} is pending: {' '.join(told)}")
+        return "\n".join(lines)
+
+    def _unbound(self) -> list[str]:
+        claims = self.api.find("PersistentVolumeClaim")
+        return [f"{one['metadata']['namespace']}/{one['metadata']['name']}: {one['status']['phase']}" for one in claims if one["status"]["phase"] != "Bound"]
+
+    def rates(self) -> Spent:
+        """How many cores each part of the control plane uses, while nobody asks for more than always."""
         before, begun = self.spent(), time.perf_counter()
         time.sleep(_LOOK_S)
-        return (self.spent() - before) / (time.perf_counter() - begun)
+        took, after = time.perf_counter() - begun, self.spent()
+        return {name: (after[name] - before[name]) / took for name in PLANE}
 
     def up(self, env_id: str) -> Cost:
         """Brings one more up through the engine, and waits until its pods are ready."""
@@ -116,30 +146,39 @@ class Site:
         from envctl.waiting import until
 
         space = Identity.of_directory(Kubernetes.directory(env_id)).namespace
-        rate = self._rate()
-        before, begun = self.spent(), time.perf_counter()
-        cost = watched("one_more", env_id)
 
         def ready() -> bool:
             return bool(sum(pod["status"]["phase"] == "Running" for pod in self.api.find("Pod", space)) >= pods_each())
 
-        if not until(ready, 120, poll_s=0.25):
-            raise RuntimeError(f"the pods of {env_id} did not become ready")
-        took = time.perf_counter() - begun
-        return replace(cost, server_cpu_s=self.spent() - before, routine_cpu_s=rate * took, steady_s=took)
+        def work() -> Cost:
+            cost = watched("one_more", env_id)
+            if not until(ready, 120, poll_s=0.25):
+                raise RuntimeError(f"the pods of {env_id} did not become ready within 120 s")
+            return cost
 
-    def parts(self) -> dict[str, int]:
-        """PIDs of the control plane."""
-        space, found = Path(f"/proc/{self.cluster.init}/ns/pid").readlink(), {}
-        for directory in Path("/proc").iterdir():
-            with suppress(OSError):
-                if directory.name.isdigit() and (directory / "ns/pid").readlink() == space:
-                    found[(directory / "exe").readlink().name] = int(directory.name)
-        return found
+        return self._beside(work)
 
-    def spent(self) -> float:
-        """CPU seconds of the API server so far."""
-        return cpu(self.parts()["kube-apiserver"])
+    def down(self, env_id: str) -> Cost:
+        """Ends one."""
+        return self._beside(lambda: watched("one_less", env_id))
+
+    def _beside(self, work: Callable[[], Cost]) -> Cost:
+        """The cost of some work, with what the control plane used meanwhile, and would have used anyway."""
+        rates, before, begun = self.rates(), self.spent(), time.perf_counter()
+        cost = work()
+        took, after = time.perf_counter() - begun, self.spent()
+        plane = {name: after[name] - before[name] for name in PLANE}
+        return replace(cost, plane_s=plane, routine_s={name: rate * took for name, rate in rates.items()}, steady_s=took)
+
+    def memory(self) -> dict[str, float]:
+        """MB of each part of the control plane."""
+        programs = self.cluster.programs()
+        return {name: resident(programs[name]) for name in PLANE}
+
+    def spent(self) -> Spent:
+        """CPU seconds of each part of the control plane so far."""
+        programs = self.cluster.programs()
+        return {name: cpu(programs[name]) for name in PLANE}
 
 
 def _called(number: int) -> str:
@@ -153,53 +192,6 @@ def _words(env_id: str) -> tuple[str, str]:
 
     clusters.remember(Kubernetes.directory(env_id))
     return env_id, Identity.of_directory(Kubernetes.directory(env_id)).key
-
-
-def cpu(pid: int) -> float:
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / _TICKS
-
-
-def resident(pid: int) -> float:
-    """MB that a process has now, its share of what is shared."""
-    found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-    return int(found[1]) / 1024 if found else 0.0
-
-
-def watched(work: str, env_id: str) -> Cost:
-    """Runs `work` in a process of its own; its cost with all that it started."""
-    begun = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "bench.scale_work", work, env_id], cwd=HERE, stdin=subprocess.DEVNULL)
-    memory: dict[str, float] = {}
-    over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(process.pid, memory, over))
-    watcher.start()
-    _, status, used = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - begun
-    process.returncode = os.waitstatus_to_exitcode(status)
-    over.set()
-    watcher.join()
-    if process.returncode:
-        raise RuntimeError(f"{work} {env_id} ended with {process.returncode}")
-    return Cost(wall, used.ru_utime + used.ru_stime, memory)
-
-
-def _watch(pid: int, memory: dict[str, float], over: threading.Event) -> None:
-    while not over.wait(0.03):
-        for one in _tree(pid):
-            with suppress(OSError):
-                said = Path(f"/proc/{one}/cmdline").read_bytes()
-                name = "plug-in" if b"cluster.provider" in said else "engine" if b"/pulumi\0" in said else "envctl"
-                peak = re.search(r"^VmHWM:\s+(\d+)", Path(f"/proc/{one}/status").read_text(), re.MULTILINE)
-                memory[name] = max(memory.get(name, 0.0), int(peak[1]) / 1024 if peak else 0.0)
-
-
-def _tree(pid: int) -> Iterator[int]:
-    yield pid
-    with suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                yield from _tree(int(child))
 
 
 @contextmanager
@@ -217,7 +209,7 @@ def site() -> Iterator[Site]:
         (root / "cache").mkdir()
         (root / "cache/tools").symlink_to(cache_dir() / "tools")
         plugin.put(root)
-        os.environ |= {
+        variables = {
             **cluster.environment, "ENVCTL_CACHE": str(root / "cache"), "SCALE_PROJECT": str(project), "ENVCTL_KUBERNETES_CONTEXT": CONTEXT,
             "PATH": f"{root}:{os.environ['PATH']}",
         }
@@ -225,7 +217,8 @@ def site() -> Iterator[Site]:
         try:
             cluster.apply(*map(_fake_node, range(FAKE_NODES)))
             cluster.kubectl("cordon", "node-a")
-            yield Site(cluster, root)
+            with patch.dict(os.environ, variables):
+                yield Site(cluster, root)
         finally:
             os.killpg(player.pid, signal.SIGKILL)
             player.wait()

@@ -10,12 +10,13 @@ import fcntl
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -26,7 +27,7 @@ from envctl.errors import CapabilityError, ResourceError
 from envctl.toolchain import apt, find
 from envctl.waiting import until
 
-_START_S = 180.0
+_START_S, _PART_S = 180.0, 30.0
 
 
 class Cluster:
@@ -129,6 +130,31 @@ class Cluster:
         with (self.directory / "logs/kwok.log").open("wb") as log:
             argv = self.inside(str(self.built.programs["kwok"]), *words)
             return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+    def programs(self) -> dict[str, int]:
+        """What runs on the node itself, by the name of its executable: PIDs on this machine."""
+        space, found = Path(f"/proc/{self.init}/ns/pid").readlink(), {}
+        for directory in Path("/proc").iterdir():
+            with suppress(OSError):
+                if directory.name.isdigit() and (directory / "ns/pid").readlink() == space:
+                    found[(directory / "exe").readlink().name] = int(directory.name)
+        return found
+
+    @contextmanager
+    def without(self, part: str) -> Iterator[None]:
+        """While one of its parts, a program of that name, does not run; it starts anew afterwards, and takes what it finds as it is."""
+        rests = self.directory / "rests" / part
+        rests.parent.mkdir(exist_ok=True)
+        rests.touch()
+        try:
+            os.kill(self.programs()[part], signal.SIGTERM)
+            if not until(lambda: part not in self.programs(), _PART_S):
+                raise ResourceError(f"{part} does not end within {_PART_S:g} s")
+            yield
+        finally:
+            rests.write_text("over")
+            if not until(lambda: part in self.programs(), _PART_S):
+                raise ResourceError(f"{part} does not start again within {_PART_S:g} s", hint=f"logs are in {self.directory}/logs")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

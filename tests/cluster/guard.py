@@ -84,7 +84,7 @@ def _clear(directory: Path) -> None:
     """Objects, volumes and keys are of one life; images stay."""
     for name in ("ready.json", "running.json"):
         (directory / name).unlink(missing_ok=True)
-    for name in ("etcd", "kubelet", "pki", "pods", "volumes", "asked"):
+    for name in ("etcd", "kubelet", "pki", "pods", "volumes", "asked", "rests"):
         shutil.rmtree(directory / name, ignore_errors=True)
 
 

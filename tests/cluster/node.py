@@ -1,7 +1,7 @@
 """PID 1 of a cluster's namespaces: furnishes them, starts the parts, and forwards the way in; `python -m cluster.node SETTINGS LISTENER`.
 
 What it and its children change is in namespaces of their own, in the cluster's directory, or in the cluster's control groups.
-When it dies, the kernel ends everything else; when a part dies, it ends too.
+When it dies, the kernel ends everything else; when a part dies that was not told to rest, it ends too.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import ssl
 import subprocess
@@ -22,6 +23,8 @@ from pathlib import Path
 from socket import sethostname, socket
 
 from cluster import groups, parts
+
+from envctl.waiting import until
 
 _BOOT_S = 90.0
 _KERNEL = {  # what a kubelet sets for the whole machine; here it finds these values, and sets nothing
@@ -56,11 +59,13 @@ def main() -> None:
     if settings.library_path:
         os.environ["LD_LIBRARY_PATH"] = settings.library_path
     _network()
-    running = Boot(settings, way_in).run()
+    boot = Boot(settings, way_in)
+    running = boot.run()
     while True:
         pid, status = os.waitpid(-1, 0)
-        if pid in running:
-            sys.exit(f"{running[pid]} ended with status {os.waitstatus_to_exitcode(status)}")
+        name = running.pop(pid, "")
+        if name and not boot.comes_back(name):
+            sys.exit(f"{name} ended with status {os.waitstatus_to_exitcode(status)}")
 
 
 def _sh(*words: str | Path) -> str:
@@ -138,6 +143,20 @@ class Boot:
                 process = subprocess.Popen(self._commands[name], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
             self._running[process.pid] = name
             process.returncode = 0  # PID 1 waits for it
+
+    def comes_back(self, name: str) -> bool:
+        """Has a part that was ended because it is to rest start anew when it has rested; False for one that ended by itself."""
+        rests = parts.RESTS / name
+        if not rests.exists():
+            return False
+
+        def start() -> None:
+            until(lambda: bool(rests.read_text()), math.inf, poll_s=0.1)
+            rests.unlink()
+            self._start(name)
+
+        threading.Thread(target=start, daemon=True).start()
+        return True
 
     def _until(self, what: str, condition: Callable[[], object]) -> None:
         deadline, reason = time.monotonic() + _BOOT_S, ""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 STATE = Path("/run/cluster")
 PKI, ETC, LOGS = STATE / "pki", Path("/run/etc"), STATE / "logs"
+RESTS = STATE / "rests"  # a file for each part that is not to run, until something stands in it
 SOCKET = "/run/containerd/containerd.sock"
 NODE, ZONE, NODE_IP, API_PORT = "node-a", "a", "198.18.0.1", 6443
 PODS, SERVICES, API_SERVICE_IP = "198.18.0.0/17", "198.19.0.0/16", "198.19.0.1"

@@ -281,6 +281,17 @@ def test_a_namespace_with_pods_is_deleted(cluster, namespace):
     assert namespace not in cluster.kubectl("get", "namespaces", "-o", "name")
 
 
+def test_a_part_rests_and_starts_anew(cluster):
+    name = "kube-controller-manager"
+    before = cluster.programs()[name]
+    with cluster.without(name):
+        assert name not in cluster.programs()
+        cluster.kubectl("create", "namespace", space := f"t-{uuid.uuid4().hex[:8]}")
+    assert cluster.programs()[name] != before
+    assert until(lambda: "default" in cluster.kubectl("get", "serviceaccounts", "-n", space, "-o", "name"), 30)
+    cluster.kubectl("delete", "namespace", space, "--wait=false")
+
+
 def test_a_thousand_pods_become_ready_on_a_hundred_fake_nodes(cluster, namespace):
     player = cluster.kwok()
     try:
