@@ -39,6 +39,13 @@ def test_an_environment_stays_in_the_context_in_which_it_was_made(directory: Pat
     assert clusters.context_of(directory) == "theirs"
 
 
+def test_who_means_one_environment_reads_no_other_ones_note(directory: Path) -> None:
+    clusters.remember(directory)
+    clusters.note_of(directory).with_name("another").write_text("not to be read")
+    assert clusters.used(directory.parents[1], directory.name) == {"mine"}
+    assert not clusters.is_lost(directory)
+
+
 def test_volumes_are_remembered_over_attempts_to_end(directory: Path) -> None:
     assert clusters.volumes_of(directory) is None
     clusters.remember(directory)

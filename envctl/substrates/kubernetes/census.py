@@ -18,7 +18,7 @@ def environments(env_id: str = "") -> tuple[Found, ...]:
 
     One whose context is no longer in the kubeconfig can't be looked at; it need not keep the others from being found.
     """
-    lost = clusters.lost(cache_dir())
+    lost = clusters.lost(cache_dir(), env_id)
     found = {directory: Found(directory.name, directory, alive=False, unknown=f"there is no context {context} any more") for directory, context in lost.items()}
     for context in sorted(clusters.used(cache_dir(), env_id) - {*lost.values()}):
         for space in api(context).find("Namespace", labels=f"{ENV}={env_id}" if env_id else ENV):

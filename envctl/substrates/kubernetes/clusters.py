@@ -25,9 +25,10 @@ def _notes(cache: Path) -> list[Path]:
     return [*notes.iterdir()] if notes.is_dir() else []
 
 
-def _noted(cache: Path) -> dict[str, str]:
-    """Environment → context, as it is noted in a cache."""
-    return {note.name: _read(note)[0] for note in _notes(cache) if not note.name.startswith(".")}
+def _noted(cache: Path, env_id: str = "") -> dict[str, str]:
+    """Environment → context, as it is noted in a cache, of all or of one: whoever means one need not read a thousand."""
+    notes = [note_of(cache / "envs" / env_id)] if env_id else _notes(cache)
+    return {note.name: context for note in notes if not note.name.startswith(".") and (context := _read(note)[0])}
 
 
 def _read(note: Path) -> tuple[str, tuple[str, ...] | None]:
@@ -94,17 +95,16 @@ def forget_all_but(cache: Path, living: Iterable[Path]) -> None:
 
 def used(cache: Path, env_id: str = "") -> set[str]:
     """The contexts in which environments of a cache (or those of an id) may be: nobody else's cluster is asked."""
-    noted = {context for name, context in _noted(cache).items() if env_id in ("", name)}
-    return (noted | {os.environ.get(CONTEXT, "")}) - {""}
+    return {*_noted(cache, env_id).values(), os.environ.get(CONTEXT, "")} - {""}
 
 
 def is_lost(directory: Path) -> bool:
     """Whether the context of an environment is no longer in the kubeconfig, as after its cluster was deleted."""
-    return directory in lost(directory.parent.parent)
+    return directory in lost(directory.parent.parent, directory.name)
 
 
-def lost(cache: Path) -> dict[Path, str]:
-    """Those environments of a cache: directory → context."""
-    noted = _noted(cache)
+def lost(cache: Path, env_id: str = "") -> dict[Path, str]:
+    """Those environments of a cache (or the one of that id): directory → context."""
+    noted = _noted(cache, env_id)
     there = contexts() if noted else None
-    return {cache / "envs" / name: context for name, context in noted.items() if context and there is not None and context not in there}
+    return {cache / "envs" / name: context for name, context in noted.items() if there is not None and context not in there}
