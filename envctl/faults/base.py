@@ -8,6 +8,7 @@ A fault owns its inverse: `heal` is idempotent and needs no memory of how it was
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ class World:
     rng: random.Random  # of this fault alone, derived from the scenario's rng_seed and the fault's id
     scratch: Path  # a private directory inside the run's directory
     bootstrap: str = ""  # Kafka bootstrap servers as seen from inside the environment, if there are any
+    stopping: threading.Event = field(default_factory=threading.Event)  # set: the run ends; what a fault waits for is given up, and it is healed
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,15 @@
 """Node kill: SIGKILL to a node's main process, which ends everything in the node at once.
 
 With `restart: true` its supervisor starts it again; with `restart: false` it stays down until the fault is healed.  A target
-may be a zone, whose nodes all go at the same time.  With `rolling: true` nodes are restarted in good order, one after the other.
+may be a zone, whose nodes all go at the same time.  With `rolling: true` nodes are restarted in good order, one after the other,
+until a run that is stopped takes no further one.
 """
 
 from __future__ import annotations
 
+import math
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, ClassVar
@@ -100,10 +102,21 @@ class NodeKill:
             self._world.reach.signal(node.name, signal.SIGKILL)
 
     def _roll(self, node: Node) -> None:
+        if self._world.stopping.is_set():
+            return
         if self._now(node).starts == node.starts:
-            self._world.reach.restart(node.name)
-            until(lambda: self._now(node).starts > node.starts, RESTART_S)
-        self._world.reach.wait_ready(node.name, RESTART_S)
+            self._unless_stopped(lambda: self._world.reach.restart(node.name))
+            until(lambda: self._world.stopping.is_set() or self._now(node).starts > node.starts, RESTART_S)
+        self._unless_stopped(lambda: self._world.reach.wait_ready(node.name, RESTART_S))
+
+    def _unless_stopped(self, work: Callable[[], None]) -> None:
+        """Waits for something no longer than the run goes on: a node may take its time to end, or to be ready again.  Raises what it raises."""
+        pool = ThreadPoolExecutor(1)
+        doing = pool.submit(work)
+        pool.shutdown(wait=False)
+        until(lambda: self._world.stopping.is_set() or doing.done(), math.inf)
+        if doing.done():
+            doing.result()
 
     def verify(self) -> Effect:
         """Each target ended by SIGKILL, and was started again or stays down, as asked; or was started again in its turn."""
@@ -111,7 +124,8 @@ class NodeKill:
             now = [self._now(node) for node in self._targets]
             begun = [node.started_at or 0.0 for node in now]
             rolled = begun == sorted(set(begun)) and all(new.starts == old.starts + 1 for new, old in zip(now, self._targets, strict=True))
-            return Effect(rolled, "restarted one after the other" if rolled else "not restarted one after the other", self._detail())
+            undone = "the run was stopped on the way" if self._world.stopping.is_set() else "not restarted one after the other"
+            return Effect(rolled, "restarted one after the other" if rolled else undone, self._detail())
         if not until(lambda: all(self._ended(node) for node in self._targets), OBSERVE_S):
             return Effect(False, "not seen to die", self._detail())
         if self._restart:

@@ -53,7 +53,7 @@ def build(field: Field, spec: FaultSpec) -> Fault:
     scratch = field.directory / "faults" / spec.id
     scratch.mkdir(parents=True, exist_ok=True)
     rng = random.Random(f"{field.scenario.rng_seed}/{spec.id}")
-    world = World(field.reach, field.topology, rng, scratch, field.bootstrap)
+    world = World(field.reach, field.topology, rng, scratch, field.bootstrap, field.stopping)
     fault: Fault = plugins.load("envctl.faults", spec.fault).build(spec.params, world)
     return fault
 
