@@ -23,6 +23,7 @@ from envctl.runner.follow import INDENT, Shown
 from envctl.runner.launch import KILLED, run_inside, why
 from envctl.stack import diagnostics, lock
 from envctl.stack.requirements import require_ground, versions_of
+from envctl.substrates.base import LOST
 
 if TYPE_CHECKING:
     from envctl.seeding import Snapshot
@@ -183,7 +184,9 @@ def run_scenario(plan: Plan, scenario: Scenario, environment: Environment, line:
     status = run_inside(environment, directory, line, lambda: interrupts.count > 0)
     if status and interrupts.count:
         raise CancelledError("cancelled before there was anything to judge")
-    if status > KILLED and (directory / EVENTS).exists():
+    if status == LOST and (directory / EVENTS).exists():
+        line.note("the connection to the run was lost; it ended in good order, and what it had recorded is judged")
+    elif status > KILLED and (directory / EVENTS).exists():
         line.note(f"the runner was killed (status {status}); what it had recorded is judged")
     elif status:
         raise why(directory, status)

@@ -10,6 +10,7 @@ Paths mean the same on both sides: what runs beside the nodes sees a file or dir
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 if TYPE_CHECKING:
     from envctl.model.environment import Environment, Node, NodeSpec, Packaging
     from envctl.model.topology import Probe
+
+
+LOST = 128 + signal.SIGHUP
+"""Exit status of a process whose client's connection was lost: it has noticed, and ended in good order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +188,7 @@ class Process(Protocol):
         """Exit status, or None while it runs."""
 
     def wait(self, timeout_s: float | None = None) -> int:
-        """Waits for the exit status.  Raises DeadlineError."""
+        """Waits for the exit status (`LOST` among them).  Raises DeadlineError."""
 
     def signal(self, signal: int) -> None:
         """Sends a signal to it."""

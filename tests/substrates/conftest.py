@@ -21,6 +21,7 @@ from cluster.fixture import cluster  # noqa: F401
 from cluster.plugin import kubernetes_plugin  # noqa: F401
 from docker_engine.engine import Engine
 from grounds import IMAGE, Ground, cluster_settings
+from way import Way
 
 from envctl.model.environment import NodeSpec
 from envctl.substrates.docker import Docker
@@ -108,6 +109,14 @@ def in_cluster(cluster: Cluster, cluster_cache: Path, monkeypatch: pytest.Monkey
     """envctl finds the test cluster, and its way of getting images there."""
     for name, value in cluster_settings(cluster, cluster_cache).items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def way(in_cluster: None, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Way:  # noqa: F811
+    """envctl finds the test cluster behind a way that can be cut."""
+    made = Way(cluster.kubeconfig, tmp_path)
+    monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig))
+    return made
 
 
 @pytest.fixture

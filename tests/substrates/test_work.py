@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from envctl.errors import ResourceError
+from envctl.substrates.base import LOST
 from envctl.substrates.keeper.place import TOKEN
 from envctl.substrates.keeper.streams import Streamed
 from envctl.substrates.keeper.wire import Lines
@@ -158,8 +159,29 @@ def test_a_command_whose_client_goes_learns_it_and_is_waited_for(words: Path, po
     assert "pid" in lines.receive()
     assert lines.receive() == {"out": ""}, "it is never silent for long"
     lines.close()
-    assert pod.wait(20) == 1
+    assert pod.wait(20) == LOST
     assert words.read_text() == "abandoned\n"
+
+
+@pytest.mark.parametrize("pod", [("sh", "-c", 'cat >/dev/null; echo abandoned > "$WORDS"')], indirect=True)
+def test_a_client_who_comes_again_has_lost_its_connection_although_nothing_here_shows_it(words: Path, pod: subprocess.Popen[bytes], port: int) -> None:
+    lines = connected(port)
+    assert "pid" in lines.receive()
+    with pytest.raises(ConnectionError):
+        connected(port, "wrong").receive()
+    assert pod.poll() is None
+    connected(port).close()
+    assert pod.wait(20) == LOST
+    assert words.read_text() == "abandoned\n"
+    lines.close()
+
+
+@pytest.mark.parametrize("pod", [("sh", "-c", "cat >/dev/null; kill -9 $$")], indirect=True)
+def test_a_command_that_is_killed_when_its_client_has_gone_has_not_ended_in_good_order(pod: subprocess.Popen[bytes], port: int) -> None:
+    lines = connected(port)
+    assert "pid" in lines.receive()
+    lines.close()
+    assert pod.wait(20) == 128 + signal.SIGKILL
 
 
 @pytest.mark.parametrize("pod", [("sleep", "44")], indirect=True)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from cluster.cluster import Cluster
 from grounds import IMAGE, Ground
+from way import Way
 
 from envctl.engines.base import Site
 from envctl.engines.realise import realise_all
@@ -31,6 +32,7 @@ from envctl.runner.launch import run_inside
 from envctl.seeding.seeds import load_seed_into
 from envctl.session import finish
 from envctl.spec import load_scenario, load_topology
+from envctl.substrates.base import LOST
 from envctl.substrates.kubernetes import realiser
 
 pytestmark = pytest.mark.kubernetes
@@ -302,6 +304,16 @@ def test_a_run_whose_keeper_is_killed_goes_on_and_its_record_is_whole(cluster: C
     assert [each["ok"] for each in events if each["kind"] == "step" and each["name"] == "run" and each["edge"] == "end"] == [True]
     assert (directory / "logs" / "web-0.log").read_text().count("GET /") >= OPERATIONS
     assert finish(directory, SimpleNamespace(gate=EVERYTHING), Line).outcome == "pass"
+
+
+def test_a_run_whose_connection_is_lost_is_waited_for_until_it_has_ended_in_good_order(way: Way, cluster: Cluster, site: Any) -> None:
+    status, directory, events = ran(site, way.cut)
+    assert status == LOST, (directory / "runner.log").read_text()
+    assert re.search(r"envctl: the connection to envctl-run-\w+ was lost; it ended in good order\n", (directory / "runner.log").read_text())
+    assert 60 < sum(each["kind"] == "op" and each["type"] == "ok" for each in events) < OPERATIONS
+    assert (events[-1]["name"], events[-1]["edge"], events[-1]["detail"]["reason"]) == ("run", "end", "nobody follows it any more")
+    assert finish(directory, SimpleNamespace(gate=EVERYTHING), Line).outcome == "inconclusive"
+    assert Jobs(cluster, site.reach.identity.namespace).there() == []
 
 
 def test_without_a_volume_work_is_in_the_keepers_pod_and_that_is_told(ground: Ground, cluster: Cluster, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

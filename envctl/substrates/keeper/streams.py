@@ -69,9 +69,9 @@ async def serve(
 _left: set[asyncio.Task[int]] = set()
 
 
-async def last_ends() -> None:
-    """Waits for the commands whose clients have gone."""
-    await asyncio.gather(*_left)
+async def last_ends() -> list[int]:
+    """Waits for the commands whose clients have gone; how each ended, as `Popen.returncode`."""
+    return await asyncio.gather(*_left)
 
 
 async def _end(process: asyncio.subprocess.Process, telling_all: Iterable[Awaitable[None]], its: Terminal | None) -> int:

@@ -20,10 +20,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from envctl.errors import EnvctlError, ResourceError
+from envctl.substrates.base import LOST
 from envctl.substrates.keeper import streams, wire
 from envctl.substrates.keeper.place import KEEPER_AT, TOKEN
 from envctl.substrates.kubernetes.api import Api, MissingError, Object
@@ -40,10 +41,10 @@ PORT = 7413
 _START_S = 120.0  # how long a pod may take that nothing is said against
 _ANSWER_S, _AGAIN_S = 10.0, 0.1
 _LOOK_S = 5.0
-_END_S = 10.0  # how long the cluster may take to tell how a pod has ended
 _CLIENT_S = 60.0  # how long a pod waits for whoever has made it
-_KEPT_S = 60  # how long a Job is kept that nobody removes
+_KEPT_S = 300  # how long a Job is kept that nobody removes: longer than it takes to find out how it has ended
 _GRACE_S = 30  # for work that is to end: a run heals its faults
+_LOST_S, _LOST_AGAIN_S = _GRACE_S + 60.0, 0.5  # how long a pod whose connection was lost may take to end in good order, an API that is away to come back
 _ENDED = 128 + signal.SIGTERM
 _NO_ROOM = ("OutOf", "Evicted")  # begins what a machine says that has no room after all
 _OF_JOB = "batch.kubernetes.io/job-name"  # label
@@ -149,17 +150,36 @@ class Work:
         return found[0] if found else None
 
     def how_it_ended(self) -> tuple[int, str]:
-        """Exit status of a pod whose connection was lost, and why, as the cluster has it."""
-        found = [(streams.KILLED, "can't be reached any more")]
+        """Exit status of a pod whose connection was lost, and what is to be said of it, as the cluster has it.
 
-        def told() -> bool:
-            with contextlib.suppress(EnvctlError):
-                pod = self.pod()
-                found[0] = (ended_of(pod) or found[0]) if pod else (streams.KILLED, "was deleted")
-            return found[0][1] != "can't be reached any more"
+        One that lives ends in good order when it notices, and is waited for: what it records meanwhile belongs to the record.
+        """
+        told: list[tuple[int, str]] = []
 
-        until(told, _END_S, poll_s=0.2)
-        return found[0]
+        def has_ended() -> bool:
+            with contextlib.suppress(EnvctlError):  # an API that is away comes back
+                told.extend(self._end())
+            return bool(told)
+
+        until(has_ended, _LOST_S, poll_s=_LOST_AGAIN_S)
+        return told[0] if told else (streams.KILLED, f"the connection to {self.name} was lost, and nobody tells that it has ended")
+
+    def _end(self) -> Iterator[tuple[int, str]]:
+        """How it has ended, if it has."""
+        if (pod := self.pod()) is None:
+            yield streams.KILLED, f"the pod of {self.name} was deleted"
+        elif ended := ended_of(pod):
+            lost = f"the connection to {self.name} was lost; it ended in good order"
+            yield ended[0], lost if ended[0] == LOST else f"the pod of {self.name} {ended[1]}"
+        else:
+            self._tell_lost(pod["metadata"]["name"])
+
+    def _tell_lost(self, pod: str) -> None:
+        """Takes the place of the connection that was lost: what carried it may not have noticed at the other end."""
+        with contextlib.suppress(OSError), contextlib.closing(wire.Lines(self.reach.api.dial(pod, self.space, PORT))) as lines:
+            lines.sock.settimeout(_ANSWER_S)
+            lines.send({"token": self.reach.token()})
+            lines.receive()
 
     def remove(self) -> None:
         """It and its pod; a cluster that does not answer removes it by itself, once it has ended."""
@@ -191,7 +211,7 @@ class Worked(streams.Streamed):
     def lost(self) -> tuple[int, str]:
         """By what the cluster says of its pod."""
         status, why = self._work.how_it_ended()
-        return status, f"envctl: the pod of {self._work.name} {why}\n"
+        return status, f"envctl: {why}\n"
 
     def _end(self, status: int) -> None:
         self._work.remove()
@@ -212,35 +232,50 @@ class Worker:
     async def live(self) -> int:
         """The exit status."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._end)
-        try:
-            peer, request = await asyncio.wait_for(self._client(), _CLIENT_S)
-        except TimeoutError:
-            return 1
-        with contextlib.closing(peer):
+        with socket.create_server(("127.0.0.1", PORT)) as listener:
+            listener.setblocking(False)
             try:
-                answer = await streams.serve(peer, self._argv, request["env"], begun=self._begin)
-            except OSError as error:
-                await peer.tell({"error": "ResourceError", "message": f"{self._argv[0]} can't be run: {error}", "hint": ""})
-                return 127
-            await streams.last_ends()  # also of one whose client has gone
-            status = int(answer.get("status", 1))
+                peer, request = await asyncio.wait_for(self._client(listener), _CLIENT_S)
+            except TimeoutError:
+                return 1
+            with contextlib.closing(peer):
+                later = asyncio.create_task(self._give_way(peer, listener))
+                try:
+                    return await self._serve(peer, request)
+                finally:
+                    later.cancel()
+                    await asyncio.wait([later])
+
+    async def _serve(self, peer: wire.Peer, request: wire.Message) -> int:
+        try:
+            answer = await streams.serve(peer, self._argv, request["env"], begun=self._begin)
+        except OSError as error:
+            await peer.tell({"error": "ResourceError", "message": f"{self._argv[0]} can't be run: {error}", "hint": ""})
+            return 127
+        killed = [128 - status for status in await streams.last_ends() if status < 0]  # of one whose client has gone
+        status = _ENDED if self._is_to_end else int(answer.get("status", (*killed, LOST)[0]))
+        with contextlib.suppress(OSError):
             if self._is_to_end:
-                status = _ENDED
                 await peer.tell({"err": base64.b64encode(b"envctl: the pod was told to end\n").decode()})
             await peer.tell({"status": status})
         return status
 
-    async def _client(self) -> tuple[wire.Peer, wire.Message]:
+    async def _client(self, listener: socket.socket) -> tuple[wire.Peer, wire.Message]:
         """Only the machine's own forwarding gets here, and with it whoever may use it; nodes don't."""
-        with socket.create_server(("127.0.0.1", PORT)) as listener:
-            listener.setblocking(False)
-            while True:
-                sock, _ = await asyncio.get_running_loop().sock_accept(listener)
-                peer = wire.Peer(sock)
-                request = await peer.hear()
-                if request and hmac.compare_digest(str(request.get("token", "")), os.environ[TOKEN]):
-                    return peer, request
-                peer.close()
+        while True:
+            sock, _ = await asyncio.get_running_loop().sock_accept(listener)
+            peer = wire.Peer(sock)
+            request = await peer.hear()
+            if request and hmac.compare_digest(str(request.get("token", "")), os.environ[TOKEN]):
+                return peer, request
+            peer.close()
+
+    async def _give_way(self, peer: wire.Peer, listener: socket.socket) -> None:
+        """A client who comes again has lost its connection, whatever still holds this end of it."""
+        later, _ = await self._client(listener)
+        with contextlib.suppress(OSError):
+            peer.sock.shutdown(socket.SHUT_RDWR)
+        later.close()
 
     def _begin(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
