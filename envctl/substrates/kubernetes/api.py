@@ -20,6 +20,7 @@ MANAGER = "envctl"  # the field manager of what is applied here
 CONTEXT = "ENVCTL_KUBERNETES_CONTEXT"  # which cluster; the current context of the kubeconfig where it is not set
 _CONNECT_S, _ANSWER_S = 3.0, 30.0
 _WATCH_S = 240  # after which the API ends a watch; one that is silent for longer is dead
+_SILENT_S = 300.0  # after which a log that says nothing is asked for anew: nobody tells of a stream that was lost on the way
 _HINT = "`kubectl cluster-info` shows whether it answers; KUBECONFIG and ENVCTL_KUBERNETES_CONTEXT say which cluster is meant"
 _NOT_RIGHTS = ("exceeded quota", "being terminated")  # also answered by 403
 _PLACES: Mapping[str, tuple[str, str]] = {  # kind → root of its API, plural
@@ -124,12 +125,19 @@ class Api:
                  ("timeoutSeconds", str(_WATCH_S))]
         with self.opened("GET", path_of(kind, "", namespace), query=query, timeout_s=_WATCH_S + _ANSWER_S) as answer:
             for line in _lines(answer):
-                yield json.loads(line)
+                event = json.loads(line)
+                if event["type"] == "ERROR":  # what is known is too old to go on from (410): whoever watches lists again
+                    return
+                yield event
 
-    def log(self, pod: str, namespace: str, container: str) -> Iterator[bytes]:
-        """What a container's present life has written and writes, until it ends."""
-        query = [("container", container), ("follow", "true")]
-        with self.opened("GET", f"{path_of('Pod', pod, namespace)}/log", query=query, timeout_s=None) as answer:
+    def log(self, pod: str, namespace: str, container: str, *, since: str | None = None, previous: bool = False) -> Iterator[bytes]:
+        """What a container has written and writes, each line with its time, until it ends, or the stream does.
+
+        `since`: a time (RFC 3339, whole seconds).  `previous`: the life before the present one.
+        """
+        query = [("container", container), ("follow", "true"), ("timestamps", "true")]
+        query += [*([("sinceTime", since)] if since else []), *([("previous", "true")] if previous else [])]
+        with self.opened("GET", f"{path_of('Pod', pod, namespace)}/log", query=query, timeout_s=_SILENT_S) as answer:
             while data := answer.read1(1 << 16):
                 yield data
 

@@ -19,7 +19,8 @@ from envctl.substrates.keeper.helpers import HelperLife, Helpers, beside
 from envctl.substrates.keeper.wire import Lines, Message
 from envctl.substrates.kubernetes.agents import open_agent
 from envctl.substrates.kubernetes.api import Api, MissingError, Object, path_of
-from envctl.substrates.kubernetes.identity import AGENTS, MAIN, PART, Identity
+from envctl.substrates.kubernetes.identity import AGENTS, PART, Identity
+from envctl.substrates.kubernetes.logs import followed
 from envctl.substrates.kubernetes.nodes import workload_kind
 from envctl.substrates.kubernetes.pods import NO_POD_S, exit_status, newest, node_of, not_made, trouble, waiting_of
 
@@ -244,7 +245,7 @@ class PodLauncher:
     def _follow(self, node: str, life: PodLife) -> None:
         """Keeps what a container says: the cluster forgets it with the pod."""
         with contextlib.suppress(Exception), self._helpers.log(node).open("ab", buffering=0) as log:
-            for data in self._api.log(life.pod, self._identity.namespace, MAIN):
+            for data in followed(self._api, self._identity.namespace, life.pod, life.container, lambda: life.over):
                 log.write(data)
         life.logged.set()
 

@@ -47,6 +47,14 @@ def newest(pod: Object) -> str:
     return next((_id(each) for each in (running, *(each.get("containerID", "") for each in ended)) if each), "")
 
 
+def is_previous(pod: Object, container: str) -> bool | None:
+    """Whether a container is the one before the pod's present one; None where it is neither."""
+    status = _status(pod)
+    if container == _id(status.get("containerID", "")):
+        return False
+    return True if container == _id((status.get("lastState", {}).get("terminated") or {}).get("containerID", "")) else None
+
+
 def exit_status(pod: Object, container: str) -> int | None:
     """How a container's life ended; None while it goes on."""
     status = _status(pod)
