@@ -12,6 +12,7 @@ from random import Random
 
 import pytest
 from cluster.cluster import Cluster
+from cluster.parts import DNS_IP
 from grounds import Ground
 
 from envctl.errors import CapabilityError, EnvctlError, LeakError, ResourceError
@@ -151,6 +152,11 @@ def test_nodes_are_confined_and_bear_what_they_may_use(on_cluster: Ground, clust
     assert not pod["spec"]["automountServiceAccountToken"]
     kinds = ("resourcequota", "limitrange", "networkpolicy")
     assert [len(cluster.get(kind, "-n", space)["items"]) for kind in kinds] == [1, 1, 3]
+    ways = cluster.get("networkpolicy", "keeper", "-n", space)["spec"]["egress"][0]["ports"]
+    (api,) = cluster.get("endpointslices", "-n", "default", "-l", "kubernetes.io/service-name=kubernetes")["items"]
+    assert api["ports"][0]["port"] in [way["port"] for way in ways]
+    blocks = cluster.get("networkpolicy", "within", "-n", space)["spec"]["egress"][1]["to"][1:]
+    assert [block["ipBlock"]["cidr"] for block in blocks] == ["169.254.20.10/32", f"{DNS_IP}/32"]
     denied = cluster.get("namespace", space)["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
     assert denied == "restricted"
 

@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envctl.errors import ResourceError
+from envctl.errors import CapabilityError, ResourceError
 from envctl.model.environment import NodeSpec, spec_from
 from envctl.model.topology import Probe, Resources
-from envctl.substrates.kubernetes.identity import ENV, SPEC, Identity
+from envctl.substrates.kubernetes.api import Api, MissingError
+from envctl.substrates.kubernetes.identity import AGENT_PORT, ENV, SPEC, Identity
 from envctl.substrates.kubernetes.nodes import node_objects
 from envctl.substrates.kubernetes.objects import environment_objects
+from envctl.substrates.kubernetes.ways import Ways, ways_in
 from envctl.substrates.kubernetes.work import work_object
 
 HERE = Identity("shop-main-abc", "machine:/somewhere/shop-main-abc")
@@ -132,3 +134,48 @@ def test_no_pod_of_an_environment_is_moved_by_what_saves_machines() -> None:
         assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
         assert annotations["karpenter.sh/do-not-disrupt"] == "true"
     assert annotations["theirs"] == "kept"
+
+
+def policies(ways: Ways) -> dict[str, Any]:
+    things = environment_objects(HERE, Path("/somewhere/shop-main-abc"), "envctl:1", ways=ways)
+    return {thing["metadata"]["name"]: thing["spec"] for thing in things if thing["kind"] == "NetworkPolicy"}
+
+
+def test_names_are_let_out_to_resolvers_that_are_no_pods_or_listen_elsewhere() -> None:
+    _, *names = policies(Ways(resolvers=("169.254.20.10", "fd00::a")))["within"]["egress"]
+    blocks = [to["ipBlock"]["cidr"] for to in names[0]["to"] if "ipBlock" in to]
+    assert blocks == ["169.254.20.10/32", "fd00::a/128"]
+    assert {"namespaceSelector": {}} in names[0]["to"]
+    assert [{way["port"] for way in each["ports"]} for each in names] == [{53}, {5353}]
+    assert names[1]["to"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}}]
+
+
+def test_the_keeper_alone_is_let_out_to_the_api_where_it_listens() -> None:
+    made = policies(Ways(api_ports=(443, 16443)))
+    assert [way["port"] for way in made["keeper"]["egress"][0]["ports"]] == [443, 16443, AGENT_PORT]
+    assert made["nothing"]["podSelector"] == {}
+    assert "egress" not in made["nothing"]
+
+
+class Known(Api):
+    """A cluster of which one may know so much."""
+
+    port = 7443
+
+    def __init__(self, slices: Any, service: Any) -> None:
+        self._said = {"endpointslices": slices, "services": service}
+
+    def ask(self, *words: Any, **_: Any) -> Any:
+        said = next(said for kind, said in self._said.items() if f"/{kind}" in words[1])
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+
+def test_ways_are_what_the_cluster_tells_beside_what_is_usual() -> None:
+    usual = Ways()
+    slices = {"items": [{"ports": [{"name": "https", "port": 16443}]}, {"ports": None}]}
+    told = ways_in(Known(slices, {"spec": {"clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10", "fd00::a"]}}))
+    assert (told.api_ports, told.resolvers) == ((443, 6443, 8443, 16443), (*usual.resolvers, "10.96.0.10", "fd00::a"))
+    told = ways_in(Known(CapabilityError("the cluster forbids it"), MissingError("there is no kube-dns")))
+    assert (told.api_ports, told.resolvers) == ((443, 6443, 7443, 8443), usual.resolvers), "then the port at which it is reached from here"

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from envctl.errors import CancelledError, CapabilityError, EnvctlError, ResourceError
 
@@ -30,6 +31,7 @@ _PLACES: Mapping[str, tuple[str, str]] = {  # kind → root of its API, plural
     )},
     **{kind: ("/apis/apps/v1", f"{kind.lower()}s") for kind in ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")},
     "Job": ("/apis/batch/v1", "jobs"),
+    "EndpointSlice": ("/apis/discovery.k8s.io/v1", "endpointslices"),
     "NetworkPolicy": ("/apis/networking.k8s.io/v1", "networkpolicies"),
     **{kind: ("/apis/chaos-mesh.org/v1alpha1", kind.lower()) for kind in ("NetworkChaos", "PodChaos")},
     "StorageClass": ("/apis/storage.k8s.io/v1", "storageclasses"),
@@ -58,6 +60,11 @@ class Api:
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
+
+    @property
+    def port(self) -> int | None:
+        """The port at which it is reached from here."""
+        return urlsplit(str(self._client.configuration.host)).port
 
     def ask(
         self, method: str, path: str, body: Any = None, *, query: Sequence[tuple[str, str]] = (), form: str = "application/json",

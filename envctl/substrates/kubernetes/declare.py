@@ -21,6 +21,7 @@ from envctl.substrates.kubernetes.image import image_of, own_image
 from envctl.substrates.kubernetes.nodes import node_objects
 from envctl.substrates.kubernetes.objects import WORKLOADS, Object, environment_objects
 from envctl.substrates.kubernetes.realiser import quota, storage
+from envctl.substrates.kubernetes.ways import ways_in
 
 _MODULES = {
     "v1": "core.v1", "apps/v1": "apps.v1", "batch/v1": "batch.v1", "networking.k8s.io/v1": "networking.v1",
@@ -50,8 +51,10 @@ class Objects:
     def environment(self) -> Sequence[pulumi.Resource]:
         """The namespace, and all that is in it before there are nodes."""
         context = clusters.context_of(self._directory)
-        kept = storage(api(context), self._identity.namespace)
-        namespace, *others = environment_objects(self._identity, self._directory, own_image(context), quota(), kept, is_asked_for())
+        cluster = api(context)
+        kept = storage(cluster, self._identity.namespace)
+        things = environment_objects(self._identity, self._directory, own_image(context), quota(), kept, is_asked_for(), ways_in(cluster))
+        namespace, *others = things
         first = self._resource(namespace, [])
         self._environment = [first, *(self._resource(thing, [first]) for thing in others)]
         return self._environment

@@ -10,6 +10,7 @@ from envctl.substrates.keeper.place import DIRECTORY, KEEPER_PORT, PLACE_OF, TOK
 from envctl.substrates.kubernetes import chaos_mesh
 from envctl.substrates.kubernetes.identity import AGENT_PORT, PART, PLACE, Identity
 from envctl.substrates.kubernetes.volume import VOLUME
+from envctl.substrates.kubernetes.ways import Ways
 
 Object = dict[str, Any]
 WORKLOADS = ("Deployment", "StatefulSet", "Job")
@@ -33,12 +34,12 @@ CONFINED: Mapping[str, Any] = {  # as the Pod Security Standard `restricted` ask
 
 def environment_objects(
     identity: Identity, directory: Path, image: str, quota: Mapping[str, str] = QUOTA, storage: str | None = "",
-    by_chaos_mesh: bool = False,
+    by_chaos_mesh: bool = False, ways: Ways = Ways(),
 ) -> list[Object]:
     """The namespace, what limits it, and its keeper, the last; of the keeper's secret only the name.
 
     `storage`: the class of the volume that the keeper's files are on, empty for the cluster's own choice; None: they are the pod's.
-    `by_chaos_mesh`: the keeper has Chaos Mesh do what it can.
+    `by_chaos_mesh`: the keeper has Chaos Mesh do what it can.  `ways`: where names and the API are in this cluster.
     """
     return [
         namespace_object(identity),
@@ -46,7 +47,7 @@ def environment_objects(
         object_of(identity, "v1", "LimitRange", "limits", {"spec": {"limits": [{
             "type": "Container", "defaultRequest": {"cpu": f"{round(REQUEST_CPUS * 1000)}m", "memory": str(REQUEST_BYTES)}, "default": {"memory": "2Gi"},
         }]}}),
-        *_policies(identity),
+        *_policies(identity, ways),
         *_rights(identity, [chaos_mesh.RIGHTS] if by_chaos_mesh else []),
         _telemetry(identity),
         *([] if storage is None else [_claim(identity, storage)]),
@@ -82,20 +83,28 @@ def _telemetry(identity: Identity) -> Object:
     return thing
 
 
-def _policies(identity: Identity) -> Iterator[Object]:
+def _policies(identity: Identity, ways: Ways) -> Iterator[Object]:
     """Nothing goes in or out but within the namespace, to the names of services, and the keeper's own ways."""
-    dns = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
-    ways = [{"port": port, "protocol": "TCP"} for port in (443, 6443, 8443, AGENT_PORT)]
+    resolvers = [{"ipBlock": {"cidr": f"{address}/{128 if ':' in address else 32}"}} for address in ways.resolvers]
+    names: list[Object] = [
+        {"to": [{"namespaceSelector": {}}, *resolvers], "ports": _ports(53, "UDP", "TCP")},
+        {"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}}], "ports": _ports(5353, "UDP", "TCP")},
+    ]
+    api = [way for port in ways.api_ports for way in _ports(port, "TCP")]
     specs: Mapping[str, Object] = {
         "nothing": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
         "within": {
             "podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{"from": [{"podSelector": {}}]}],
-            "egress": [{"to": [{"podSelector": {}}]}, {"to": [{"namespaceSelector": {}}], "ports": dns}],
+            "egress": [{"to": [{"podSelector": {}}]}, *names],
         },
-        "keeper": {"podSelector": {"matchLabels": {PART: "keeper"}}, "policyTypes": ["Egress"], "egress": [{"ports": ways}]},
+        "keeper": {"podSelector": {"matchLabels": {PART: "keeper"}}, "policyTypes": ["Egress"], "egress": [{"ports": [*api, *_ports(AGENT_PORT, "TCP")]}]},
     }
     for name, spec in specs.items():
         yield object_of(identity, "networking.k8s.io/v1", "NetworkPolicy", name, {"spec": spec})
+
+
+def _ports(port: int, *protocols: str) -> list[Object]:
+    return [{"port": port, "protocol": protocol} for protocol in protocols]
 
 
 def _rights(identity: Identity, more: Sequence[Mapping[str, Any]]) -> Iterator[Object]:

@@ -27,6 +27,7 @@ from envctl.substrates.kubernetes.objects import (
     token_object,
 )
 from envctl.substrates.kubernetes.reach import PodReach
+from envctl.substrates.kubernetes.ways import ways_in
 from envctl.substrates.locked import locked
 from envctl.waiting import until
 
@@ -96,7 +97,8 @@ class PodRealiser:
 
     def _apply(self, cluster: Api, image: str) -> None:
         space = self.identity.namespace
-        _, *others = environment_objects(self.identity, self.directory, image, quota(), storage(cluster, space), chaos_mesh.is_asked_for())
+        kept = storage(cluster, space)
+        _, *others = environment_objects(self.identity, self.directory, image, quota(), kept, chaos_mesh.is_asked_for(), ways_in(cluster))
         try:
             cluster.get("Secret", "keeper", space)  # a keeper that is there knows that one
         except MissingError:
