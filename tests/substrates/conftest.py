@@ -25,11 +25,12 @@ from way import Way
 
 from envctl.model.environment import NodeSpec
 from envctl.substrates.docker import Docker
+from envctl.substrates.docker.image import keeper_image
 from envctl.substrates.embedded import Embedded
 from envctl.substrates.embedded.reach import CellReach
 from envctl.substrates.embedded.realiser import CellRealiser
 from envctl.substrates.kubernetes import Kubernetes
-from envctl.substrates.kubernetes.identity import AGENTS, ENV
+from envctl.substrates.kubernetes.identity import AGENT, AGENTS, ENV, agent_of
 from envctl.toolchain import Tool, find
 
 
@@ -95,8 +96,9 @@ def cluster_cache(cluster: Cluster, docker_engine: Engine, docker_images: Callab
     """A cache for environments in the test cluster, which has the image of nodes."""
     docker_images(IMAGE)
     load.load(cluster, IMAGE)
-    # As long as there is any environment the agents stay: their end is asked for once, not after each test.
-    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bystander", "labels": {ENV: "bystander"}}})
+    # As long as there is an environment of this version the agents stay: their end is asked for once, not after each test.
+    labels = {ENV: "bystander", AGENT: agent_of(keeper_image())}
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bystander", "labels": labels}})
     cache = Path(tempfile.mkdtemp(prefix="envctl-test-"))
     yield cache
     cluster.kubectl("delete", "namespace", "bystander", "--ignore-not-found")

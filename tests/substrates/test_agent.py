@@ -23,11 +23,11 @@ from envctl.errors import CredentialsError, ResourceError
 from envctl.substrates.keeper.client import checked
 from envctl.substrates.keeper.streams import Streamed
 from envctl.substrates.keeper.wire import Lines
-from envctl.substrates.kubernetes import Kubernetes
+from envctl.substrates.kubernetes import Kubernetes, agent, realiser
+from envctl.substrates.kubernetes.agents import ensure_agents, selector
 from envctl.substrates.kubernetes.api import api, context
-from envctl.substrates.kubernetes.identity import AGENT_PORT, AGENTS, ENV, EXPIRES, PART
+from envctl.substrates.kubernetes.identity import AGENT, AGENT_PORT, AGENTS, ENV, EXPIRES, agent_of
 from envctl.substrates.kubernetes.image import own_image
-from envctl.substrates.kubernetes.realiser import ensure_agents
 
 pytestmark = pytest.mark.kubernetes
 COUNT = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"
@@ -47,17 +47,28 @@ class Done:
 class Space:
     """A namespace with a keeper's account, and the agent as that keeper sees it."""
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
-        self.cluster, self.name = cluster, name
+    def __init__(self, cluster: Cluster, name: str, version: str) -> None:
+        self.cluster, self.name, self.version = cluster, name, version
         self.token = ""
+
+    def agents(self) -> list[Any]:
+        """The pods of the agents of its version."""
+        found: list[Any] = self.cluster.get("pods", "-n", AGENTS, "-l", selector(self.version))["items"]
+        return found
 
     def agent(self) -> str:
         """The pod of the agent that is ready."""
-        for pod in self.cluster.get("pods", "-n", AGENTS, "-l", f"{PART}=agent")["items"]:
+        for pod in self.agents():
             conditions = {each["type"]: each["status"] for each in pod["status"].get("conditions", ())}
             if conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]:
                 return str(pod["metadata"]["name"])
         return ""
+
+    def is_still(self, pod: str) -> bool:
+        """Whether what counts in a pod has stopped."""
+        before = self.lines(pod)
+        time.sleep(0.5)
+        return self.lines(pod) == before
 
     def account(self, name: str) -> str:
         """The token of a service account."""
@@ -108,9 +119,9 @@ def read(descriptor: int) -> str:
 
 
 @contextlib.contextmanager
-def made(cluster: Cluster) -> Iterator[Space]:
-    space = Space(cluster, f"t-{uuid.uuid4().hex[:8]}")
-    cluster.kubectl("create", "namespace", space.name)
+def made(cluster: Cluster, version: str) -> Iterator[Space]:
+    space = Space(cluster, f"t-{uuid.uuid4().hex[:8]}", version)
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space.name, "labels": {AGENT: version}}})
     space.token = space.account("keeper")
     yield space
     cluster.kubectl("delete", "namespace", space.name, "--wait=false")
@@ -121,8 +132,9 @@ def space(cluster_cache: Path, cluster: Cluster) -> Iterator[Space]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cluster_settings(cluster, cluster_cache).items():
             patch.setenv(name, value)
-        ensure_agents(api(context()), own_image(context()))
-    with made(cluster) as one:
+        image = own_image(context())
+        ensure_agents(api(context()), image)
+    with made(cluster, agent_of(image)) as one:
         Ground.until(one.agent, "the agent is ready", within_s=60)
         yield one
 
@@ -166,9 +178,7 @@ def test_a_paused_pod_stands_still_until_it_is_resumed_or_its_lease_is_over(spac
     pod = space.pod("counts", "sh", "-c", COUNT)
 
     def goes_on() -> bool:
-        before = space.lines("counts")
-        time.sleep(0.5)
-        return space.lines("counts") != before
+        return not space.is_still("counts")
 
     assert goes_on()
     space.ask(pod, "pause", lease_s=60)
@@ -192,7 +202,7 @@ def test_a_killed_pod_ends_with_137_and_other_signals_are_told_to_its_main_proce
 
 def test_strangers_and_strange_pods_are_refused(space):
     pod, other, stranger = space.pod("d"), space.pod("e"), space.pod("unlabelled", labels={})
-    with made(space.cluster) as elsewhere:
+    with made(space.cluster, space.version) as elsewhere:
         theirs = elsewhere.pod("f")
         refused = [
             (theirs, space.token), (pod, elsewhere.token), (stranger, space.token), (pod, "wrong"), (pod, space.account("other")),
@@ -234,6 +244,61 @@ def test_a_namespace_whose_lease_has_long_run_out_is_removed(space):
     said = space.cluster.kubectl("logs", "-n", AGENTS, space.agent())
     assert said.count(names["long-over"]) == 1
     space.cluster.kubectl("delete", "namespace", *(names[name] for name in there()), "--wait=false")
+
+
+def test_agents_of_another_version_leave_the_environments_of_this_one_alone_and_go_with_their_last(space, kubernetes_ground, monkeypatch):
+    cluster, mine = space.cluster, [pod["metadata"]["uid"] for pod in space.agents()]
+    other = f"{own_image(context())}-other"
+    (known,) = {name for name in cluster.run("ctr", "-n", "k8s.io", "images", "ls", "-q").split() if name.endswith(f"/{own_image(context())}")}
+    cluster.run("ctr", "-n", "k8s.io", "images", "tag", "--force", known, known.replace(own_image(context()), other))
+    pod = space.pod("stays", "sh", "-c", COUNT)
+    space.ask(pod, "pause", lease_s=600)
+    reach, environment = kubernetes_ground.make()
+    monkeypatch.setattr(realiser, "own_image", lambda _: other)
+    environment.create_environment(reach.identity.env_id, ttl_s=120, labels={})
+    theirs = Space(cluster, reach.identity.namespace, agent_of(other))
+    theirs.token = cluster.kubectl("create", "token", "keeper", "-n", theirs.name).strip()
+    Ground.until(theirs.agent, "another version has agents of its own", within_s=60)
+    assert [each["metadata"]["uid"] for each in space.agents()] == mine, "and has not replaced these"
+
+    counts = theirs.pod("counts", "sh", "-c", COUNT)
+    theirs.ask(counts, "pause", lease_s=600)
+    cluster.run("kill", "-9", str(cluster.pid(AGENTS, theirs.agent())))
+    Ground.until(lambda: not theirs.is_still("counts"), "what theirs had frozen goes on with the next one", within_s=60)
+    assert space.is_still("stays"), "what a living one of another version froze does not"
+    Ground.until(theirs.agent, "it is ready again", within_s=60)
+
+    name = f"envctl-agent-{theirs.version}"
+    account = f"--as=system:serviceaccount:{AGENTS}:{name}"
+    assert cluster.kubectl("auth", "can-i", "delete", f"clusterroles/{name}", account) == "yes\n"
+    with pytest.raises(ResourceError, match="no"):
+        cluster.kubectl("auth", "can-i", "delete", f"clusterroles/envctl-agent-{space.version}", account)
+    last = agent.Agent(api(context()), "node-a", theirs.agent(), theirs.version)
+    monkeypatch.setattr(agent, "_GRACE_S", 0.0)
+    last._reap()
+    assert cluster.get("clusterrole", name), "it still has an environment"
+    looked_at = api(context()).get("ClusterRole", name)
+    ensure_agents(api(context()), other)
+    assert not api(context()).delete_unchanged("ClusterRole", looked_at), "somebody wants it again"
+    environment.end_environment()
+    kinds = "clusterroles,clusterrolebindings,daemonsets,networkpolicies,roles,rolebindings,pods"
+    Ground.until(lambda: {each["metadata"]["labels"][AGENT] for each in cluster.get(kinds, "-n", AGENTS, "-l", selector())["items"]} == {space.version},
+                 "they have gone with all that was theirs", within_s=60)
+    assert [each["metadata"]["uid"] for each in space.agents()] == mine
+    assert space.is_still("stays")
+
+
+def test_agents_whose_last_environment_ended_by_itself_take_themselves_away(space, in_cluster, monkeypatch):
+    other = f"{own_image(context())}-nobodys"
+    ensure_agents(api(context()), other)
+    theirs = Space(space.cluster, "", agent_of(other))
+    Ground.until(theirs.agents, "they are there", within_s=30)
+    last = agent.Agent(api(context()), "node-a", theirs.agents()[0]["metadata"]["name"], theirs.version)
+    monkeypatch.setattr(agent, "_GRACE_S", 0.0)
+    monkeypatch.setattr(agent, "_is_ready", lambda _: True)  # its image is nowhere
+    last._reap()
+    Ground.until(lambda: not theirs.agents(), "they have gone", within_s=60)
+    assert space.agent(), "and these are still there"
 
 
 def test_the_rights_that_the_documentation_lists_are_enough(space, in_cluster, tmp_path, monkeypatch):

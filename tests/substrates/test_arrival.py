@@ -97,7 +97,7 @@ def test_a_cluster_that_lets_no_agent_in_is_told(ground: Ground, cluster: Cluste
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": AGENTS}})
     try:
         cluster.apply(forbidden, namespace=AGENTS)
-        with pytest.raises(ResourceError, match=r"DaemonSet envctl-agent: FailedCreate: .*exceeded quota: none"):
+        with pytest.raises(ResourceError, match=r"DaemonSet envctl-agent-[0-9a-z]+: FailedCreate: .*exceeded quota: none"):
             ground.make()
     finally:
         cluster.kubectl("delete", "namespace", AGENTS, "--ignore-not-found", "--timeout=60s", timeout_s=70)

@@ -25,9 +25,9 @@ from envctl.substrates.keeper import streams
 from envctl.substrates.keeper.terminal import Size
 from envctl.substrates.keeper.wire import Message, Peer
 from envctl.substrates.kubernetes import enter, inside
-from envctl.substrates.kubernetes.agents import LABELS
+from envctl.substrates.kubernetes.agents import end_unused, selector
 from envctl.substrates.kubernetes.api import Api, api, path_of
-from envctl.substrates.kubernetes.identity import AGENT_PORT, AGENTS, ENV, EXPIRES, ZONE
+from envctl.substrates.kubernetes.identity import AGENT, AGENT_OF, AGENT_PORT, AGENTS, ENV, EXPIRES, ZONE
 
 _TOKEN_S, _POD_S = 60.0, 10.0  # how long a proof holds
 _KNOWN = 10_000  # proofs
@@ -69,8 +69,8 @@ class Proofs:
 class Agent:
     """What keepers may ask of it (`do_…`, one method a request), each for one container."""
 
-    def __init__(self, cluster: Api, node: str, pod: str) -> None:
-        self._api, self._node, self._pod = cluster, node, pod
+    def __init__(self, cluster: Api, node: str, pod: str, version: str) -> None:
+        self._api, self._node, self._pod, self._version = cluster, node, pod, version
         self._tokens, self._pods = Proofs(_TOKEN_S), Proofs(_POD_S)
         self._leases: dict[tuple[Callable[[str], None], str], asyncio.TimerHandle] = {}  # when what was done to a container is undone
         self._idle = 0  # how often it has looked for environments and found none
@@ -99,9 +99,10 @@ class Agent:
                 await asyncio.sleep(1)
 
     def _recover(self) -> None:
-        """What an agent before this one left, when it was killed."""
+        """What an agent before this one left, when it was killed; those of other versions may live, and have pods of their own."""
+        spaces = {space["metadata"]["name"] for space in self._api.find("Namespace", labels=f"{AGENT}={self._version}")}
         for pod in self._pods_here():
-            for container in _containers(pod):
+            for container in _containers(pod) if pod["metadata"]["namespace"] in spaces else ():
                 inside.recover(container)
 
     def _pods_here(self, namespace: str = "") -> list[Any]:
@@ -235,18 +236,16 @@ class Agent:
 
     def _reap(self) -> None:
         """Removes namespaces whose lease has long run out, if this is the agent that does so."""
-        agents = self._api.find("Pod", AGENTS, ",".join("=".join(each) for each in LABELS.items()))
+        agents = self._api.find("Pod", AGENTS, selector(self._version))
         if self._pod != min((each["metadata"]["name"] for each in agents if _is_ready(each)), default=""):
             return
         spaces = self._api.find("Namespace", labels=ENV)
-        self._idle = 0 if spaces else self._idle + 1
+        self._idle = 0 if any(space["metadata"]["labels"].get(AGENT) == self._version for space in spaces) else self._idle + 1
         if self._idle * _REAP_S > _GRACE_S:  # the last environment ended by itself, and nobody came to send the agents away
-            self._api.delete("Namespace", AGENTS)
-        for space in spaces:
-            if _has_expired(space):
+            end_unused(self._api, self._version)
+        for space in filter(_has_expired, spaces):  # its keeper may renew it just now
+            if self._api.delete_unchanged("Namespace", space):
                 told = space["metadata"]
-                unchanged = {name: told[name] for name in ("uid", "resourceVersion")}  # its keeper may renew it just now
-                self._api.ask("DELETE", path_of("Namespace", told["name"]), {"preconditions": unchanged})
                 print(f"removed {told['name']}: its lease ran out at {told['annotations'][EXPIRES]}", flush=True)  # noqa: T201 - its log
 
 
@@ -307,7 +306,7 @@ def _keep_alive(sock: socket.socket) -> None:
 async def main() -> None:
     """The life of an agent."""
     enter.see_groups_of(1)
-    await Agent(api(""), os.environ["NODE_NAME"], os.environ["POD_NAME"]).live()
+    await Agent(api(""), os.environ["NODE_NAME"], os.environ["POD_NAME"], os.environ[AGENT_OF]).live()
 
 
 if __name__ == "__main__":

@@ -1,18 +1,25 @@
-"""The node agents of a cluster: the objects that bring them there, and how a keeper speaks to one."""
+"""The node agents of a cluster: the objects that bring them there and take them away, and how a keeper speaks to one.
+
+Each version of envctl has agents of its own, whose environments bear the agents' label on their namespaces.  Beside each other they
+don't meet: each touches only pods of its own environments, and goes with the last of them.
+"""
 
 from __future__ import annotations
 
 import socket
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from envctl.errors import ResourceError
 from envctl.substrates.keeper import wire
-from envctl.substrates.kubernetes.identity import AGENT_PORT, AGENTS, PART
+from envctl.substrates.kubernetes.api import Api, MissingError, Object
+from envctl.substrates.kubernetes.identity import AGENT, AGENT_OF, AGENT_PORT, AGENTS, ENV, PART, agent_of
+from envctl.waiting import until
 
-_CONNECT_S = 10.0
-NAME = "envctl-agent"
-LABELS = {PART: "agent"}
-Object = dict[str, Any]
+_CONNECT_S, _END_S = 10.0, 120.0
+_NAME, _PART = "envctl-agent", "agent"
+_WANTED = "envctl.dev/wanted"  # annotation: by whom last
 
 
 def open_agent(host: str, request: Mapping[str, Any]) -> wire.Lines:
@@ -24,54 +31,116 @@ def open_agent(host: str, request: Mapping[str, Any]) -> wire.Lines:
     return lines
 
 
+def name_of(version: str) -> str:
+    """What the objects of the agents of a version are called."""
+    return f"{_NAME}-{version}"
+
+
+def selector(version: str = "") -> str:
+    """By which the agents of a version are found, or those of all."""
+    return f"{PART}={_PART},{AGENT}={version}" if version else f"{PART}={_PART}"
+
+
+def ensure_agents(cluster: Api, image: str) -> None:
+    """Those of this image, on every machine.  Some environment's namespace must bear their label already, or they may be taken for left over."""
+    while True:
+        until(lambda: not ends(cluster), _END_S, poll_s=0.5)
+        try:
+            return _apply(cluster, image)
+        except ResourceError:  # somebody ended the last environment just now
+            if not ends(cluster):
+                raise
+
+
+def _apply(cluster: Api, image: str) -> None:
+    """The role is of the namespace, all else of the role: each takes with it what is its own."""
+    namespace, role, *others = agent_objects(image)
+    for thing in (namespace, role):
+        thing["metadata"]["annotations"] = {_WANTED: uuid.uuid4().hex}  # whoever was about to end it finds it changed
+    role["metadata"]["ownerReferences"] = [_reference(cluster.apply(namespace))]
+    owner = _reference(cluster.apply(role))
+    for thing in others:
+        thing["metadata"]["ownerReferences"] = [owner]
+        cluster.apply(thing)
+
+
+def _reference(thing: Object) -> Object:
+    return {"apiVersion": thing["apiVersion"], "kind": thing["kind"], **{name: thing["metadata"][name] for name in ("name", "uid")}}
+
+
+def end_unused(cluster: Api, version: str = "") -> bool:
+    """Begins the end of the agents of a version, or of each, that has no environment any more, and of their namespace when there is none at all.
+
+    Whether the latter.  What somebody asks for meanwhile stays.
+    """
+    try:
+        namespace = cluster.get("Namespace", AGENTS)
+        roles = [cluster.get("ClusterRole", name_of(version))] if version else cluster.find("ClusterRole", labels=selector())
+    except MissingError:
+        return False
+    for role in roles:
+        one = role["metadata"]["labels"].get(AGENT)
+        if one and not cluster.find("Namespace", labels=f"{AGENT}={one}", most=1):
+            cluster.delete_unchanged("ClusterRole", role)
+    return not cluster.find("Namespace", labels=ENV, most=1) and cluster.delete_unchanged("Namespace", namespace)
+
+
+def ends(cluster: Api) -> bool:
+    """Whether their namespace is there and is to go."""
+    try:
+        return bool(cluster.get("Namespace", AGENTS)["status"].get("phase") != "Active")
+    except MissingError:
+        return False
+
+
 def agent_objects(image: str) -> list[Object]:
-    """The namespace of the agents, what they may ask of the API, and one on every node."""
-    group = "rbac.authorization.k8s.io"
+    """The namespace of the agents, what those of an image may ask of the API, and one on every node."""
+    group, name, labels = "rbac.authorization.k8s.io", name_of(agent_of(image)), _labels(image)
     rules = [
         {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]},
         {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]},
         {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "delete"]},
+        {"apiGroups": [group], "resources": ["clusterroles"], "resourceNames": [name], "verbs": ["get", "delete"]},  # its own end
     ]
+    metadata = {"name": name, "labels": labels}
+    here = {**metadata, "namespace": AGENTS}
+    privileged = {PART: _PART, "pod-security.kubernetes.io/enforce": "privileged"}
     return [
-        _object("v1", "Namespace", AGENTS, {}, namespace=None, **{"pod-security.kubernetes.io/enforce": "privileged"}),
-        _object("v1", "ServiceAccount", NAME, {}),
-        _object(f"{group}/v1", "ClusterRole", NAME, {"rules": rules}, namespace=None),
-        _object(f"{group}/v1", "ClusterRoleBinding", NAME, {
-            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": NAME},
-            "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": AGENTS}],
-        }, namespace=None),
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": AGENTS, "labels": privileged}},
+        {"apiVersion": f"{group}/v1", "kind": "ClusterRole", "metadata": {**metadata}, "rules": rules},
+        {"apiVersion": f"{group}/v1", "kind": "ClusterRoleBinding", "metadata": {**metadata}, "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name},
+         "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": AGENTS}]},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {**here}},
         # Where the agents are is no secret; what they do, they do for keepers only.
-        _object(f"{group}/v1", "Role", "find", {"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]}),
-        _object(f"{group}/v1", "RoleBinding", "find", {
-            "roleRef": {"apiGroup": group, "kind": "Role", "name": "find"},
-            "subjects": [{"apiGroup": group, "kind": "Group", "name": "system:serviceaccounts"}],
-        }),
-        _object("networking.k8s.io/v1", "NetworkPolicy", NAME, {"spec": {
-            "podSelector": {"matchLabels": LABELS}, "policyTypes": ["Ingress"],
-            "ingress": [{
+        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": {**here}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]},
+        {"apiVersion": f"{group}/v1", "kind": "RoleBinding", "metadata": {**here}, "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
+         "subjects": [{"apiGroup": group, "kind": "Group", "name": "system:serviceaccounts"}]},
+        {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {**here}, "spec": {
+            "podSelector": {"matchLabels": labels}, "policyTypes": ["Ingress"], "ingress": [{
                 "from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {PART: "keeper"}}}],
                 "ports": [{"port": AGENT_PORT, "protocol": "TCP"}],
             }],
-        }}),
-        _object("apps/v1", "DaemonSet", NAME, {"spec": {
-            "selector": {"matchLabels": LABELS},
-            "template": {"metadata": {"labels": LABELS}, "spec": _pod(image)},
-        }}),
+        }},
+        {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {**here}, "spec": {
+            "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": _pod(image, name)},
+        }},
     ]
 
 
-def _object(version: str, kind: str, name: str, more: Object, *, namespace: str | None = AGENTS, **labels: str) -> Object:
-    place = {"namespace": namespace} if namespace else {}
-    return {"apiVersion": version, "kind": kind, "metadata": {"name": name, **place, "labels": {**LABELS, **labels}}, **more}
+def _labels(image: str) -> dict[str, str]:
+    return {PART: _PART, AGENT: agent_of(image)}
 
 
-def _pod(image: str) -> Object:
+def _pod(image: str, account: str) -> Object:
     fields = {"NODE_NAME": "spec.nodeName", "POD_NAME": "metadata.name"}
     container = {
         "name": "agent", "image": image, "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-P", "-m", "envctl.substrates.kubernetes.agent"],
-        "env": [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()],
+        "env": [
+            *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()),
+            {"name": AGENT_OF, "value": agent_of(image)},
+        ],
         "ports": [{"containerPort": AGENT_PORT}],
         "readinessProbe": {"tcpSocket": {"port": AGENT_PORT}, "periodSeconds": 2},
         "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
@@ -79,7 +148,7 @@ def _pod(image: str) -> Object:
         "volumeMounts": [{"name": "groups", "mountPath": "/sys/fs/cgroup"}],
     }
     return {
-        "serviceAccountName": NAME, "hostPID": True, "enableServiceLinks": False, "terminationGracePeriodSeconds": 5,
+        "serviceAccountName": account, "hostPID": True, "enableServiceLinks": False, "terminationGracePeriodSeconds": 5,
         "tolerations": [{"operator": "Exists"}], "containers": [container],
         "volumes": [{"name": "groups", "hostPath": {"path": "/sys/fs/cgroup", "type": "Directory"}}],
     }

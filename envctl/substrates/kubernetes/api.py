@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -41,6 +41,10 @@ _PLACES: Mapping[str, tuple[str, str]] = {  # kind → root of its API, plural
 
 class MissingError(ResourceError):
     """There is no such object."""
+
+
+class ChangedError(ResourceError):
+    """Somebody has changed the object meanwhile."""
 
 
 def path_of(kind: str, name: str = "", namespace: str = "") -> str:
@@ -124,6 +128,15 @@ class Api:
         except MissingError:
             return
 
+    def delete_unchanged(self, kind: str, thing: Object) -> bool:
+        """Begins the end of an object unless somebody has changed it since it was looked at; whether it has begun.  What it owns follows."""
+        told = thing["metadata"]
+        unchanged = {"propagationPolicy": "Background", "preconditions": {name: told[name] for name in ("uid", "resourceVersion")}}
+        with suppress(ChangedError, MissingError):
+            self.ask("DELETE", path_of(kind, told["name"], told.get("namespace", "")), unchanged)
+            return True
+        return False
+
     def watch(self, kind: str, namespace: str, labels: str) -> Iterator[Object]:
         """Pods and others as they are, and each time one changes: events `{type, object}`; ends when the API ends it."""
         listed = self.ask("GET", path_of(kind, "", namespace), query=[("labelSelector", labels)])
@@ -191,6 +204,8 @@ def _refusal(method: str, path: str, status: int, said: bytes) -> EnvctlError:
         message = f"{method} {path}: {status} {said[:200].decode(errors='replace')}"
     if status == 404:
         return MissingError(message)
+    if status == 409:
+        return ChangedError(message)
     if status in (401, 403) and not any(words in message for words in _NOT_RIGHTS):
         return CapabilityError(f"the cluster forbids it: {message}", hint="`kubectl auth can-i --list` shows what you may do")
     return ResourceError(f"the cluster refuses: {message}")

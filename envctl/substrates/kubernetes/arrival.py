@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from envctl.substrates.kubernetes.agents import NAME
+from envctl.substrates.kubernetes.agents import name_of, selector
 from envctl.substrates.kubernetes.api import Api, Object
 from envctl.substrates.kubernetes.identity import AGENTS, PART
 from envctl.substrates.kubernetes.pods import NO_POD_S, crash, is_under_way, not_made, trouble
@@ -36,9 +36,9 @@ def _hopeless(cluster: Api, space: str, pod: Object | None, waited_s: float) -> 
     return trouble(cluster, pod, waited_s) or crash(cluster, pod)
 
 
-def no_agents(cluster: Api) -> str:
-    """Why a cluster has none of envctl's agents; empty where it has one, or may still get it."""
-    return "" if cluster.find("Pod", AGENTS, most=1) else not_made(cluster, AGENTS, "DaemonSet", NAME)
+def no_agents(cluster: Api, version: str) -> str:
+    """Why a cluster has none of the agents of a version; empty where it has one, or may still get it."""
+    return "" if cluster.find("Pod", AGENTS, selector(version), most=1) else not_made(cluster, AGENTS, "DaemonSet", name_of(version))
 
 
 def _newest(cluster: Api, space: str) -> Object | None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
 from envctl.substrates.keeper.place import Placed
 
-ENV, KEY, PART, NODE, COMPONENT = (f"envctl.dev/{name}" for name in ("env", "key", "part", "node", "component"))  # labels
+ENV, KEY, PART, NODE, COMPONENT, AGENT = (f"envctl.dev/{name}" for name in ("env", "key", "part", "node", "component", "agent"))  # labels
 PLACE, EXPIRES, DIGEST, SPEC = (f"envctl.dev/{name}" for name in ("place", "expires-at", "digest", "spec"))  # annotations
 ZONE = "topology.kubernetes.io/zone"  # label of a machine
 Part = Literal["keeper", "node", "agent", "work"]
 AGENT_PORT = 7412
 AGENTS = "envctl-agents"  # the namespace of the node agents
+AGENT_OF = "ENVCTL_AGENT"  # which agents a keeper speaks to, and an agent is one of
 MAIN = "main"  # a pod's container that is the node
 _LONGEST = 63  # of the name of a namespace
+
+
+def agent_of(image: str) -> str:
+    """What tells the agents of one image from those of another: only a keeper of the same image is sure to understand them."""
+    return hashlib.sha256(image.encode()).hexdigest()[:12]
 
 
 class Identity(Placed):

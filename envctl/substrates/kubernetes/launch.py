@@ -17,9 +17,9 @@ from envctl.model.environment import NodeSpec
 from envctl.model.topology import Resources
 from envctl.substrates.keeper.helpers import HelperLife, Helpers, beside
 from envctl.substrates.keeper.wire import Lines, Message
-from envctl.substrates.kubernetes.agents import open_agent
+from envctl.substrates.kubernetes.agents import open_agent, selector
 from envctl.substrates.kubernetes.api import Api, MissingError, Object, path_of
-from envctl.substrates.kubernetes.identity import AGENTS, PART, Identity
+from envctl.substrates.kubernetes.identity import AGENT_OF, AGENTS, PART, Identity
 from envctl.substrates.kubernetes.logs import followed
 from envctl.substrates.kubernetes.nodes import workload_kind
 from envctl.substrates.kubernetes.pods import NO_POD_S, exit_status, newest, node_of, not_made, trouble, waiting_of
@@ -80,10 +80,10 @@ class PodLife:
 
 
 class Agents:
-    """The node agents of the cluster."""
+    """The node agents of the cluster, of one version."""
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
+    def __init__(self, api: Api, version: str) -> None:
+        self._api, self._version = api, version
         self._addresses: dict[str, str] = {}
 
     def open(self, machine: str, request: Mapping[str, Any]) -> Lines:
@@ -99,7 +99,7 @@ class Agents:
         raise ResourceError(f"the node agent of {machine} does not answer", hint=f"`kubectl -n {AGENTS} get pods`")
 
     def _look(self, machine: str) -> None:
-        for pod in self._api.find("Pod", AGENTS, f"{PART}=agent"):
+        for pod in self._api.find("Pod", AGENTS, selector(self._version)):
             if pod["spec"].get("nodeName") == machine and (address := pod["status"].get("podIP")):
                 self._addresses[machine] = address
                 return
@@ -124,7 +124,7 @@ class PodLauncher:
     gives_up = True  # the cluster's controllers start pods, here they are only waited for
 
     def __init__(self, identity: Identity, directory: Path, api: Api) -> None:
-        self._identity, self._api, self.agents = identity, api, Agents(api)
+        self._identity, self._api, self.agents = identity, api, Agents(api, os.environ[AGENT_OF])
         self._helpers = Helpers(directory / "logs")
         self._pods: dict[str, dict[str, Object]] = {}  # node → uid → pod
         self._lives: dict[str, PodLife] = {}  # node → its life, or its last

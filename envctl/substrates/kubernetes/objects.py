@@ -8,7 +8,7 @@ from typing import Any
 
 from envctl.substrates.keeper.place import DIRECTORY, KEEPER_PORT, PLACE_OF, TOKEN
 from envctl.substrates.kubernetes import chaos_mesh
-from envctl.substrates.kubernetes.identity import AGENT_PORT, PART, PLACE, Identity
+from envctl.substrates.kubernetes.identity import AGENT, AGENT_OF, AGENT_PORT, PART, PLACE, Identity, agent_of
 from envctl.substrates.kubernetes.volume import VOLUME
 from envctl.substrates.kubernetes.ways import Ways
 
@@ -42,7 +42,7 @@ def environment_objects(
     `by_chaos_mesh`: the keeper has Chaos Mesh do what it can.  `ways`: where names and the API are in this cluster.
     """
     return [
-        namespace_object(identity),
+        namespace_object(identity, agent_of(image)),
         object_of(identity, "v1", "ResourceQuota", "limits", {"spec": {"hard": dict(quota)}}),
         object_of(identity, "v1", "LimitRange", "limits", {"spec": {"limits": [{
             "type": "Container", "defaultRequest": {"cpu": f"{round(REQUEST_CPUS * 1000)}m", "memory": str(REQUEST_BYTES)}, "default": {"memory": "2Gi"},
@@ -55,13 +55,13 @@ def environment_objects(
     ]
 
 
-def namespace_object(identity: Identity) -> Object:
-    """The namespace."""
+def namespace_object(identity: Identity, agent: str) -> Object:
+    """The namespace, with the agents that its keeper speaks to."""
     return {
         "apiVersion": "v1", "kind": "Namespace",
         "metadata": {
             "name": identity.namespace, "annotations": {PLACE: identity.place},
-            "labels": identity.labels() | {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"},
+            "labels": identity.labels() | {AGENT: agent, "pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"},
         },
     }
 
@@ -137,7 +137,7 @@ def _claim(identity: Identity, storage: str) -> Object:
 
 def _keeper(identity: Identity, directory: Path, image: str, by_chaos_mesh: bool, volume: Object) -> Object:
     labels = identity.labels("keeper")
-    variables = {DIRECTORY: str(directory), PLACE_OF: identity.place, "HOME": "/var/tmp"}  # noqa: S108 - a container of ours, where nobody else is
+    variables = {DIRECTORY: str(directory), PLACE_OF: identity.place, AGENT_OF: agent_of(image), "HOME": "/var/tmp"}  # noqa: S108 - a container of ours, where nobody else is
     variables |= {chaos_mesh.SETTING: "1"} if by_chaos_mesh else {}
     container = {
         "name": "keeper", "image": image, "imagePullPolicy": "IfNotPresent",

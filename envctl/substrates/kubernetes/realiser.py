@@ -13,9 +13,9 @@ from typing import Literal
 from envctl.errors import CapabilityError, LeakError, NoEnvironmentError, ResourceError
 from envctl.model.environment import Node, NodeSpec
 from envctl.substrates.kubernetes import arrival, census, chaos_mesh, clusters, forward
-from envctl.substrates.kubernetes.agents import agent_objects
-from envctl.substrates.kubernetes.api import Api, MissingError, Object, api, path_for, path_of
-from envctl.substrates.kubernetes.identity import AGENTS, DIGEST, ENV, EXPIRES, NODE, PART, Identity
+from envctl.substrates.kubernetes.agents import end_unused, ends, ensure_agents
+from envctl.substrates.kubernetes.api import Api, MissingError, api, path_of
+from envctl.substrates.kubernetes.identity import AGENT, AGENTS, DIGEST, EXPIRES, NODE, PART, Identity, agent_of
 from envctl.substrates.kubernetes.image import image_of, own_image
 from envctl.substrates.kubernetes.nodes import node_objects, workload_kind
 from envctl.substrates.kubernetes.objects import (
@@ -58,6 +58,8 @@ class PodRealiser:
             cluster = api(context)
             if (keeper := self._keeper(cluster)) != "answers":
                 self._make(cluster, context, anew=keeper == "stuck")
+            else:
+                self._keep_agents(cluster, own_image(context))
         except CapabilityError:  # nothing was made: no later command need ask this cluster
             if not known and not self._began:
                 clusters.forget(self.directory)
@@ -79,7 +81,7 @@ class PodRealiser:
 
     def _make(self, cluster: Api, context: str, *, anew: bool) -> None:
         """Makes the empty environment, and waits for its keeper.  `anew`: in place of one that can't come.  Raises ResourceError, CapabilityError."""
-        namespace = namespace_object(self.identity)
+        namespace = namespace_object(self.identity, "")
         cluster.apply(namespace, only_try=True)  # first: a cluster that does not answer or forbids it says so at once
         for what, hint in chaos_mesh.lacks(cluster):
             raise CapabilityError(what, hint=hint)
@@ -87,12 +89,13 @@ class PodRealiser:
         self._began = True
         with locked(self.directory.parent):
             namespace["metadata"]["annotations"][EXPIRES] = str(int(time.time() + _FIRST_S))
+            namespace["metadata"]["labels"][AGENT] = agent_of(image)
             cluster.apply(namespace)
             ensure_agents(cluster, image)  # next: they end the namespace should nobody else
             if anew:
                 self._end_keeper(cluster)
             self._apply(cluster, image)
-        if why := arrival.awaited(self.reach, cluster) or arrival.no_agents(cluster):
+        if why := arrival.awaited(self.reach, cluster) or arrival.no_agents(cluster, agent_of(image)):
             raise ResourceError(why, hint=f"the same command tries again, with what is set then; `envctl down {self.identity.env_id}` removes what there is")
 
     def _apply(self, cluster: Api, image: str) -> None:
@@ -123,6 +126,14 @@ class PodRealiser:
 
         if not until(gone, _NODE_END_S, poll_s=0.2):
             raise ResourceError(f"its keeper can't come, and does not end either: its pod or volume is still in namespace {space}")
+
+    def _keep_agents(self, cluster: Api, image: str) -> None:
+        """A keeper of another version, which it gets by this update, has agents of its own."""
+        space = cluster.get("Namespace", self.identity.namespace)
+        if space["metadata"]["labels"].get(AGENT) != agent_of(image):
+            with locked(self.directory.parent):
+                cluster.merge(path_of("Namespace", self.identity.namespace), {"metadata": {"labels": {AGENT: agent_of(image)}}})
+                ensure_agents(cluster, image)
 
     def start_node(self, spec: NodeSpec, *, ready_timeout_s: float) -> Node:
         """Starts a node, or adopts or replaces the one of that name; waits until ready."""
@@ -230,38 +241,7 @@ def quota() -> dict[str, str]:
     return {**QUOTA, **given}
 
 
-def ensure_agents(cluster: Api, image: str) -> None:
-    """The node agents, shared by all environments of a cluster."""
-    until(lambda: not _ends(cluster), _END_S, poll_s=0.5)
-    namespace, *others = agent_objects(image)
-    uid = cluster.apply(namespace)["metadata"]["uid"]
-    owner = {"apiVersion": "v1", "kind": "Namespace", "name": AGENTS, "uid": uid}
-    for thing in others:
-        if "namespace" not in thing["metadata"]:  # it goes with the namespace, too
-            thing["metadata"]["ownerReferences"] = [owner]
-        cluster.apply(thing)
-
-
-def _ends(cluster: Api) -> bool:
-    try:
-        return bool(cluster.get("Namespace", AGENTS)["status"].get("phase") != "Active")
-    except MissingError:
-        return False
-
-
 def _end_agents(cluster: Api) -> None:
-    """Agents end with the last environment of the cluster, whosever it is."""
-    if cluster.find("Namespace", labels=ENV, most=1):
-        return
-    things: list[Object] = [thing for thing in agent_objects("") if not thing["metadata"].get("namespace")]
-    for thing in things:
-        cluster.delete(thing["kind"], thing["metadata"]["name"])
-
-    def gone() -> bool:
-        with contextlib.suppress(MissingError):
-            cluster.ask("GET", path_for(things[0]))
-            return False
-        return True
-
-    if not until(gone, _END_S, poll_s=0.2):
+    """Agents end with the last environment that has them, whosever it is."""
+    if end_unused(cluster) and not until(lambda: not ends(cluster), _END_S, poll_s=0.2):
         raise LeakError(f"namespace {AGENTS} does not end", hint=f"`kubectl get namespace {AGENTS} -o yaml` says what blocks it")
