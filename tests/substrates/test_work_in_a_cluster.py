@@ -306,8 +306,13 @@ def test_a_run_whose_keeper_is_killed_goes_on_and_its_record_is_whole(cluster: C
     assert finish(directory, SimpleNamespace(gate=EVERYTHING), Line).outcome == "pass"
 
 
-def test_a_run_whose_connection_is_lost_is_waited_for_until_it_has_ended_in_good_order(way: Way, cluster: Cluster, site: Any) -> None:
+def test_a_run_whose_connection_is_lost_is_waited_for_until_it_has_ended_in_good_order(
+    way: Way, cluster: Cluster, site: Any, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tracebacks: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", tracebacks.append)
     status, directory, events = ran(site, way.cut)
+    assert tracebacks == []
     assert status == LOST, (directory / "runner.log").read_text()
     assert re.search(r"envctl: the connection to envctl-run-\w+ was lost; it ended in good order\n", (directory / "runner.log").read_text())
     assert 60 < sum(each["kind"] == "op" and each["type"] == "ok" for each in events) < OPERATIONS

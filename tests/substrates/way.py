@@ -28,11 +28,12 @@ class Way:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """Breaks what is under way: at this end at once, while the other end is told of nothing."""
+        """Resets what is under way, at this end; the other end is told of nothing."""
         for near, _ in self._joined:
             self._cut.add(near)
             with suppress(OSError):
-                near.shutdown(socket.SHUT_RDWR)
+                near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                near.shutdown(socket.SHUT_RD)
         self._joined.clear()
 
     def _accept(self) -> None:
@@ -47,6 +48,5 @@ class Way:
         with suppress(OSError):
             while data := source.recv(1 << 16):
                 target.sendall(data)
-        if near not in self._cut:
-            with suppress(OSError):
-                target.shutdown(socket.SHUT_WR)
+        with suppress(OSError):
+            near.close() if near in self._cut else target.shutdown(socket.SHUT_WR)

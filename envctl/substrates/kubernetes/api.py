@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from envctl.errors import CancelledError, CapabilityError, EnvctlError, ResourceError
+from envctl.errors import CapabilityError, EnvctlError, ResourceError
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -172,21 +172,33 @@ class Api:
 
     def dial(self, pod: str, namespace: str, port: int) -> socket.socket:
         """A connection to a port of a pod, through the API.  Raises ConnectionRefusedError."""
-        from kubernetes.client.exceptions import ApiException
-        from kubernetes.stream.ws_client import portforward_call
+        from kubernetes.stream.ws_client import create_websocket, get_websocket_url
+        from websocket import WebSocketException
 
         path = f"{path_of('Pod', pod, namespace)}/portforward"
-        method, url, headers, *_ = self._client.param_serialize(
+        _, url, headers, *_ = self._client.param_serialize(
             "GET", path, query_params=[("ports", str(port))], header_params={}, auth_settings=["BearerToken"],
         )
         try:
-            forward = portforward_call(self._client.configuration, method, url, headers=headers)  # type: ignore[no-untyped-call]
-        except ApiException as error:
-            if isinstance(error.__context__, (KeyboardInterrupt, SystemExit, CancelledError)):  # which the library takes for a refusal
-                raise error.__context__ from None
-            raise ConnectionRefusedError(f"{pod} can't be reached: {error.reason}") from error
-        connected: socket.socket = forward.socket(port)._socket  # noqa: SLF001 - the wrapper lacks what descriptors need
-        return connected
+            opened = create_websocket(self._client.configuration, get_websocket_url(url), headers)  # type: ignore[no-untyped-call]
+        except (WebSocketException, OSError) as error:
+            raise ConnectionRefusedError(f"{pod} can't be reached: {error}") from error
+        return _carried(opened, port)
+
+
+def _carried(websocket: Any, port: int) -> socket.socket:
+    """What comes and goes by a websocket of the API's; it ends with that, however that ends."""
+    from kubernetes.stream.ws_client import PortForward
+    from websocket import WebSocketException
+
+    class Forward(PortForward):
+        def _proxy(self) -> None:
+            with suppress(OSError, WebSocketException):  # lost, on which the library's thread would end with a traceback
+                super()._proxy()  # type: ignore[no-untyped-call]
+            self.local_ports[port].python.close()
+
+    connected: socket.socket = Forward(websocket, [port]).socket(port)._socket  # type: ignore[no-untyped-call]  # noqa: SLF001 - the wrapper lacks what descriptors need
+    return connected
 
 
 def _lines(answer: Any) -> Iterator[bytes]:
