@@ -21,7 +21,7 @@ def until(condition: Callable[[], bool], timeout_s: float, *, poll_s: float = 0.
 
 
 def end_when_told(status: int) -> None:
-    """From now on SIGTERM ends this process with `status` as an exception would: what has been begun is taken back.
+    """From now on SIGTERM ends this process with `status` as an exception would, and so does SIGHUP: what has been begun is taken back.
 
     The handler raises an instance, which `sys.exit` does not before Python 3.12.  The client for Kafka carries on what is raised
     in one of its callbacks, but makes a SystemError of what is no instance yet.
@@ -30,7 +30,8 @@ def end_when_told(status: int) -> None:
     def end(*_: object) -> NoReturn:
         raise SystemExit(status)
 
-    signal.signal(signal.SIGTERM, end)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
 
 
 @contextmanager

@@ -50,6 +50,7 @@ def main(argv: list[str]) -> int:
     cancelled = Cancelled()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: cancelled.by(CANCELLED))
+    signal.signal(signal.SIGHUP, lambda *_: cancelled.by(ABANDONED))
     threading.Thread(target=_watch_lifeline, args=(cancelled,), name="lifeline", daemon=True).start()
     try:
         manifest, topology, scenario = load_inputs(directory)

@@ -222,19 +222,21 @@ def test_a_commit_that_fails_takes_all_messages_back_and_says_what_is_not_whole(
 
 
 @pytest.mark.engines
-def test_a_loader_that_is_told_to_end_takes_back_what_it_has_sent(tmp_path: Path, broker: Any) -> None:
-    make_topic(broker, "cancelled", [0, 0])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_loader_that_is_told_to_end_takes_back_what_it_has_sent(number: signal.Signals, tmp_path: Path, broker: Any) -> None:
+    topic = f"cancelled-{number.name}"
+    make_topic(broker, topic, [0, 0])
     lines = tmp_path / "cancelled.jsonl"
-    lines.write_text("".join(f'{{"customer": "c{number % 9}", "n": {number}}}\n' for number in range(300_000)))
-    one = {"component": "bus", "topic": "cancelled", "bootstrap": broker.bootstrap, "file": str(lines), "key": "customer", "messages": 300_000}
+    lines.write_text("".join(f'{{"customer": "c{n % 9}", "n": {n}}}\n' for n in range(300_000)))
+    one = {"component": "bus", "topic": topic, "bootstrap": broker.bootstrap, "file": str(lines), "key": "customer", "messages": 300_000}
     process = subprocess.Popen([sys.executable, "-m", "envctl.seeding.load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin
     process.stdin.write(json.dumps({"tables": [], "topics": [one]}).encode())
     process.stdin.close()
-    assert until(lambda: any(ends_of(broker.bootstrap, "cancelled").values()), 60)
-    process.terminate()
+    assert until(lambda: any(ends_of(broker.bootstrap, topic).values()), 60)
+    process.send_signal(number)
     assert process.wait(60) == 143
-    assert held(broker, "cancelled") == 0
+    assert held(broker, topic) == 0
 
 
 @pytest.mark.engines
@@ -242,7 +244,7 @@ def test_being_told_to_end_is_heard_in_a_callback_of_the_client_too(broker: Any)
     from confluent_kafka import Producer
 
     make_topic(broker, "heard", [0])
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     end_when_told(143)
     try:
         for ask in (lambda producer: producer.flush(60), lambda producer: producer.poll(60)):
@@ -252,7 +254,8 @@ def test_being_told_to_end_is_heard_in_a_callback_of_the_client_too(broker: Any)
                 ask(producer)
             assert ended.value.code == 143
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.mark.engines

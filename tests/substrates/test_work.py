@@ -66,6 +66,7 @@ def test_the_keepers_files_are_on_a_volume_of_its_own(storage: str, named: str |
     assert things[-1]["spec"]["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
 
 
+HEALS = ("sh", "-c", """trap 'sleep 0.3; echo abandoned > "$WORDS"; exit 3' HUP; cat >/dev/null; while :; do sleep 0.05; done""")
 TERMINATED = {"phase": "Failed", "containerStatuses": [{"name": "main", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}
 
 
@@ -153,7 +154,7 @@ def test_a_pod_that_is_to_end_lets_its_command_end_in_good_order_and_says_so(pod
     os.close(ours)
 
 
-@pytest.mark.parametrize("pod", [("sh", "-c", 'cat >/dev/null; sleep 0.3; echo abandoned > "$WORDS"')], indirect=True)
+@pytest.mark.parametrize("pod", [HEALS], indirect=True)
 def test_a_command_whose_client_goes_learns_it_and_is_waited_for(words: Path, pod: subprocess.Popen[bytes], port: int) -> None:
     lines = connected(port)
     assert "pid" in lines.receive()
@@ -163,7 +164,7 @@ def test_a_command_whose_client_goes_learns_it_and_is_waited_for(words: Path, po
     assert words.read_text() == "abandoned\n"
 
 
-@pytest.mark.parametrize("pod", [("sh", "-c", 'cat >/dev/null; echo abandoned > "$WORDS"')], indirect=True)
+@pytest.mark.parametrize("pod", [HEALS], indirect=True)
 def test_a_client_who_comes_again_has_lost_its_connection_although_nothing_here_shows_it(words: Path, pod: subprocess.Popen[bytes], port: int) -> None:
     lines = connected(port)
     assert "pid" in lines.receive()
@@ -176,7 +177,7 @@ def test_a_client_who_comes_again_has_lost_its_connection_although_nothing_here_
     lines.close()
 
 
-@pytest.mark.parametrize("pod", [("sh", "-c", "cat >/dev/null; kill -9 $$")], indirect=True)
+@pytest.mark.parametrize("pod", [("sh", "-c", "trap '' HUP; cat >/dev/null; kill -9 $$")], indirect=True)
 def test_a_command_that_is_killed_when_its_client_has_gone_has_not_ended_in_good_order(pod: subprocess.Popen[bytes], port: int) -> None:
     lines = connected(port)
     assert "pid" in lines.receive()

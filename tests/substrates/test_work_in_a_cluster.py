@@ -86,7 +86,7 @@ FOLLOWS = (  # a command of envctl's, with a lifeline that ends with it
     "from envctl.substrates.kubernetes import Kubernetes\n"
     "reach = Kubernetes.attach(pathlib.Path(sys.argv[1]))\n"
     "lifeline, ours = os.pipe()\n"
-    "reach.popen(None, ['sh', '-c', 'echo up; cat; echo abandoned > ' + sys.argv[2]], stdin=lifeline, job='run').wait()\n"
+    "reach.popen(None, ['sh', '-c', 'trap : HUP; echo up; cat; echo abandoned > ' + sys.argv[2]], stdin=lifeline, job='run').wait()\n"
 )
 Line: Any = SimpleNamespace(update=lambda _: None, note=lambda _: None, done=lambda *_, **__: None)
 

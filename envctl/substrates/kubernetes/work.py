@@ -252,7 +252,9 @@ class Worker:
         except OSError as error:
             await peer.tell({"error": "ResourceError", "message": f"{self._argv[0]} can't be run: {error}", "hint": ""})
             return 127
-        killed = [128 - status for status in await streams.last_ends() if status < 0]  # of one whose client has gone
+        if "status" not in answer:  # the client has gone: what would only be of use to it is to be taken back
+            self._tell(signal.SIGHUP)
+        killed = [128 - status for status in await streams.last_ends() if status < 0]
         status = _ENDED if self._is_to_end else int(answer.get("status", (*killed, LOST)[0]))
         with contextlib.suppress(OSError):
             if self._is_to_end:
@@ -285,8 +287,12 @@ class Worker:
         self._is_to_end = True
         if self._process is None:
             os._exit(_ENDED)
-        with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
+        self._tell(signal.SIGTERM)
+
+    def _tell(self, number: int) -> None:
+        if self._process:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
 
 
 if __name__ == "__main__":
