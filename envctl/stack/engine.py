@@ -91,48 +91,51 @@ def update(
     """
     state.ensure()
     state.forget_pending()
-    with attached(provider) as provider_port, hosted(program) as program_port:
+    with unheard() as hear, attached(provider) as provider_port, hosted(program) as program_port:
         arguments = [
             "up", "--yes", "--skip-preview", "--suppress-outputs", "--suppress-progress", "--suppress-permalink",
             "--skip-plugin-pre-install", f"--parallel={PARALLEL}", f"--client=127.0.0.1:{program_port}",
             "--exec-kind=auto.inline",
         ]
         variables = {**environment_variables(state, cache), **_attached(provider_port)}
-        call(pulumi, state, arguments, provider, variables=variables, cwd=cwd)
+        call(pulumi, state, arguments, provider, variables=variables, cwd=cwd, hear=hear)
 
 
 def destroy(pulumi: Path, state: State, provider: EnvctlProvider, *, cwd: Path, cache: Path) -> None:
     """Destroys everything in the state, resources of other providers too.  Raises as `update`."""
-    with attached(provider) as port:
+    with unheard() as hear, attached(provider) as port:
         arguments = ["destroy", "--yes", "--skip-preview", "--suppress-progress", f"--parallel={PARALLEL}"]
         variables = {**environment_variables(state, cache), **_attached(port)}
-        call(pulumi, state, arguments, provider, variables=variables, cwd=cwd)
+        call(pulumi, state, arguments, provider, variables=variables, cwd=cwd, hear=hear)
 
 
 def call(
-    pulumi: Path, state: State, arguments: Sequence[str], provider: EnvctlProvider, *, variables: dict[str, str], cwd: Path
+    pulumi: Path, state: State, arguments: Sequence[str], provider: EnvctlProvider, *, variables: dict[str, str], cwd: Path,
+    hear: Callable[[], None],
 ) -> None:
-    """Runs the engine on the stack; a SIGINT to us is passed on once, and the engine's orderly end is awaited for CANCEL_S."""
+    """Runs the engine on the stack; a SIGINT to us is passed on once, and the engine's orderly end is awaited for CANCEL_S.
+
+    `hear` lets interrupts be heard again (see `unheard`), once the engine is known.
+    """
     argv = [
         *_dies_with_us(), str(pulumi), *arguments, f"--stack={state.stack}", f"--config-file={state.config}", "--non-interactive", "--color=never",
     ]
+    engine = subprocess.Popen(
+        argv, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace", process_group=0,
+    )
     cancelled = False
-    with unheard() as hear:
-        engine = subprocess.Popen(
-            argv, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", process_group=0,
-        )
-        while True:
-            try:
-                hear()
-                said, _ = engine.communicate(timeout=CANCEL_S if cancelled else None)
-                break
-            except subprocess.TimeoutExpired:
-                engine.kill()  # its lock and what it had begun are taken up by the next update or end
-            except (KeyboardInterrupt, CancelledError):  # by default, or as a session's own handler says it
-                if engine.poll() is None:
-                    engine.send_signal(signal.SIGTERM if cancelled else signal.SIGINT)
-                cancelled = True
+    while True:
+        try:
+            hear()
+            said, _ = engine.communicate(timeout=CANCEL_S if cancelled else None)
+            break
+        except subprocess.TimeoutExpired:
+            engine.kill()  # its lock and what it had begun are taken up by the next update or end
+        except (KeyboardInterrupt, CancelledError):  # by default, or as a session's own handler says it
+            if engine.poll() is None:
+                engine.send_signal(signal.SIGTERM if cancelled else signal.SIGINT)
+            cancelled = True
     if cancelled:
         raise CancelledError("cancelled")
     if engine.returncode:

@@ -17,7 +17,7 @@ from envctl.stack.memo import Memo, labels_of
 from envctl.stack.state import State, pulumi_project
 from envctl.stack_provider.ground import Substrates, Tally, begin, installed, is_up
 from envctl.toolchain.tool import cache_dir
-from envctl.waiting import until
+from envctl.waiting import unheard, until
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -177,9 +177,10 @@ class _Update:
                 self._reach().renew(self._plan.ttl_s)
 
     def _by_the_engine(self, cell: Future[None], prepared: Future[Sequence[Realisation]]) -> Tally:
-        from envctl.stack import engine, program
-        from envctl.stack_provider.provider import EnvctlProvider
-        from envctl.toolchain import lookup
+        with unheard():  # an import that is interrupted half-way may block other threads' for ever
+            from envctl.stack import engine, program
+            from envctl.stack_provider.provider import EnvctlProvider
+            from envctl.toolchain import lookup
 
         def both() -> Sequence[Realisation]:
             cell.result()  # the environment's own resource adopts what was made here

@@ -12,7 +12,7 @@ import pytest
 
 from envctl.errors import CancelledError
 from envctl.stack.engine import call
-from envctl.waiting import until
+from envctl.waiting import unheard, until
 
 DEAF = """#!/bin/sh
 trap '' INT
@@ -31,7 +31,8 @@ while :; do sleep 0.05; done
 def called(engine: Path) -> None:
     state: Any = SimpleNamespace(stack="s", config=engine.parent / "s.yaml")
     provider: Any = SimpleNamespace(tally=SimpleNamespace(failures=[]))
-    call(engine, state, [], provider, variables={"PATH": "/usr/bin:/bin", "PLACE": str(engine.parent)}, cwd=engine.parent)
+    with unheard() as hear:
+        call(engine, state, [], provider, variables={"PATH": "/usr/bin:/bin", "PLACE": str(engine.parent)}, cwd=engine.parent, hear=hear)
 
 
 def test_an_interrupt_that_comes_while_the_engine_is_being_started_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
