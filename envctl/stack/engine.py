@@ -34,7 +34,7 @@ def environment_variables(state: State, cache: Path) -> dict[str, str]:
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         **os.environ,
         "PULUMI_BACKEND_URL": state.url,
-        "PULUMI_HOME": str(cache / "pulumi"),
+        "PULUMI_HOME": str(cache / "pulumi"),  # as `toolchain.lookup.pulumi_home` has it
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true",
         "PULUMI_DIY_BACKEND_GZIP": "false",

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from envctl.errors import CapabilityError
-from envctl.toolchain.tool import Tool, cached, tools_dir, write_whole
+from envctl.toolchain.tool import Tool, cache_dir, cached, tools_dir, write_whole
 
 PULUMI_VERSION = "3.250.0"
 DEFAULTS = {"pulumi": PULUMI_VERSION, "java": ">=17"}
@@ -136,11 +136,17 @@ def _remembered(name: str, program: Path) -> tuple[str, tuple[Path, ...]]:
     return known["version"], tuple(Path(root) for root in known["roots"])
 
 
+def pulumi_home() -> Path:
+    """Where Pulumi keeps its logs and plug-ins when envctl calls it, and nobody has said otherwise."""
+    return cache_dir() / "pulumi"
+
+
 def ask_version(name: str, program: Path, env: dict[str, str] | None = None) -> str:
     """What a program says its version is; empty when it cannot be run or says nothing that looks like one."""
     flag = _VERSION_FLAG.get(name, "--version")
+    here = {"PULUMI_HOME": str(pulumi_home()), **(os.environ if env is None else env)}  # it logs each call, this one too
     try:
-        answer = subprocess.run([program, flag], capture_output=True, text=True, timeout=30, check=False, env=env)
+        answer = subprocess.run([program, flag], capture_output=True, text=True, timeout=30, check=False, env=here)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     number = _NUMBER.search(re.sub(r"iproute2-", "", answer.stdout + answer.stderr)) if answer.returncode == 0 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -58,14 +59,18 @@ def _go(spare: Path, say: Say) -> tuple[Path, dict[str, str]]:
     Either keeps its modules and builds in our cache until the build is done, so that nothing stays in the user's home.
     """
     spare.mkdir()
-    settings = {"GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local", "GOTMPDIR": str(spare)}
+    settings = {"GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local", "GOTMPDIR": str(spare)} | _own_settings(_own_caches())
     found = which("go")
-    if found and _new_enough(run([found, "env", "GOVERSION"], env=settings)):
-        own = _own_settings(_own_caches())
-        del own["XDG_CONFIG_HOME"]
-        return found, settings | own
+    theirs = {"GOENV": os.environ.get("GOENV") or str(_config_home() / "go/env")}
+    if found and _new_enough(run([found, "env", "GOVERSION"], env=settings | theirs)):
+        return found, settings | theirs
     wheel.install("go", spare / "go", say)
-    return spare / "go/go/bin/go", settings | _own_settings(_own_caches())
+    return spare / "go/go/bin/go", settings
+
+
+def _config_home() -> Path:
+    """Where the user's settings are, as the XDG Base Directory Specification has it; Go counts its own uses there, too."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
 
 
 def _new_enough(go_version: str) -> bool:

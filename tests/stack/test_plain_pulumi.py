@@ -29,7 +29,7 @@ def pulumi(bench: Bench) -> Path:
 
 def call(bench: Bench, program: Path, *arguments: str) -> str:
     env = {
-        "PATH": f"{bench.root / 'bin'}:{os.environ['PATH']}", "HOME": str(bench.root), "PULUMI_CONFIG_PASSPHRASE": "",
+        "PATH": f"{bench.root / 'bin'}:{os.environ['PATH']}", "HOME": str(bench.root), "PULUMI_HOME": str(bench.root / ".pulumi"), "PULUMI_CONFIG_PASSPHRASE": "",
         "PULUMI_SKIP_UPDATE_CHECK": "true", "ENVCTL_CACHE": str(bench.ground.cache),
     }
     argv = [str(program), *arguments, "--non-interactive", "--color=never", "--stack", bench.plan.env_id]

@@ -45,3 +45,16 @@ def test_a_go_from_a_wheel_compiles_and_writes_only_into_our_cache(bare: Path, t
     assert run([go, "run", "."], cwd=tmp_path / "m", env=env) == "42\n"
     assert (tmp_path / "cache/clients/go/build").is_dir()
     assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_the_machines_go_keeps_its_users_settings_and_writes_nothing_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = tmp_path / "config" / "go" / "env"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("GOPRIVATE=example.org\n")
+    for name, place in {"XDG_CONFIG_HOME": "config", "ENVCTL_CACHE": "cache", "HOME": "home"}.items():
+        monkeypatch.setenv(name, str(tmp_path / place))
+    monkeypatch.delenv("GOENV", raising=False)
+    go, env = pulumi_cli._go(tmp_path / "spare", lambda _doing: None)
+    assert run([go, "env", "GOPRIVATE"], env=env) == "example.org\n"
+    assert [path for path in (tmp_path / "config").rglob("*") if path.is_file()] == [settings]
+    assert not (tmp_path / "home").exists()

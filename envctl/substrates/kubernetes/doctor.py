@@ -9,7 +9,7 @@ from pathlib import Path
 from envctl.errors import EnvctlError
 from envctl.substrates.kubernetes import chaos_mesh
 from envctl.substrates.kubernetes.api import Api, api, context
-from envctl.toolchain import cache_dir
+from envctl.toolchain.lookup import pulumi_home
 
 _SET = "KUBECONFIG and ENVCTL_KUBERNETES_CONTEXT say which cluster is meant"
 _NEEDED = (("", "namespaces", "create"), ("rbac.authorization.k8s.io", "clusterroles", "create"), ("", "pods/portforward", "create"))
@@ -41,7 +41,7 @@ def _rights(cluster: Api, name: str) -> tuple[tuple[str, str], ...]:
 
 def _plug_in() -> tuple[tuple[str, str], ...]:
     """Pulumi's plug-in for Kubernetes: installed, on PATH, or attached."""
-    home = Path(os.environ.get("PULUMI_HOME") or cache_dir() / "pulumi")
+    home = Path(os.environ.get("PULUMI_HOME") or pulumi_home())
     there = (
         shutil.which("pulumi-resource-kubernetes") or list(home.glob("plugins/resource-kubernetes-v*/pulumi-resource-kubernetes*"))
         or "kubernetes:" in os.environ.get("PULUMI_DEBUG_PROVIDERS", "")
