@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -35,6 +36,13 @@ VERBS: dict[str, tuple[str, str, str]] = {
 }
 
 
+UNREAD = 128 + signal.SIGPIPE  # as of every command whose output nobody reads any more
+
+
+class UnreadError(Exception):
+    """The reader of our output has gone."""
+
+
 class Verbs(click.Group):
     """The group of verbs; looks a verb up in `VERBS` and imports it on first use."""
 
@@ -49,6 +57,15 @@ class Verbs(click.Group):
         module, attribute, _ = VERBS[name]
         command: click.Command = getattr(importlib.import_module(f"envctl.cli.{module}"), attribute)
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """As click does it, which would call a reader that has gone an error of ours."""
+        try:
+            answer: object = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise UnreadError from error
+        return answer
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Lists the verbs without importing them."""
@@ -91,9 +108,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(_say(f"error: {error.format_message()}{hint}", Exit.USAGE))
     except KeyboardInterrupt:  # outside of click, which ends the line where the terminal has written ^C
         sys.exit(_say("\ncancelled", Exit.CANCELLED))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has gone; nothing more to say
-        sys.exit(Exit.PASS)
+    except UnreadError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing more to say, also not by Python's last flush
+        sys.exit(UNREAD)
     except OSError as error:
         sys.exit(explain(of_system(error), cause=error, debug="--debug" in arguments))
     sys.exit(code if isinstance(code, int) else Exit.PASS)

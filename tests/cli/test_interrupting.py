@@ -70,3 +70,11 @@ def test_an_interrupt_that_python_could_only_print_comes_again(monkeypatch: pyte
 
 def test_the_exit_code_of_an_early_end_is_that_of_a_cancelled_command() -> None:
     assert Exit.CANCELLED == entry.CANCELLED
+
+
+def test_a_reader_that_has_gone_is_no_failure_of_envctl() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    unread = subprocess.run([sys.executable, "-m", "envctl", "schema", "topology"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (unread.returncode, unread.stderr) == (128 + signal.SIGPIPE, b"")
