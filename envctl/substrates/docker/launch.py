@@ -23,6 +23,7 @@ from envctl.substrates.keeper.helpers import HelperLife, Helpers, beside
 
 _LAST_LINES = 50
 _POLL_S = 0.05
+_TOLD_S = 5.0  # how late the engine may tell of a death that can be seen
 _PERIOD_US, _QUOTA_MIN_US = 100_000, 1_000
 ALL_BYTES = 1 << 62
 
@@ -111,14 +112,18 @@ class ContainerLauncher:
         name = self._identity.container(spec.name)
         found = await _in_thread(f"looking at {spec.name}", api().inspect_container, name)
         ended = self._waiting.setdefault(found["Id"], self._loop.create_future())
+        begun = False
         if found["State"]["Paused"]:  # by a keeper that was killed
             await _in_thread(f"resuming {spec.name}", api().unpause, name)
         if _is_limited(found, spec.resources):  # in its last life, or by a keeper that was killed
             await _in_thread(f"unlimiting {spec.name}", api().update_container, name, **limits(spec.resources))
         if not found["State"]["Running"] and not (spec.one_shot and found["State"]["Status"] == "exited"):
             await _in_thread(f"starting {spec.name}", api().start, name)
+            begun = True
         state = (await _in_thread(f"looking at {spec.name}", api().inspect_container, name))["State"]
         if not state["Running"]:
+            if begun:  # the engine will tell; later it would be telling of the next life
+                await asyncio.wait([ended], timeout=_TOLD_S)
             self._died(found["Id"], int(state["ExitCode"]))
         return ContainerLife(found["Id"], int(state["Pid"]), ended, spec.resources)
 
