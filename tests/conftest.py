@@ -45,5 +45,6 @@ def docker_images(docker_engine):
     return lambda *names: ensure(docker_engine, *names)
 
 
-# A shell that starts the tests in the background ignores SIGINT, and so would every command line that a test interrupts.
+# A shell that starts the tests in the background ignores SIGINT, and nohup SIGHUP: so would every command that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
