@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
@@ -74,39 +75,48 @@ class Followed:
         return [int(line) for line in self.kept.splitlines()]
 
 
+class Says:
+    """A pod of one container, which says something."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.space = f"t-{uuid.uuid4().hex[:8]}"
+        cluster.kubectl("create", "namespace", self.space)
+
+    def start(self, script: str) -> Any:
+        """Its pod, once it runs."""
+        container = {"name": "main", "image": build.BUSYBOX, "command": ["sh", "-c", script]}  # by the name that it has in nodes
+        spec = {"terminationGracePeriodSeconds": 1, "containers": [container]}
+        self._cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "says"}, "spec": spec}, namespace=self.space)
+        Ground.until(lambda: self.status.get("state", {}).get("running"), "it runs", within_s=60)
+        return self._cluster.get("pod", "says", "-n", self.space)
+
+    @property
+    def status(self) -> Any:
+        return (self._cluster.get("pod", "says", "-n", self.space)["status"].get("containerStatuses") or [{}])[0]
+
+
 @pytest.fixture
-def pod(cluster: Cluster) -> Iterator[Callable[[str], Any]]:
-    cluster.kubectl("create", "namespace", "t-logs")
-
-    def started(script: str) -> Any:
-        """A pod in which it runs, after its first line; with `main` as nodes have it."""
-        container = {"name": "main", "image": build.BUSYBOX, "command": ["sh", "-c", script]}
-        cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "says"}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [container]}}, namespace="t-logs")
-        Ground.until(lambda: status(cluster).get("state", {}).get("running"), "it runs", within_s=60)
-        return cluster.get("pod", "says", "-n", "t-logs")
-
-    yield started
-    cluster.kubectl("delete", "namespace", "t-logs", "--wait=false")
-
-
-def status(cluster: Cluster) -> Any:
-    return (cluster.get("pod", "says", "-n", "t-logs")["status"].get("containerStatuses") or [{}])[0]
+def says(cluster: Cluster) -> Iterator[Says]:
+    made = Says(cluster)
+    yield made
+    cluster.kubectl("delete", "namespace", made.space, "--wait=false")
 
 
 COUNTS = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo $i; test -e /tmp/end && exit 3; sleep 0.02; done"
 
 
 @pytest.mark.kubernetes
-def test_a_log_whose_streams_break_goes_on_without_a_gap_or_a_line_twice(way: Way, cluster: Cluster, pod: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_whose_streams_break_goes_on_without_a_gap_or_a_line_twice(way: Way, cluster: Cluster, says: Says, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("envctl.substrates.kubernetes.logs._TOLD_S", 0.1)
     over = threading.Event()
-    log = Followed(api(way.context), pod(COUNTS), over.is_set)
+    log = Followed(api(way.context), says.start(COUNTS), over.is_set)
     for _ in range(4):
         before = len(log.kept)
         Ground.until(lambda before=before: len(log.kept) > before + 100, "it is told", within_s=30)
         way.cut()
-    cluster.kubectl("exec", "-n", "t-logs", "says", "--", "touch", "/tmp/end")
-    Ground.until(lambda: status(cluster).get("lastState", {}).get("terminated"), "another life has begun", within_s=60)
+    cluster.kubectl("exec", "-n", says.space, "says", "--", "touch", "/tmp/end")
+    Ground.until(lambda: says.status.get("lastState", {}).get("terminated"), "another life has begun", within_s=60)
     over.set()
     log.thread.join(30)
     assert not log.thread.is_alive()
@@ -115,16 +125,9 @@ def test_a_log_whose_streams_break_goes_on_without_a_gap_or_a_line_twice(way: Wa
 
 
 @pytest.mark.kubernetes
-def test_of_a_container_that_lived_before_the_present_one_all_words_are_told(way: Way, cluster: Cluster, pod: Callable[[str], Any]) -> None:
-    first = pod("i=0; while [ $i -lt 50 ]; do i=$((i+1)); echo $i; done; sleep 1; test -e /dev/shm/x || exit 3")
-    Ground.until(lambda: status(cluster).get("restartCount", 0) > 0 and status(cluster)["state"].get("running"), "another life has begun", within_s=60)
+def test_of_a_container_that_lived_before_the_present_one_all_words_are_told(way: Way, says: Says) -> None:
+    first = says.start("i=0; while [ $i -lt 50 ]; do i=$((i+1)); echo $i; done; sleep 1; test -e /dev/shm/x || exit 3")
+    Ground.until(lambda: says.status.get("restartCount", 0) > 0 and says.status["state"].get("running"), "another life has begun", within_s=60)
     log = Followed(api(way.context), first, lambda: True)
     log.thread.join(30)
     assert log.numbers == list(range(1, 51))
-
-
-@pytest.mark.kubernetes
-def test_a_watch_that_knows_too_old_a_state_ends_so_that_all_is_listed_again(in_cluster: None, way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = api(way.context)
-    monkeypatch.setattr(here, "ask", lambda *_, **__: {"items": [], "metadata": {"resourceVersion": "1"}})
-    assert [event["type"] for event in here.watch("Pod", "kube-system", "")] == ["LISTED"]

@@ -1,11 +1,15 @@
-"""What is made of what a cluster says of pods that don't come to life."""
+"""What is made of what a cluster says of pods that don't come to life, or of what is too old to be told on."""
 
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
+from kubernetes.client import ApiClient, Configuration
 
+from envctl.substrates.kubernetes.api import Api
 from envctl.substrates.kubernetes.pods import crash, is_under_way, not_made, trouble
 
 
@@ -114,3 +118,34 @@ REFUSED = event("FailedCreate", "exceeded quota", uid="set", at="2026-01-01T00:0
 ])
 def test_why_there_is_no_pod_is_the_newest_word_about_the_workload_that_there_is(events: list[dict[str, Any]], why: str) -> None:
     assert not_made(Events(*events), "shop", "Deployment", "web-0") == why
+
+
+class Expired(BaseHTTPRequestHandler):
+    """An API that has forgotten what it listed; it leaves open what it has no more to say on."""
+
+    over = threading.Event()
+
+    def do_GET(self) -> None:
+        watched = "watch=1" in self.path
+        self.send_response(200)
+        self.end_headers()
+        gone = b'{"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}}\n'
+        self.wfile.write(gone if watched else b'{"items": [], "metadata": {"resourceVersion": "1"}}')
+        self.wfile.flush()
+        self.over.wait(30) if watched else None
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+def test_a_watch_that_knows_too_old_a_state_ends_at_once_so_that_all_is_listed_again() -> None:
+    server = HTTPServer(("127.0.0.1", 0), Expired)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        api = Api(ApiClient(Configuration(host=f"http://127.0.0.1:{server.server_address[1]}")))
+        watched = api.watch("Pod", "shop", "")
+        assert [event["type"] for event in watched] == ["LISTED"]
+    finally:
+        Expired.over.set()
+        server.shutdown()
+        server.server_close()
