@@ -47,7 +47,7 @@ REASONS = {
     "build": _BUILD, "app_protocol": "a port has one name", "replicas": "this kind of component has no replicas",
     "external": "it is kept elsewhere, and not carried over", "name": "envctl names what it makes itself",
     "tmpfs": "a directory of the container takes its place; it is not in memory",
-    **dict.fromkeys(("uid", "gid"), "files are shown read-only to everyone"),
+    **dict.fromkeys(("uid", "gid"), "a file has the owner and mode that it has on the host"),
 }
 _OPENED = ("deploy", "resources", "limits", "build", "volumes", "secrets", "configs")  # what is in them is told one by one
 UNKNOWN = "envctl knows no such field"

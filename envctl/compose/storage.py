@@ -203,7 +203,7 @@ def _grant(kind: str, grant: Cursor, storage: Storage, places: Places, report: R
     source = grant.get("source") if grant.kind == "mapping" else grant.text()
     target = grant.get("target") if grant.kind == "mapping" else ""
     if grant.kind == "mapping" and (mode := grant.find("mode")):
-        report.tell(mode, "files are shown read-only to everyone")
+        report.tell(mode, "a file has the owner and mode that it has on the host")
     declared = places.model.find(kind, source)
     if declared is None:
         raise grant.error(f"no {kind[:-1]} is called {source!r}", f"declare it under `{kind}:`")

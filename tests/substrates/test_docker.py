@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tarfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +13,8 @@ from grounds import Ground
 from envctl.errors import EnvctlError
 from envctl.model.environment import Node
 from envctl.model.topology import Probe
-from envctl.substrates.docker.engine import api
+from envctl.substrates.docker.engine import api, shares_users
+from envctl.substrates.docker.realiser import _packed
 
 pytestmark = pytest.mark.docker
 WEB = ("python3", "-m", "http.server", "8080", "--directory", "/tmp")
@@ -52,6 +56,28 @@ def _ready(reach: Any) -> set[str]:
         return {node.name for node in reach.environment().nodes if done(node)}
     except EnvctlError:
         return set()
+
+
+def test_files_have_the_owner_and_mode_that_they_have_on_the_host(on_docker: Ground, tmp_path: Path) -> None:
+    if not shares_users():
+        pytest.skip("users of this engine's containers are not those of the machine")
+    reach, realiser = on_docker.make()
+    uid, gid = (1234, 4321) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    private = tmp_path / "keys"
+    private.mkdir()
+    (private / "id").write_text("secret")
+    for path, mode in ((private, 0o750), (private / "id", 0o600)):
+        os.chown(path, uid, gid)
+        path.chmod(mode)
+    realiser.start_node(on_docker.node("a-0", "sleep", "300", files={"/keys": private, "/one": private / "id"}), ready_timeout_s=60)
+    told = reach.run("a-0", ["stat", "-c", "%n %u:%g %a", "/keys", "/keys/id", "/one"]).stdout
+    assert told.splitlines() == [f"/keys {uid}:{gid} 750", f"/keys/id {uid}:{gid} 600", f"/one {uid}:{gid} 600"]
+
+
+def test_files_are_everybodys_where_their_owner_has_another_number(tmp_path: Path) -> None:
+    (tmp_path / "id").touch(mode=0o600)
+    with _packed({"/keys": tmp_path}, own=False) as packed, tarfile.open(fileobj=packed) as tar:
+        assert {(each.name, each.uid, each.gid, each.mode & 0o444) for each in tar} == {("keys", 0, 0, 0o444), ("keys/id", 0, 0, 0o444)}
 
 
 KILL = """

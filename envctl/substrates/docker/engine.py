@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cache
@@ -126,6 +127,14 @@ def client() -> DockerClient:
 def api() -> Any:
     """The engine's API as it is."""
     return client().api
+
+
+@cache
+def shares_users() -> bool:
+    """Whether a user's number is the same here and in its containers: not where the engine is in a virtual machine, or in a user namespace."""
+    found = ask("GET", "/info")
+    apart = any(word in option for option in found.get("SecurityOptions") or () for word in ("rootless", "userns"))
+    return sys.platform == "linux" and found.get("OperatingSystem") != "Docker Desktop" and not apart
 
 
 def problem() -> tuple[tuple[str, str], ...]:

@@ -18,7 +18,7 @@ from envctl.errors import LeakError, NoEnvironmentError, ResourceError
 from envctl.model.environment import Node, NodeSpec
 from envctl.model.topology import Resources
 from envctl.substrates.docker import census, end
-from envctl.substrates.docker.engine import SOCKET, api, ask, client, host, remember_use, translated
+from envctl.substrates.docker.engine import SOCKET, api, ask, client, host, remember_use, shares_users, translated
 from envctl.substrates.docker.identity import DIGEST, NODE, SPEC, Identity
 from envctl.substrates.docker.image import image_of, keeper_image
 from envctl.substrates.docker.keeper import FIRST_PORT, PORTS
@@ -182,7 +182,7 @@ def _start(
                 image, command, environment=dict(environment), ports=dict(ports or {}), name=name, volumes=mounted, log_config=LogConfig(type=LogConfig.types.JSON, config=_LOG), **options,
             )
             if files:
-                container.put_archive("/", _packed(files))
+                container.put_archive("/", _packed(files, own=shares_users()))
             engine.start(container)
         except BaseException:
             with contextlib.suppress(Exception):
@@ -190,18 +190,24 @@ def _start(
             raise
 
 
-def _packed(files: Mapping[str, Path]) -> IO[bytes]:
-    """Files and directories as a tar, each at its path in the container; modes are kept, and everybody may read."""
+def _packed(files: Mapping[str, Path], *, own: bool) -> IO[bytes]:
+    """Files and directories as a tar, each at its path in the container.
 
-    def readable(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-        entry.uid = entry.gid = 0
-        entry.mode |= 0o555 if entry.isdir() else 0o444
+    `own`: they keep owner and mode, as if they were bound there.  Otherwise they are root's and everybody may read, for where
+    the owner's number means nothing (there, too, who opens a bound file is taken for its owner).
+    """
+
+    def shown(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+        entry.uname = entry.gname = ""
+        if not own:
+            entry.uid = entry.gid = 0
+            entry.mode |= 0o555 if entry.isdir() else 0o444
         return entry
 
     packed = tempfile.TemporaryFile()  # noqa: SIM115 - the engine reads it to its end
     with tarfile.open(fileobj=packed, mode="w") as tar:
         for target, source in files.items():
-            tar.add(source, arcname=target.lstrip("/"), filter=readable)
+            tar.add(source, arcname=target.lstrip("/"), filter=shown)
     packed.seek(0)
     return packed
 
