@@ -44,8 +44,12 @@ def unheard() -> Iterator[Callable[[], None]]:
     told: dict[int, Any] = {}  # the handlers that were there
 
     def hear() -> None:
-        while told:
-            signal.signal(*told.popitem())
+        try:
+            while told:
+                signal.signal(*told.popitem())
+        finally:  # should one come just now whose handler is there already
+            while told:
+                signal.signal(*told.popitem())
         while came:
             signal.raise_signal(came.pop())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import signal
 import sys
 import traceback
@@ -62,9 +63,12 @@ class Verbs(click.Group):
         """As click does it, which would call a reader that has gone an error of ours."""
         try:
             answer: object = super().invoke(ctx)
-            sys.stdout.flush()
+            if sys.stdout:  # None where the command was started without one
+                sys.stdout.flush()
         except BrokenPipeError as error:
-            raise UnreadError from error
+            if _is_unread():
+                raise UnreadError from error
+            raise  # of another connection
         return answer
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -79,6 +83,13 @@ class Verbs(click.Group):
 
             ctx.fail(f"no such command {args[0]!r}; {nearest(args[0], tuple(VERBS))}")
         return super().resolve_command(ctx, args)
+
+
+def _is_unread() -> bool:
+    """Whether nobody holds the other end of our output any more."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -18,6 +18,7 @@ from envctl.errors import UsageError
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.targets import nodes_in_zone, nodes_named, pick
 from envctl.model.environment import Node
+from envctl.stack_provider.ground import begin
 from envctl.waiting import until
 
 KILLED = 128 + signal.SIGKILL
@@ -111,9 +112,7 @@ class NodeKill:
 
     def _unless_stopped(self, work: Callable[[], None]) -> None:
         """Waits for something no longer than the run goes on: a node may take its time to end, or to be ready again.  Raises what it raises."""
-        pool = ThreadPoolExecutor(1)
-        doing = pool.submit(work)
-        pool.shutdown(wait=False)
+        doing = begin(work)  # which keeps no run from ending either
         until(lambda: self._world.stopping.is_set() or doing.done(), math.inf)
         if doing.done():
             doing.result()

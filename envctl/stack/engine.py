@@ -16,13 +16,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 from envctl.errors import CancelledError, ResourceError
 from envctl.stack.state import State
+from envctl.stack_provider.ground import begin
 from envctl.stack_provider.provider import EnvctlProvider
 from envctl.stack_provider.server import serve
 from envctl.waiting import unheard
 
+T = TypeVar("T")
 PARALLEL = 64  # more than any environment has nodes that wait at the same time; waiting costs nothing
 CANCEL_S = 60.0  # how long an engine that was told to end may take to end what it has begun
 
@@ -64,6 +67,14 @@ def _attached(port: int) -> dict[str, str]:
     return {name: ",".join((*filter(None, [os.environ.get(name)]), f"envctl:{port}"))}
 
 
+class Threads(futures.ThreadPoolExecutor):
+    """Threads that never keep the process from ending: a program that nobody waits for any more may still wait for a build."""
+
+    def submit(self, fn: Callable[..., T], /, *words: Any, **named: Any) -> futures.Future[T]:
+        """In a thread of its own."""
+        return begin(lambda: fn(*words, **named))
+
+
 @contextmanager
 def hosted(program: Callable[[], None]) -> Iterator[int]:
     """Serves `program` as a language host; gives the port."""
@@ -72,7 +83,7 @@ def hosted(program: Callable[[], None]) -> Iterator[int]:
     from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
     from pulumi.runtime.proto import language_pb2_grpc
 
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4), options=_GRPC_CHANNEL_OPTIONS)
+    server = grpc.server(Threads(), options=_GRPC_CHANNEL_OPTIONS)
     language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageServer(program), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -124,14 +135,16 @@ def call(
         argv, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, errors="replace", process_group=0,
     )
-    cancelled = False
+    cancelled, said = False, ""
     while True:
         try:
             hear()
             said, _ = engine.communicate(timeout=CANCEL_S if cancelled else None)
             break
         except subprocess.TimeoutExpired:
-            engine.kill()  # its lock and what it had begun are taken up by the next update or end
+            os.killpg(engine.pid, signal.SIGKILL)  # with its plug-ins; its lock and what it had begun are taken up by the next update or end
+            engine.wait()
+            break
         except (KeyboardInterrupt, CancelledError):  # by default, or as a session's own handler says it
             if engine.poll() is None:
                 engine.send_signal(signal.SIGTERM if cancelled else signal.SIGINT)

@@ -61,16 +61,18 @@ def _go(spare: Path, say: Say) -> tuple[Path, dict[str, str]]:
     spare.mkdir()
     settings = {"GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local", "GOTMPDIR": str(spare)} | _own_settings(_own_caches())
     found = which("go")
-    theirs = {"GOENV": os.environ.get("GOENV") or str(_config_home() / "go/env")}
-    if found and _new_enough(run([found, "env", "GOVERSION"], env=settings | theirs)):
-        return found, settings | theirs
+    if found:
+        theirs = settings | {"GOENV": os.environ.get("GOENV") or _users_settings()}
+        if _new_enough(run([found, "env", "GOVERSION"], env=theirs)):
+            return found, theirs
     wheel.install("go", spare / "go", say)
     return spare / "go/go/bin/go", settings
 
 
-def _config_home() -> Path:
-    """Where the user's settings are, as the XDG Base Directory Specification has it; Go counts its own uses there, too."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+def _users_settings() -> str:
+    """Where `go env -w` keeps settings, as the XDG Base Directory Specification has it; beside them Go counts its own uses, which is not for us to do there."""
+    home = os.environ.get("XDG_CONFIG_HOME") or (f"{os.environ['HOME']}/.config" if os.environ.get("HOME") else "")
+    return f"{home}/go/env" if home else "off"
 
 
 def _new_enough(go_version: str) -> bool:

@@ -78,3 +78,8 @@ def test_a_reader_that_has_gone_is_no_failure_of_envctl() -> None:
     unread = subprocess.run([sys.executable, "-m", "envctl", "schema", "topology"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert (unread.returncode, unread.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_a_command_without_an_output_does_its_work() -> None:
+    unheard = subprocess.run(["sh", "-c", 'exec "$0" -m envctl schema topology >&-', sys.executable], cwd=ROOT, stderr=subprocess.PIPE, check=False)
+    assert (unheard.returncode, unheard.stderr) == (0, b"")

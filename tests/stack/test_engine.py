@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,3 +61,9 @@ def test_an_engine_that_does_not_end_when_it_is_told_to_is_killed(tmp_path: Path
     with pytest.raises(CancelledError):
         called(engine)
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
+
+
+def test_a_program_that_nobody_waits_for_any_more_keeps_no_process_from_ending() -> None:
+    waits = "import threading; from envctl.stack.engine import Threads; Threads().submit(threading.Event().wait); print(Threads().submit(max, 1, 2).result(30))"
+    done = subprocess.run([sys.executable, "-c", waits], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "2\n"

@@ -21,7 +21,7 @@ from envctl.substrates.embedded.spawn import Command, Started
 from envctl.substrates.usage import by_pid_namespace
 
 _LAST_BYTES = 8192
-_LOOK_S = 0.002
+_LOOK_S, _BEGIN_S = 0.002, 2.0
 _STOPPING_S = 10.0  # for all processes of a node to stand still: each look finds what was forked since the last one
 
 
@@ -108,8 +108,7 @@ class CellLauncher:
             command = Command(spec.command, spec.env, spec.cwd, (self._quiet[0], log, log))
             is_helper = spec.kind == "helper"
             life = Processes(*await (self.run(command) if is_helper else self._node(spec, command)), is_helper)
-            while life.main() is None and not life.ended.done():  # noqa: ASYNC110 - its init has still to start it, and tells nobody
-                await asyncio.sleep(_LOOK_S)
+            await _begun(life)
             return life
         finally:
             os.close(log)
@@ -172,6 +171,13 @@ class CellLauncher:
     def _node_env(self, spec: NodeSpec) -> dict[str, str]:
         base = {"PATH": spawn.PATH, "HOME": "/tmp", "LANG": "C.UTF-8", "HOSTNAME": spec.name, **self._mark}  # noqa: S108 - the node's own
         return {**base, **spec.env}
+
+
+async def _begun(life: Processes) -> None:
+    """Waits until a node's init has started its main process, which it tells nobody; a command such as `exec` takes init's own place."""
+    deadline = time.monotonic() + _BEGIN_S
+    while life.main() is None and not life.ended.done() and time.monotonic() < deadline:  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(_LOOK_S)
 
 
 def read(log: Path, since: int) -> str:

@@ -91,6 +91,8 @@ class Unit(Generic[SomeLife]):
         self._forget_pause()
         self._paused = self._after(lease_s, self.resume)
         await life.pause(lease_s)
+        if self._paused is None and self.life is life:  # resumed, or outlived its lease, while it was being stopped
+            await life.resume()
 
     def _after(self, lease_s: float, undo: Callable[[], Coroutine[None, None, None]]) -> asyncio.TimerHandle:
         def over() -> None:
