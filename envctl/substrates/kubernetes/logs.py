@@ -74,8 +74,9 @@ def followed(api: Api, namespace: str, pod: str, container: str, has_ended: Call
             until_at = min(until_at, time.monotonic() + _LAST_S)
         whole = False
         try:
+            stream = _stream(api, namespace, pod, container, words.since)
             words.begin()
-            yield from map(words.new, _stream(api, namespace, pod, container, words.since))
+            yield from map(words.new, stream)
             whole = True
         except MissingError:
             whole = ended  # it went with its pod
