@@ -48,7 +48,7 @@ def image_of(spec: NodeSpec) -> str:
     if spec.build is None:
         with _locks[spec.image]:
             if not _is_here(spec.image):
-                _pull(spec.image)
+                _pull(spec.image, spec.component)
         return spec.image
     name = f"envctl-build:{spec.image}-{spec.build.digest}"
     with _locks[name]:
@@ -57,12 +57,15 @@ def image_of(spec: NodeSpec) -> str:
     return name
 
 
-def _pull(reference: str) -> None:
+def _pull(reference: str, component: str) -> None:
     name, tag = reference, None
     if "@" not in reference and ":" not in reference.rpartition("/")[2]:
         tag = "latest"
-    with translated(f"pulling {reference}"):
-        client().images.pull(name, tag=tag)
+    failed = f"{component}: the image {reference} could not be pulled"
+    with translated(failed):
+        for said in api().pull(name, tag=tag, stream=True, decode=True):
+            if "error" in said:
+                raise ResourceError(f"{failed}: {said['error']}")
 
 
 def _build_of(build: ImageBuild, name: str) -> None:
