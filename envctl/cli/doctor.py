@@ -46,12 +46,26 @@ def _engines() -> Iterator[Fact]:
     from envctl.stack_provider.ground import installed
     from envctl.toolchain.examination import Fact
 
+    able = False
     for name in installed.names():
         if installed(name).packaging == "images":
             lacks = installed(name).lacks()
             yield from (Fact(name, "note", what, step) for what, step in lacks)
             if not lacks:
+                able = True
                 yield Fact(name, "ok", "answers; `--substrate` or `envctl.yaml` chooses it")
+    if able:
+        yield _builder()
+
+
+def _builder() -> Fact:
+    """How images are built."""
+    from envctl.substrates.docker.builder import STEP, buildkit
+    from envctl.toolchain.examination import Fact
+
+    if argv := buildkit():
+        return Fact("images", "ok", f"are built with BuildKit: `{' '.join(argv)}`")
+    return Fact("images", "note", "are built without BuildKit: Dockerfiles with `RUN --mount` and the like are refused", STEP)
 
 
 def _print(topic: str, state: str, found: str, step: str) -> None:

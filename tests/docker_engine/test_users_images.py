@@ -1,4 +1,4 @@
-"""Images as topologies name them: by digest, from a registry."""
+"""Images as topologies name and build them: by digest from a registry, and from Dockerfiles that need BuildKit."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 from docker_engine.engine import Engine
 from docker_engine.registry import pushed, registry
 
+from envctl.substrates.docker.builder import buildkit
 from envctl.toolchain.tool import cache_dir
 
 pytestmark = pytest.mark.docker
@@ -106,3 +107,39 @@ def test_a_digest_that_its_registry_does_not_have_is_told_with_component_image_a
     assert not [each for each in project.engine.docker("ps", "-a", "--format", "{{.Names}}").stdout.split() if "web" in each]
     assert project.envctl("down").returncode == 0
     assert project.left() <= before
+
+
+@pytest.fixture
+def with_buildkit(docker_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A docker command that builds with BuildKit: this machine's, or the one that came with the engine, which needs no plug-in for it."""
+    buildkit.cache_clear()
+    if not buildkit():
+        monkeypatch.setenv("PATH", f"/usr/bin:{os.environ['PATH']}")
+        buildkit.cache_clear()
+    assert buildkit()
+    yield
+    buildkit.cache_clear()
+
+
+FOR_BUILDKIT = f"""\
+FROM {PYTHON}
+RUN --mount=type=bind,source=index.html,target=/mounted {{}}
+WORKDIR /srv
+CMD ["python3", "-m", "http.server", "80"]
+"""
+
+
+def test_a_dockerfile_for_buildkit_is_built_by_the_docker_command(project: Project, with_buildkit: None) -> None:
+    page_of(project.stack / "app", "by BuildKit", FOR_BUILDKIT.format("mkdir -p /srv && cp /mounted /srv/index.html"))
+    project.topology({"context": "app", "args": {"SOME": "a b"}}, 80)
+    assert project.page(project.up()) == "by BuildKit"
+    assert "images        are built with BuildKit: `docker " in project.envctl("doctor").stdout
+
+
+def test_what_buildkit_says_about_a_build_that_fails_is_told(project: Project, with_buildkit: None) -> None:
+    page_of(project.stack / "app", "never", FOR_BUILDKIT.format("echo no such luck && false"))
+    project.topology({"context": "app"}, 80)
+    done = project.envctl("up", "--full")
+    assert done.returncode == 4, done.stderr
+    assert "could not be built (exit 1)" in done.stderr
+    assert "no such luck" in done.stderr

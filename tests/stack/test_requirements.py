@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from envctl.errors import CapabilityError, Exit
 from envctl.model.plan import Plan, Selection
-from envctl.model.topology import Kafka, Postgres, Service, Source, Topology
+from envctl.model.topology import Image, Kafka, Postgres, Service, Source, Topology
 from envctl.stack import requirements
+from envctl.substrates.docker import Docker, builder
 from envctl.toolchain import machine
 from envctl.toolchain.lookup import find, satisfies
 from envctl.toolchain.machine import Lack
@@ -46,3 +49,27 @@ def test_a_machine_that_can_hold_no_environment_is_told_first(monkeypatch: pytes
     with pytest.raises(CapabilityError, match="allows no user namespaces") as caught:
         requirements.require(plan_of(DB))
     assert caught.value.hint == "sudo sysctl"
+
+
+@pytest.fixture
+def without_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(Docker, "lacks", staticmethod(lambda *_: ()))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    builder.buildkit.cache_clear()
+    yield
+    builder.buildkit.cache_clear()
+
+
+def test_a_dockerfile_for_buildkit_is_refused_with_its_line_where_nothing_here_builds_it(tmp_path: Path, without_docker: None) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "Dockerfile").write_text("FROM a\nRUN --mount=type=cache,target=/x true\n")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "Dockerfile").write_text("FROM a\n")
+    names = {"app": Image(context="app"), "same": Image(context="app"), "old": Image(context="old")}
+    plan = plan_of(*(Service(name=name, image=image) for name, image in names.items()))
+    plan = replace(plan, substrate="docker", topology=replace(plan.topology, file=tmp_path / "topology.yaml"))
+    with pytest.raises(CapabilityError) as caught:
+        requirements.require(plan)
+    assert caught.value.message == f"{tmp_path}/app/Dockerfile:2: RUN --mount is for BuildKit, and no docker command here builds with that"
+    assert "buildx" in caught.value.hint
+    assert requirements._unbuildable(replace(plan, selected=(Selection("old", "full"),))) == ()

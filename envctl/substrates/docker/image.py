@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import tarfile
 import tempfile
 import threading
@@ -12,7 +11,6 @@ from collections import defaultdict
 from contextlib import suppress
 from importlib.metadata import distribution
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import envctl
 from envctl.engines.containers import OWN_IMAGE
@@ -20,6 +18,7 @@ from envctl.errors import ResourceError
 from envctl.model.environment import ImageBuild, NodeSpec
 from envctl.model.topology import Image
 from envctl.spec.contexts import context_of
+from envctl.substrates.docker import builder
 from envctl.substrates.docker.engine import api, client, translated
 
 # A keeper need not be root: files of the host have their host's path in it, so it may make directories at the usual places.
@@ -70,14 +69,13 @@ def _pull(reference: str, component: str) -> None:
 
 def _build_of(build: ImageBuild, name: str) -> None:
     context = context_of(build.context.parent, Image(context=build.context.name, dockerfile=build.dockerfile, inputs=build.inputs))
-    with tempfile.TemporaryFile() as packed:
-        with tarfile.open(fileobj=packed, mode="w") as tar:
-            for path in dict.fromkeys((*context.files(), PurePosixPath(context.dockerfile))):
+    with tempfile.NamedTemporaryFile(suffix=".tar") as packed:
+        # The docker command knows a tar by its first kilobyte: there must be a whole entry, without records of its own for times and long names.
+        with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar:
+            for path in dict.fromkeys((PurePosixPath(context.dockerfile), *context.files())):
                 tar.add(build.context / path, arcname=_inside(path), recursive=False)
-        packed.seek(0)
-        _run(
-            name, fileobj=packed, dockerfile=_inside(PurePosixPath(context.dockerfile)), target=build.target or None, buildargs=dict(build.args),
-        )
+        packed.flush()
+        builder.build(name, Path(packed.name), _inside(PurePosixPath(context.dockerfile)), build)
 
 
 def _inside(path: PurePosixPath) -> str:
@@ -135,7 +133,7 @@ def _build(name: str, files: dict[str, bytes]) -> None:
             entry.size, entry.mode = len(content), 0o644
             tar.addfile(entry, io.BytesIO(content))
     context.seek(0)
-    _run(name, fileobj=context, labels={_OWN: "keeper"})
+    builder.by_engine(name, fileobj=context, labels={_OWN: "keeper"})
     _forget_old()
 
 
@@ -149,19 +147,3 @@ def _forget_old() -> None:
     for image in made[_KEPT:]:
         with suppress(APIError):  # in use
             images.remove(str(image.id))
-
-
-def _run(name: str, **options: Any) -> None:
-    """A build by the engine.  Raises ResourceError with its last words."""
-    said: list[str] = []
-    with translated(f"building {name}"):
-        steps = api().build(custom_context=True, tag=name, rm=True, forcerm=True, decode=True, network_mode=_network(), **options)
-        for line in steps:
-            said.append(str(line.get("stream", line.get("status", ""))))
-            if "error" in line:
-                raise ResourceError(f"{name} could not be built: {line['error']}\n{''.join(said)[-2000:]}")
-
-
-def _network() -> str | None:
-    """Builds may need the network that the user's own builds need."""
-    return os.environ.get("ENVCTL_DOCKER_BUILD_NETWORK") or None
