@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,9 @@ class Project:
         with urllib.request.urlopen(f"http://{up['endpoints']['web.http']}/index.html", timeout=10) as answer:
             return answer.read().decode()
 
+    def built(self) -> set[str]:
+        return set(self.engine.docker("images", "--filter", "reference=envctl-build", "--format", "{{.Repository}}:{{.Tag}}").stdout.split())
+
     def left(self) -> set[str]:
         kinds = {"container": ["ps", "-aq"], "network": ["network", "ls", "-q"], "volume": ["volume", "ls", "-q"]}
         return {f"{kind} {each}" for kind, asked in kinds.items() for each in self.engine.docker(*asked).stdout.split()}
@@ -69,9 +73,11 @@ def project(tmp_path: Path, docker_engine: Engine, docker_images: Callable[..., 
         shutil.copy(REPOSITORY / "stacks/hello" / name, made.stack)
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache/tools").symlink_to(cache_dir() / "tools")
-    before = made.left()
+    before, built = made.left(), made.built()
     yield made
     made.envctl("down")
+    for image in made.built() - built:
+        docker_engine.docker("rmi", image)
     assert made.left() <= before
 
 
@@ -130,9 +136,10 @@ CMD ["python3", "-m", "http.server", "80"]
 
 
 def test_a_dockerfile_for_buildkit_is_built_by_the_docker_command(project: Project, with_buildkit: None) -> None:
-    page_of(project.stack / "app", "by BuildKit", FOR_BUILDKIT.format("mkdir -p /srv && cp /mounted /srv/index.html"))
+    text = f"by BuildKit {uuid.uuid4()}"  # an image of its own in every run
+    page_of(project.stack / "app", text, FOR_BUILDKIT.format("mkdir -p /srv && cp /mounted /srv/index.html"))
     project.topology({"context": "app", "args": {"SOME": "a b"}}, 80)
-    assert project.page(project.up()) == "by BuildKit"
+    assert project.page(project.up()) == text
     assert "images        are built with BuildKit: `docker " in project.envctl("doctor").stdout
 
 
