@@ -14,10 +14,12 @@ from typing import Any
 from envctl.errors import ResourceError
 from envctl.substrates.keeper import wire
 from envctl.substrates.kubernetes.api import Api, MissingError, Object
+from envctl.substrates.kubernetes.census import in_cluster
 from envctl.substrates.kubernetes.identity import AGENT, AGENT_OF, AGENT_PORT, AGENTS, ENV, PART, agent_of
 from envctl.waiting import until
 
 _CONNECT_S, _END_S = 10.0, 120.0
+_TRIES = 3
 _NAME, _PART = "envctl-agent", "agent"
 _WANTED = "envctl.dev/wanted"  # annotation: by whom last
 
@@ -42,14 +44,25 @@ def selector(version: str = "") -> str:
 
 
 def ensure_agents(cluster: Api, image: str) -> None:
-    """Those of this image, on every machine.  Some environment's namespace must bear their label already, or they may be taken for left over."""
-    while True:
-        until(lambda: not ends(cluster), _END_S, poll_s=0.5)
+    """Those of this image, on every machine.  Some environment's namespace must bear their label already, or they may be taken for left over.
+
+    Raises ResourceError where those that were there do not end.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        await_end(cluster)
         try:
-            return _apply(cluster, image)
+            _apply(cluster, image)
         except ResourceError:  # somebody ended the last environment just now
-            if not ends(cluster):
+            if not tries_left or not ends(cluster):
                 raise
+        else:
+            return
+
+
+def await_end(cluster: Api) -> None:
+    """Returns when the agents' namespace is not about to end.  Raises ResourceError with what blocks it."""
+    if not until(lambda: not ends(cluster), _END_S, poll_s=0.2) and (left := in_cluster(cluster, AGENTS, ())):
+        raise ResourceError(f"the node agents that there were do not end within {_END_S:g} s: {left[0]}", hint=f"`kubectl get namespace {AGENTS} -o yaml` says more of it")
 
 
 def _apply(cluster: Api, image: str) -> None:

@@ -13,9 +13,9 @@ from typing import Literal
 from envctl.errors import CapabilityError, LeakError, NoEnvironmentError, ResourceError
 from envctl.model.environment import Node, NodeSpec
 from envctl.substrates.kubernetes import arrival, census, chaos_mesh, clusters, forward
-from envctl.substrates.kubernetes.agents import end_unused, ends, ensure_agents
+from envctl.substrates.kubernetes.agents import await_end, end_unused, ensure_agents
 from envctl.substrates.kubernetes.api import Api, MissingError, api, path_of
-from envctl.substrates.kubernetes.identity import AGENT, AGENTS, DIGEST, EXPIRES, NODE, PART, Identity, agent_of
+from envctl.substrates.kubernetes.identity import AGENT, DIGEST, EXPIRES, NODE, PART, Identity, agent_of
 from envctl.substrates.kubernetes.image import image_of, own_image
 from envctl.substrates.kubernetes.nodes import node_objects, workload_kind
 from envctl.substrates.kubernetes.objects import (
@@ -87,6 +87,7 @@ class PodRealiser:
             raise CapabilityError(what, hint=hint)
         image = own_image(context)  # it may take minutes, in which other environments are made
         self._began = True
+        await_end(cluster)  # while other environments are made and ended
         with locked(self.directory.parent):
             namespace["metadata"]["annotations"][EXPIRES] = str(int(time.time() + _FIRST_S))
             namespace["metadata"]["labels"][AGENT] = agent_of(image)
@@ -131,6 +132,7 @@ class PodRealiser:
         """A keeper of another version, which it gets by this update, has agents of its own."""
         space = cluster.get("Namespace", self.identity.namespace)
         if space["metadata"]["labels"].get(AGENT) != agent_of(image):
+            await_end(cluster)
             with locked(self.directory.parent):
                 cluster.merge(path_of("Namespace", self.identity.namespace), {"metadata": {"labels": {AGENT: agent_of(image)}}})
                 ensure_agents(cluster, image)
@@ -243,5 +245,8 @@ def quota() -> dict[str, str]:
 
 def _end_agents(cluster: Api) -> None:
     """Agents end with the last environment that has them, whosever it is."""
-    if end_unused(cluster) and not until(lambda: not ends(cluster), _END_S, poll_s=0.2):
-        raise LeakError(f"namespace {AGENTS} does not end", hint=f"`kubectl get namespace {AGENTS} -o yaml` says what blocks it")
+    if end_unused(cluster):
+        try:
+            await_end(cluster)
+        except ResourceError as error:
+            raise LeakError(error.message, hint=error.hint) from error

@@ -1,0 +1,123 @@
+"""When the agents of a cluster come and go, by an API that has only objects, and may refuse them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from envctl.errors import CapabilityError, ResourceError
+from envctl.substrates.kubernetes import agents, realiser
+from envctl.substrates.kubernetes.agents import ensure_agents
+from envctl.substrates.kubernetes.api import MissingError
+from envctl.substrates.kubernetes.identity import AGENTS
+from envctl.substrates.kubernetes.realiser import PodRealiser
+
+Object = dict[str, Any]
+BLOCKED = "Discovery failed for some groups: metrics.k8s.io/v1beta1"
+
+
+class Objects:
+    """An API that keeps what it is given, and makes nothing in a namespace that ends."""
+
+    def __init__(self) -> None:
+        self.things: dict[tuple[str, str], Object] = {}
+        self.refused: Callable[[str, str], bool] = lambda _kind, _name: False
+
+    def put(self, kind: str, name: str, **labels: str) -> None:
+        self.things[kind, name] = {
+            "apiVersion": "v1", "kind": kind, "metadata": {"name": name, "uid": name, "resourceVersion": "1", "labels": labels}, "status": {"phase": "Active"},
+        }
+
+    def get(self, kind: str, name: str, _namespace: str = "") -> Object:
+        self._may(kind, name)
+        try:
+            return self.things[kind, name]
+        except KeyError:
+            raise MissingError(f"{kind} {name} not found") from None
+
+    def find(self, kind: str, _namespace: str = "", labels: str = "", *, most: int = 0) -> list[Object]:
+        self._may(kind, "")
+        wanted = [part.partition("=") for part in labels.split(",")]
+        found = [thing for (its, _), thing in self.things.items() if its == kind and all(
+            name in thing["metadata"]["labels"] and (not sign or thing["metadata"]["labels"][name] == value) for name, sign, value in wanted)]
+        return found[:most or None]
+
+    def apply(self, thing: Object, *, only_try: bool = False) -> Object:
+        name = thing["metadata"]["name"]
+        self._may(thing["kind"], name)
+        if self._ends(thing["metadata"].get("namespace", name)):
+            raise ResourceError("it is being terminated")
+        if not only_try:
+            self.put(thing["kind"], name, **thing["metadata"].get("labels", {}))
+        return {"status": {"phase": "Active"}, **thing, "metadata": {"uid": name, **thing["metadata"]}}
+
+    def delete_unchanged(self, kind: str, thing: Object) -> bool:
+        self._may(kind, name := thing["metadata"]["name"])
+        return self.things.pop((kind, name), None) is not None
+
+    def end(self, namespace: str) -> None:
+        """Begins its end, which something blocks."""
+        why = [{"type": "NamespaceDeletionDiscoveryFailure", "status": "True", "message": BLOCKED}]
+        self.things["Namespace", namespace]["status"] = {"phase": "Terminating", "conditions": why}
+
+    def _ends(self, namespace: str) -> bool:
+        return bool(self.things.get(("Namespace", namespace), {"status": {}})["status"].get("phase") == "Terminating")
+
+    def _may(self, kind: str, name: str) -> None:
+        if self.refused(kind, name):
+            raise CapabilityError(f"the cluster forbids it: {kind} {name}")
+
+
+@pytest.fixture
+def cluster() -> Objects:
+    return Objects()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents, "_END_S", 0.0)
+
+
+def test_agents_that_do_not_end_are_told_with_what_blocks_them(cluster: Objects, impatient: None) -> None:
+    cluster.put("Namespace", AGENTS)
+    cluster.end(AGENTS)
+    with pytest.raises(ResourceError, match=f"{AGENTS}; {BLOCKED}"):
+        ensure_agents(cluster, "envctl:1")
+
+
+def test_agents_whose_end_begins_again_and_again_are_not_tried_for_ever(cluster: Objects, impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: Iterator[bool] = iter((False, True) * 10)  # no longer before each attempt, and again after it
+    monkeypatch.setattr(agents, "ends", lambda _: next(told))
+    cluster.put("Namespace", AGENTS)
+    cluster.end(AGENTS)
+    with pytest.raises(ResourceError, match="being terminated"):
+        ensure_agents(cluster, "envctl:1")
+
+
+def test_agents_that_end_are_waited_for_while_other_environments_are_made(
+    cluster: Objects, impatient: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = PodRealiser(tmp_path / "envs" / "shop-main-1")
+    made.directory.parent.mkdir()
+    monkeypatch.setattr(realiser, "own_image", lambda _: "envctl:1")
+    cluster.put("Namespace", AGENTS)
+    cluster.end(AGENTS)
+    looked: list[str] = []
+
+    def free(kind: str, name: str) -> bool:
+        if name == AGENTS:
+            environments = os.open(made.directory.parent, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(environments, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.close(environments)
+            looked.append(kind)
+        return False
+
+    cluster.refused = free
+    with pytest.raises(ResourceError, match=BLOCKED):
+        made._make(cluster, "here", anew=False)
+    assert looked
