@@ -301,6 +301,43 @@ def test_agents_whose_last_environment_ended_by_itself_take_themselves_away(spac
     assert space.agent(), "and these are still there"
 
 
+def test_the_last_agents_of_a_cluster_take_their_namespace_away_with_the_rights_that_they_have(space, in_cluster, tmp_path, monkeypatch):
+    cluster, image = space.cluster, own_image(context())
+    bystanders = cluster.get("namespaces", "-l", ENV)["items"]
+    name = f"envctl-agent-{space.version}"
+    token = cluster.kubectl("create", "token", name, "-n", AGENTS).strip()
+    write_config(cluster, token, tmp_path / "config", "agent")
+    with monkeypatch.context() as patched:
+        patched.setenv("KUBECONFIG", str(tmp_path / "config"))
+        last = agent.Agent(api("agent"), "node-a", space.agent(), space.version)
+    monkeypatch.setattr(agent, "_GRACE_S", 0.0)
+    for each in bystanders:
+        with contextlib.suppress(ResourceError):  # of an earlier test, and gone meanwhile
+            cluster.kubectl("label", "namespace", each["metadata"]["name"], f"{ENV}-", f"{AGENT}-")
+    cluster.kubectl("label", "namespace", space.name, f"{AGENT}-")
+    try:
+        last._reap()
+        Ground.until(lambda: AGENTS not in cluster.kubectl("get", "namespaces", "-o", "name"), "it has gone", within_s=60)
+        Ground.until(lambda: not cluster.get("clusterroles", "-l", selector())["items"], "and all else with it", within_s=60)
+    finally:
+        for each in bystanders:
+            told = each["metadata"]
+            with contextlib.suppress(ResourceError):
+                cluster.kubectl("label", "namespace", told["name"], *(f"{label}={told['labels'][label]}" for label in (ENV, AGENT) if label in told["labels"]))
+        cluster.kubectl("label", "namespace", space.name, f"{AGENT}={space.version}")
+        ensure_agents(api(context()), image)
+    Ground.until(space.agent, "others come when they are asked for", within_s=60)
+
+
+def write_config(cluster, token, config, name):
+    """A kubeconfig of whoever has the token, with a context of that name."""
+    told = json.loads(cluster.kubectl("config", "view", "--raw", "-o", "json"))
+    (here,) = told["contexts"]
+    told |= {"current-context": name, "users": [{"name": name, "user": {"token": token}}]}
+    told["contexts"] = [{"name": name, "context": {**here["context"], "user": name}}]
+    config.write_text(json.dumps(told))
+
+
 def test_the_rights_that_the_documentation_lists_are_enough(space, in_cluster, tmp_path, monkeypatch):
     said = Path(__file__).parents[2].joinpath("docs", "kubernetes.md").read_text()
     (role,) = re.findall(r"```yaml\n(.*?)```", said, re.DOTALL)
@@ -311,11 +348,7 @@ def test_the_rights_that_the_documentation_lists_are_enough(space, in_cluster, t
         "apiVersion": rights["apiVersion"], "kind": "ClusterRoleBinding", "metadata": {"name": space.name}, "subjects": [account],
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": space.name},
     })
-    config = json.loads(space.cluster.kubectl("config", "view", "--raw", "-o", "json"))
-    (here,) = config["contexts"]
-    config |= {"current-context": "user", "users": [{"name": "user", "user": {"token": token}}]}
-    config["contexts"] = [{"name": "user", "context": {**here["context"], "user": "user"}}]
-    (tmp_path / "config").write_text(json.dumps(config))
+    write_config(space.cluster, token, tmp_path / "config", "user")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     assert not [lack for lack in Kubernetes.lacks() if "plug-in" not in lack[0]]
     ground = Ground(Kubernetes(), tmp_path / "cache" / "envs", ("nft",), {}, user="1000")

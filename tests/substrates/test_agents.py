@@ -12,9 +12,9 @@ import pytest
 
 from envctl.errors import CapabilityError, ResourceError
 from envctl.substrates.kubernetes import agents, realiser
-from envctl.substrates.kubernetes.agents import ensure_agents
+from envctl.substrates.kubernetes.agents import end_unused, ensure_agents, name_of
 from envctl.substrates.kubernetes.api import MissingError
-from envctl.substrates.kubernetes.identity import AGENTS
+from envctl.substrates.kubernetes.identity import AGENT, AGENTS, ENV, agent_of
 from envctl.substrates.kubernetes.realiser import PodRealiser
 
 Object = dict[str, Any]
@@ -121,3 +121,20 @@ def test_agents_that_end_are_waited_for_while_other_environments_are_made(
     with pytest.raises(ResourceError, match=BLOCKED):
         made._make(cluster, "here", anew=False)
     assert looked
+
+
+def test_an_agent_that_ends_itself_as_the_last_takes_their_namespace_away_with_the_rights_that_it_has(cluster: Objects) -> None:
+    ensure_agents(cluster, "envctl:1")
+    mine = agent_of("envctl:1")
+    cluster.refused = lambda *_: ("ClusterRole", name_of(mine)) not in cluster.things
+    assert end_unused(cluster, mine)
+    assert ("Namespace", AGENTS) not in cluster.things, "which owns all else"
+
+
+def test_agents_without_an_environment_go_alone_where_another_version_has_one(cluster: Objects) -> None:
+    for image in ("envctl:1", "envctl:2"):
+        ensure_agents(cluster, image)
+    cluster.put("Namespace", "shop", **{ENV: "shop", AGENT: agent_of("envctl:2")})
+    assert not end_unused(cluster, agent_of("envctl:1"))
+    assert [name for kind, name in cluster.things if kind == "ClusterRole"] == [name_of(agent_of("envctl:2"))]
+    assert ("Namespace", AGENTS) in cluster.things

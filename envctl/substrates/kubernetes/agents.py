@@ -82,7 +82,7 @@ def _reference(thing: Object) -> Object:
 
 
 def end_unused(cluster: Api, version: str = "") -> bool:
-    """Begins the end of the agents of a version, or of each, that has no environment any more, and of their namespace when there is none at all.
+    """Begins the end of the agents of a version, or of each, that has no environment any more; of their namespace, with all, when there is none at all.
 
     Whether the latter.  What somebody asks for meanwhile stays.
     """
@@ -91,11 +91,13 @@ def end_unused(cluster: Api, version: str = "") -> bool:
         roles = [cluster.get("ClusterRole", name_of(version))] if version else cluster.find("ClusterRole", labels=selector())
     except MissingError:
         return False
+    if not cluster.find("Namespace", labels=ENV, most=1):
+        return cluster.delete_unchanged("Namespace", namespace)  # alone: an agent that ended its role first might not do this any more
     for role in roles:
         one = role["metadata"]["labels"].get(AGENT)
         if one and not cluster.find("Namespace", labels=f"{AGENT}={one}", most=1):
             cluster.delete_unchanged("ClusterRole", role)
-    return not cluster.find("Namespace", labels=ENV, most=1) and cluster.delete_unchanged("Namespace", namespace)
+    return False
 
 
 def ends(cluster: Api) -> bool:
