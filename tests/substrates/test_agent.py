@@ -26,7 +26,7 @@ from envctl.substrates.keeper.wire import Lines
 from envctl.substrates.kubernetes import Kubernetes, agent, realiser
 from envctl.substrates.kubernetes.agents import ensure_agents, selector
 from envctl.substrates.kubernetes.api import api, context
-from envctl.substrates.kubernetes.identity import AGENT, AGENT_PORT, AGENTS, ENV, EXPIRES, agent_of
+from envctl.substrates.kubernetes.identity import AGENT, AGENT_PORT, AGENTS, ENV, EXPIRES, NEXT_AGENT, agent_of
 from envctl.substrates.kubernetes.image import own_image
 
 pytestmark = pytest.mark.kubernetes
@@ -260,6 +260,13 @@ def test_agents_of_another_version_leave_the_environments_of_this_one_alone_and_
     theirs.token = cluster.kubectl("create", "token", "keeper", "-n", theirs.name).strip()
     Ground.until(theirs.agent, "another version has agents of its own", within_s=60)
     assert [each["metadata"]["uid"] for each in space.agents()] == mine, "and has not replaced these"
+
+    def labels():
+        return cluster.get("namespace", theirs.name)["metadata"]["labels"]
+
+    assert (labels()[AGENT], labels()[NEXT_AGENT]) == (space.version, theirs.version), "the keeper is still the first one"
+    environment._apply(api(context()), other)
+    Ground.until(lambda: labels()[AGENT] == theirs.version and NEXT_AGENT not in labels(), "the next keeper says that it has come", within_s=60)
 
     counts = theirs.pod("counts", "sh", "-c", COUNT)
     theirs.ask(counts, "pause", lease_s=600)

@@ -13,8 +13,9 @@ import pytest
 from envctl.errors import CapabilityError, ResourceError
 from envctl.substrates.kubernetes import agents, realiser
 from envctl.substrates.kubernetes.agents import end_unused, ensure_agents, name_of
-from envctl.substrates.kubernetes.api import MissingError
-from envctl.substrates.kubernetes.identity import AGENT, AGENTS, ENV, agent_of
+from envctl.substrates.kubernetes.api import ChangedError, MissingError
+from envctl.substrates.kubernetes.identity import AGENT, AGENTS, ENV, EXPIRES, NEXT_AGENT, agent_of
+from envctl.substrates.kubernetes.keeper import tell
 from envctl.substrates.kubernetes.realiser import PodRealiser
 
 Object = dict[str, Any]
@@ -55,6 +56,17 @@ class Objects:
         if not only_try:
             self.put(thing["kind"], name, **thing["metadata"].get("labels", {}))
         return {"status": {"phase": "Active"}, **thing, "metadata": {"uid": name, **thing["metadata"]}}
+
+    def merge(self, path: str, change: Object) -> None:
+        told, new = self.things["Namespace", path.rpartition("/")[2]]["metadata"], change["metadata"]
+        if new.get("resourceVersion", told["resourceVersion"]) != told["resourceVersion"]:
+            raise ChangedError("it has been changed")
+        told["resourceVersion"] += "+"
+        for kind in ("labels", "annotations"):
+            told[kind] = {name: value for name, value in (told.get(kind, {}) | new.get(kind, {})).items() if value is not None}
+
+    def ask(self, _method: str, path: str) -> Object:
+        return self.get("Namespace", path.rpartition("/")[2])
 
     def delete_unchanged(self, kind: str, thing: Object) -> bool:
         self._may(kind, name := thing["metadata"]["name"])
@@ -138,3 +150,65 @@ def test_agents_without_an_environment_go_alone_where_another_version_has_one(cl
     assert not end_unused(cluster, agent_of("envctl:1"))
     assert [name for kind, name in cluster.things if kind == "ClusterRole"] == [name_of(agent_of("envctl:2"))]
     assert ("Namespace", AGENTS) in cluster.things
+
+
+@pytest.fixture
+def made(cluster: Objects, tmp_path: Path) -> PodRealiser:
+    """An environment whose keeper is of the first version."""
+    one = PodRealiser(tmp_path / "envs" / "shop-main-1")
+    one.directory.parent.mkdir()
+    cluster.put("Namespace", one.identity.namespace, **{ENV: one.identity.env_id})
+    ensure_agents(cluster, "envctl:1")
+    tell(cluster, one.identity.namespace, 1, agent_of("envctl:1"))
+    return one
+
+
+def versions(cluster: Objects) -> set[str]:
+    """Of which the agents are used, and there."""
+    end_unused(cluster)
+    return {image for image in ("envctl:1", "envctl:2", "envctl:3") if ("ClusterRole", name_of(agent_of(image))) in cluster.things}
+
+
+def test_a_keeper_has_its_agents_until_the_one_of_the_next_version_is_there(cluster: Objects, made: PodRealiser) -> None:
+    made._keep_agents(cluster, "envctl:2")
+    assert versions(cluster) == {"envctl:1", "envctl:2"}, "whatever becomes of the update"
+    tell(cluster, made.identity.namespace, 2, agent_of("envctl:1"))
+    assert versions(cluster) == {"envctl:1", "envctl:2"}, "the first one was only started anew"
+    tell(cluster, made.identity.namespace, 3, agent_of("envctl:2"))
+    assert versions(cluster) == {"envctl:2"}
+    assert cluster.get("Namespace", made.identity.namespace)["metadata"]["annotations"][EXPIRES] == "3"
+    assert agents.uses(cluster.get("Namespace", made.identity.namespace), agent_of("envctl:2"))
+    assert not agents.uses(cluster.get("Namespace", made.identity.namespace), agent_of("envctl:1"))
+
+
+def test_an_update_that_came_to_nothing_leaves_no_agents_once_the_first_version_updates_again(cluster: Objects, made: PodRealiser) -> None:
+    made._keep_agents(cluster, "envctl:2")
+    made._keep_agents(cluster, "envctl:1")
+    assert versions(cluster) == {"envctl:1"}
+
+
+def test_agents_that_could_not_be_had_are_asked_for_by_the_next_update(cluster: Objects, made: PodRealiser) -> None:
+    cluster.refused = lambda kind, _: kind == "DaemonSet"
+    with pytest.raises(CapabilityError):
+        made._keep_agents(cluster, "envctl:2")
+    cluster.refused = lambda *_: False
+    made._keep_agents(cluster, "envctl:2")
+    assert ("DaemonSet", name_of(agent_of("envctl:2"))) in cluster.things
+
+
+def test_a_keeper_takes_back_nothing_that_is_said_meanwhile(cluster: Objects, made: PodRealiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = made.identity.namespace
+    made._keep_agents(cluster, "envctl:2")
+    get = cluster.get
+
+    def overtaken(kind: str, name: str) -> Object:
+        found = get(kind, name)
+        told = {**found, "metadata": {**found["metadata"]}}
+        cluster.merge(f"namespaces/{space}", {"metadata": {"labels": {NEXT_AGENT: agent_of("envctl:3")}}})
+        return told
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cluster, "get", overtaken)
+        with pytest.raises(ChangedError):
+            tell(cluster, space, 3, agent_of("envctl:2"))
+    assert get("Namespace", space)["metadata"]["labels"][NEXT_AGENT] == agent_of("envctl:3")

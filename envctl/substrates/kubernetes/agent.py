@@ -25,7 +25,7 @@ from envctl.substrates.keeper import streams
 from envctl.substrates.keeper.terminal import Size
 from envctl.substrates.keeper.wire import Message, Peer
 from envctl.substrates.kubernetes import enter, inside
-from envctl.substrates.kubernetes.agents import end_unused, selector
+from envctl.substrates.kubernetes.agents import end_unused, selector, uses
 from envctl.substrates.kubernetes.api import Api, api, path_of
 from envctl.substrates.kubernetes.identity import AGENT, AGENT_OF, AGENT_PORT, AGENTS, ENV, EXPIRES, ZONE
 
@@ -240,7 +240,7 @@ class Agent:
         if self._pod != min((each["metadata"]["name"] for each in agents if _is_ready(each)), default=""):
             return
         spaces = self._api.find("Namespace", labels=ENV)
-        self._idle = 0 if any(space["metadata"]["labels"].get(AGENT) == self._version for space in spaces) else self._idle + 1
+        self._idle = 0 if any(uses(space, self._version) for space in spaces) else self._idle + 1
         if self._idle * _REAP_S > _GRACE_S:  # the last environment ended by itself, and nobody came to send the agents away
             end_unused(self._api, self._version)
         for space in filter(_has_expired, spaces):  # its keeper may renew it just now

@@ -1,6 +1,6 @@
 """The node agents of a cluster: the objects that bring them there and take them away, and how a keeper speaks to one.
 
-Each version of envctl has agents of its own, whose environments bear the agents' label on their namespaces.  Beside each other they
+Each version of envctl has agents of its own, whose environments bear its label on their namespaces.  Beside each other they
 don't meet: each touches only pods of its own environments, and goes with the last of them.
 """
 
@@ -15,7 +15,7 @@ from envctl.errors import ResourceError
 from envctl.substrates.keeper import wire
 from envctl.substrates.kubernetes.api import Api, MissingError, Object
 from envctl.substrates.kubernetes.census import in_cluster
-from envctl.substrates.kubernetes.identity import AGENT, AGENT_OF, AGENT_PORT, AGENTS, ENV, PART, agent_of
+from envctl.substrates.kubernetes.identity import AGENT, AGENT_OF, AGENT_PORT, AGENTS, ENV, NEXT_AGENT, PART, agent_of
 from envctl.waiting import until
 
 _CONNECT_S, _END_S = 10.0, 120.0
@@ -95,9 +95,20 @@ def end_unused(cluster: Api, version: str = "") -> bool:
         return cluster.delete_unchanged("Namespace", namespace)  # alone: an agent that ended its role first might not do this any more
     for role in roles:
         one = role["metadata"]["labels"].get(AGENT)
-        if one and not cluster.find("Namespace", labels=f"{AGENT}={one}", most=1):
+        if one and not _is_used(cluster, one):
             cluster.delete_unchanged("ClusterRole", role)
     return False
+
+
+def _is_used(cluster: Api, version: str) -> bool:
+    """Whether an environment has these agents, or is about to.  Asked in this order: its keeper says the former before it takes back the latter."""
+    return any(cluster.find("Namespace", labels=f"{label}={version}", most=1) for label in (NEXT_AGENT, AGENT))
+
+
+def uses(space: Object, version: str) -> bool:
+    """Whether an environment's namespace says so."""
+    labels = space["metadata"]["labels"]
+    return version in (labels.get(AGENT), labels.get(NEXT_AGENT))
 
 
 def ends(cluster: Api) -> bool:

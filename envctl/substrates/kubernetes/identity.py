@@ -7,7 +7,9 @@ from typing import Literal
 
 from envctl.substrates.keeper.place import Placed
 
-ENV, KEY, PART, NODE, COMPONENT, AGENT = (f"envctl.dev/{name}" for name in ("env", "key", "part", "node", "component", "agent"))  # labels
+ENV, KEY, PART, NODE, COMPONENT = (f"envctl.dev/{name}" for name in ("env", "key", "part", "node", "component"))  # labels
+# Likewise: of a namespace, which agents its keeper speaks to, as that says itself, and which ones the next keeper will, as its maker says.
+AGENT, NEXT_AGENT = "envctl.dev/agent", "envctl.dev/next-agent"
 PLACE, EXPIRES, DIGEST, SPEC = (f"envctl.dev/{name}" for name in ("place", "expires-at", "digest", "spec"))  # annotations
 ZONE = "topology.kubernetes.io/zone"  # label of a machine
 Part = Literal["keeper", "node", "agent", "work"]

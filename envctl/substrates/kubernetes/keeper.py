@@ -30,9 +30,9 @@ from envctl.substrates.keeper.supervisor import Unit
 from envctl.substrates.keeper.terminal import Size
 from envctl.substrates.keeper.wire import Message, Peer
 from envctl.substrates.kubernetes import chaos_mesh
-from envctl.substrates.kubernetes.api import api, path_of
+from envctl.substrates.kubernetes.api import Api, api, path_of
 from envctl.substrates.kubernetes.chaos_mesh import ChaosMesh
-from envctl.substrates.kubernetes.identity import EXPIRES, SPEC, Identity
+from envctl.substrates.kubernetes.identity import AGENT, AGENT_OF, EXPIRES, NEXT_AGENT, SPEC, Identity
 from envctl.substrates.kubernetes.launch import PodLauncher, PodLife
 from envctl.substrates.kubernetes.notes import Notes
 from envctl.substrates.kubernetes.objects import WORKLOADS
@@ -67,7 +67,7 @@ class PodKeeper(KeeperApart[Life]):
         await asyncio.to_thread(self._take_over)
         await asyncio.to_thread(self._adopt)
         self.spawn(self.accept(listener(KEEPER_PORT)))
-        self.spawn(self._tell_expiry())
+        self.spawn(self._tell_for_ever())
         await self.until_over(lambda: None)
         while True:  # the last act; with the namespace goes this process
             with contextlib.suppress(Exception):  # whatever it is, it has to be tried again
@@ -120,12 +120,10 @@ class PodKeeper(KeeperApart[Life]):
         kept = {"ttl_s": self.ttl_s, "labels": dict(self.labels), "helpers": self.helpers, "address": self.own_address}
         self._notes.write(_KEPT, json.dumps(kept, default=str))
 
-    async def _tell_expiry(self) -> None:
-        path = path_of("Namespace", self.identity.namespace)
+    async def _tell_for_ever(self) -> None:
         while True:
             with contextlib.suppress(Exception):  # whatever it is: who is not told would end what is alive
-                expires = str(int(self.expires_at))
-                await asyncio.to_thread(self.api.merge, path, {"metadata": {"annotations": {EXPIRES: expires}}})
+                await asyncio.to_thread(tell, self.api, self.identity.namespace, int(self.expires_at), os.environ[AGENT_OF])
             await asyncio.sleep(_TOLD_EVERY_S)
 
     def made(self, spec: NodeSpec, address: str) -> Unit[Life]:
@@ -212,6 +210,15 @@ class PodKeeper(KeeperApart[Life]):
             raise ResourceError(f"port {port} of {name} can't be reached: {error}") from error
         await peer.tell({"connected": True})
         await _pumped(peer, reader, writer)
+
+
+def tell(cluster: Api, namespace: str, expires_at: int, version: str) -> None:
+    """Has a keeper's namespace say how long it lives, and that it speaks to the agents of this version; it is no longer to be, then."""
+    path = path_of("Namespace", namespace)
+    cluster.merge(path, {"metadata": {"annotations": {EXPIRES: str(expires_at)}, "labels": {AGENT: version}}})
+    told = cluster.get("Namespace", namespace)["metadata"]
+    if told["labels"].get(NEXT_AGENT) == version:  # and not a later one, which has been said meanwhile
+        cluster.merge(path, {"metadata": {"resourceVersion": told["resourceVersion"], "labels": {NEXT_AGENT: None}}})
 
 
 async def _joined(peer: Peer, descriptor: int) -> None:

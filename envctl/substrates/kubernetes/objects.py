@@ -8,7 +8,7 @@ from typing import Any
 
 from envctl.substrates.keeper.place import DIRECTORY, KEEPER_PORT, PLACE_OF, TOKEN
 from envctl.substrates.kubernetes import chaos_mesh
-from envctl.substrates.kubernetes.identity import AGENT, AGENT_OF, AGENT_PORT, PART, PLACE, Identity, agent_of
+from envctl.substrates.kubernetes.identity import AGENT_OF, AGENT_PORT, PART, PLACE, Identity, agent_of
 from envctl.substrates.kubernetes.volume import VOLUME
 from envctl.substrates.kubernetes.ways import Ways
 
@@ -42,7 +42,7 @@ def environment_objects(
     `by_chaos_mesh`: the keeper has Chaos Mesh do what it can.  `ways`: where names and the API are in this cluster.
     """
     return [
-        namespace_object(identity, agent_of(image)),
+        namespace_object(identity),
         object_of(identity, "v1", "ResourceQuota", "limits", {"spec": {"hard": dict(quota)}}),
         object_of(identity, "v1", "LimitRange", "limits", {"spec": {"limits": [{
             "type": "Container", "defaultRequest": {"cpu": f"{round(REQUEST_CPUS * 1000)}m", "memory": str(REQUEST_BYTES)}, "default": {"memory": "2Gi"},
@@ -55,13 +55,13 @@ def environment_objects(
     ]
 
 
-def namespace_object(identity: Identity, agent: str) -> Object:
-    """The namespace, with the agents that its keeper speaks to."""
+def namespace_object(identity: Identity) -> Object:
+    """The namespace.  Which agents its keeper speaks to is not Pulumi's to say: it would be said before there is that keeper."""
     return {
         "apiVersion": "v1", "kind": "Namespace",
         "metadata": {
             "name": identity.namespace, "annotations": {PLACE: identity.place},
-            "labels": identity.labels() | {AGENT: agent, "pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"},
+            "labels": identity.labels() | {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"},
         },
     }
 

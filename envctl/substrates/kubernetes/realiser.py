@@ -15,7 +15,7 @@ from envctl.model.environment import Node, NodeSpec
 from envctl.substrates.kubernetes import arrival, census, chaos_mesh, clusters, forward
 from envctl.substrates.kubernetes.agents import await_end, end_unused, ensure_agents
 from envctl.substrates.kubernetes.api import Api, MissingError, api, path_of
-from envctl.substrates.kubernetes.identity import AGENT, DIGEST, EXPIRES, NODE, PART, Identity, agent_of
+from envctl.substrates.kubernetes.identity import AGENT, DIGEST, EXPIRES, NEXT_AGENT, NODE, PART, Identity, agent_of
 from envctl.substrates.kubernetes.image import image_of, own_image
 from envctl.substrates.kubernetes.nodes import node_objects, workload_kind
 from envctl.substrates.kubernetes.objects import (
@@ -81,7 +81,7 @@ class PodRealiser:
 
     def _make(self, cluster: Api, context: str, *, anew: bool) -> None:
         """Makes the empty environment, and waits for its keeper.  `anew`: in place of one that can't come.  Raises ResourceError, CapabilityError."""
-        namespace = namespace_object(self.identity, "")
+        namespace = namespace_object(self.identity)
         cluster.apply(namespace, only_try=True)  # first: a cluster that does not answer or forbids it says so at once
         for what, hint in chaos_mesh.lacks(cluster):
             raise CapabilityError(what, hint=hint)
@@ -90,7 +90,7 @@ class PodRealiser:
         await_end(cluster)  # while other environments are made and ended
         with locked(self.directory.parent):
             namespace["metadata"]["annotations"][EXPIRES] = str(int(time.time() + _FIRST_S))
-            namespace["metadata"]["labels"][AGENT] = agent_of(image)
+            namespace["metadata"]["labels"][NEXT_AGENT] = agent_of(image)
             cluster.apply(namespace)
             ensure_agents(cluster, image)  # next: they end the namespace should nobody else
             if anew:
@@ -129,13 +129,16 @@ class PodRealiser:
             raise ResourceError(f"its keeper can't come, and does not end either: its pod or volume is still in namespace {space}")
 
     def _keep_agents(self, cluster: Api, image: str) -> None:
-        """A keeper of another version, which it gets by this update, has agents of its own."""
-        space = cluster.get("Namespace", self.identity.namespace)
-        if space["metadata"]["labels"].get(AGENT) != agent_of(image):
+        """A keeper of another version, which it gets by this update, has agents of its own.  Those of the present one stay as long as it does."""
+        path, version = path_of("Namespace", self.identity.namespace), agent_of(image)
+        labels = cluster.ask("GET", path)["metadata"]["labels"]
+        if labels.get(AGENT) != version:
             await_end(cluster)
             with locked(self.directory.parent):
-                cluster.merge(path_of("Namespace", self.identity.namespace), {"metadata": {"labels": {AGENT: agent_of(image)}}})
+                cluster.merge(path, {"metadata": {"labels": {NEXT_AGENT: version}}})
                 ensure_agents(cluster, image)
+        elif NEXT_AGENT in labels:  # of an update that came to nothing
+            cluster.merge(path, {"metadata": {"labels": {NEXT_AGENT: None}}})
 
     def start_node(self, spec: NodeSpec, *, ready_timeout_s: float) -> Node:
         """Starts a node, or adopts or replaces the one of that name; waits until ready."""
