@@ -302,7 +302,7 @@ def test_agents_whose_last_environment_ended_by_itself_take_themselves_away(spac
     Ground.until(theirs.agents, "they are there", within_s=30)
     last = agent.Agent(api(context()), "node-a", theirs.agents()[0]["metadata"]["name"], theirs.version)
     monkeypatch.setattr(agent, "_GRACE_S", 0.0)
-    monkeypatch.setattr(agent, "_is_ready", lambda _: True)  # its image is nowhere
+    monkeypatch.setattr(agent, "is_ready", lambda _: True)  # its image is nowhere
     last._reap()
     Ground.until(lambda: not theirs.agents(), "they have gone", within_s=60)
     assert space.agent(), "and these are still there"

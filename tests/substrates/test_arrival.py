@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from cluster.cluster import Cluster
@@ -23,6 +23,7 @@ from envctl.stack.state import State
 from envctl.stack_provider.provider import EnvctlProvider
 from envctl.substrates.kubernetes import Kubernetes, realiser
 from envctl.substrates.kubernetes.identity import AGENTS
+from envctl.substrates.kubernetes.reach import PodReach
 from envctl.substrates.kubernetes.realiser import QUOTA_SETTING, STORAGE_SETTING
 from envctl.toolchain import find
 
@@ -73,6 +74,23 @@ def test_an_image_that_can_not_be_had_or_does_not_live_is_told(ground: Ground, m
         patched.setattr(realiser, "ensure_agents", lambda *_: None)  # which others use
         with pytest.raises(ResourceError, match=why):
             ground.make()
+    assert again(ground).is_alive()
+
+
+def test_a_living_keeper_that_can_not_be_reached_is_left_as_it_is(ground: Ground, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    reach, made = ground.make()
+    before = cluster.get("deployment", "keeper", "-n", reach.identity.namespace)["metadata"]["uid"]
+
+    def unreachable(_: object) -> NoReturn:
+        raise ConnectionRefusedError("the way is cut")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("envctl.substrates.kubernetes.reach._BACK_S", 0.0)
+        patched.setattr("envctl.substrates.kubernetes.arrival._SILENT_S", 0.0)
+        patched.setattr(PodReach, "_dialled", unreachable)
+        with pytest.raises(ResourceError, match="its pod is ready, but its keeper does not answer"):
+            made.create_environment(made.directory.name, ttl_s=60, labels={})
+    assert cluster.get("deployment", "keeper", "-n", reach.identity.namespace)["metadata"]["uid"] == before
     assert again(ground).is_alive()
 
 

@@ -28,6 +28,7 @@ from envctl.substrates.kubernetes import enter, inside
 from envctl.substrates.kubernetes.agents import end_unused, selector, uses
 from envctl.substrates.kubernetes.api import Api, api, path_of
 from envctl.substrates.kubernetes.identity import AGENT, AGENT_OF, AGENT_PORT, AGENTS, ENV, EXPIRES, ZONE
+from envctl.substrates.kubernetes.pods import is_ready
 
 _TOKEN_S, _POD_S = 60.0, 10.0  # how long a proof holds
 _KNOWN = 10_000  # proofs
@@ -237,7 +238,7 @@ class Agent:
     def _reap(self) -> None:
         """Removes namespaces whose lease has long run out, if this is the agent that does so."""
         agents = self._api.find("Pod", AGENTS, selector(self._version))
-        if self._pod != min((each["metadata"]["name"] for each in agents if _is_ready(each)), default=""):
+        if self._pod != min((each["metadata"]["name"] for each in agents if is_ready(each)), default=""):
             return
         spaces = self._api.find("Namespace", labels=ENV)
         self._idle = 0 if any(uses(space, self._version) for space in spaces) else self._idle + 1
@@ -281,10 +282,6 @@ def _containers(pod: Mapping[str, Any]) -> set[str]:
     """The ids of a pod's containers."""
     told = [each for name in _STATUSES for each in pod["status"].get(name, ())]
     return {each["containerID"].rpartition("/")[2] for each in told if each.get("containerID")}
-
-
-def _is_ready(pod: Mapping[str, Any]) -> bool:
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions", ()))
 
 
 def _has_expired(space: Mapping[str, Any]) -> bool:

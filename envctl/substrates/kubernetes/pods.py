@@ -29,6 +29,11 @@ def _status(pod: Object) -> Object:
     return found[0] if found else {}
 
 
+def is_ready(pod: Object) -> bool:
+    """Whether it says that it can be asked."""
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions", ()))
+
+
 def waiting_of(pod: Object) -> Object:
     """What its container waits for, with reason and message."""
     found: Object = _status(pod).get("state", {}).get("waiting") or {}

@@ -25,6 +25,7 @@ from envctl.substrates.kubernetes import forward
 from envctl.substrates.kubernetes.api import Api, MissingError, api
 from envctl.substrates.kubernetes.clusters import context_of
 from envctl.substrates.kubernetes.identity import PART, Identity
+from envctl.substrates.kubernetes.pods import is_ready
 from envctl.substrates.kubernetes.work import NoRoomError, Work, keeper_of
 
 NOT_STARTED = "envctl can't execute"  # what the agent's way in says in place of a command
@@ -101,8 +102,7 @@ class PodReach(ReachApart):
             raise FileNotFoundError("there is no cluster")
         self.token()
         for pod in self.api.find("Pod", space, f"{PART}=keeper"):
-            ready = any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions", ()))
-            if ready and not pod["metadata"].get("deletionTimestamp"):
+            if is_ready(pod) and not pod["metadata"].get("deletionTimestamp"):
                 self._keeper = pod["metadata"]["name"]
                 return
         if self._comes_back():

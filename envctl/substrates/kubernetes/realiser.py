@@ -69,7 +69,10 @@ class PodRealiser:
         self.reach.renew(ttl_s, labels)
 
     def _keeper(self, cluster: Api) -> Literal["answers", "stuck", "missing"]:
-        """How the environment's keeper does; one that is just replaced is waited for."""
+        """How the environment's keeper does; one that is just replaced is waited for.
+
+        Raises ResourceError for one that does not answer and may yet live, or that can't go on but still has files that no other one would find.
+        """
         try:
             if cluster.get("Namespace", self.identity.namespace)["status"].get("phase") != "Active":
                 self._await_end(cluster)
@@ -77,7 +80,12 @@ class PodRealiser:
             cluster.get("Deployment", "keeper", self.identity.namespace)
         except MissingError:
             return "missing"
-        return "stuck" if arrival.awaited(self.reach, cluster) else "answers"
+        if not (why := arrival.awaited(self.reach, cluster)):
+            return "answers"
+        if arrival.would_lose_files(cluster, self.identity.namespace):
+            hint = f"its files are in that pod, without a volume: `envctl down {self.identity.env_id}` gives them up, and the same command then makes it anew"
+            raise ResourceError(why, hint=hint)
+        return "stuck"
 
     def _make(self, cluster: Api, context: str, *, anew: bool) -> None:
         """Makes the empty environment, and waits for its keeper.  `anew`: in place of one that can't come.  Raises ResourceError, CapabilityError."""
