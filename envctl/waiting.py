@@ -23,15 +23,22 @@ def until(condition: Callable[[], bool], timeout_s: float, *, poll_s: float = 0.
 def end_when_told(status: int) -> None:
     """From now on SIGTERM ends this process with `status` as an exception would, and so does SIGHUP: what has been begun is taken back.
 
-    The handler raises an instance, which `sys.exit` does not before Python 3.12.  The client for Kafka carries on what is raised
+    Only the first is heard: another one would end the taking back half-way.  The handler raises an instance, which `sys.exit` does not before Python 3.12.  The client for Kafka carries on what is raised
     in one of its callbacks, but makes a SystemError of what is no instance yet.
     """
 
     def end(*_: object) -> NoReturn:
+        end_when_done()
         raise SystemExit(status)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
+
+
+def end_when_done() -> None:
+    """From now on SIGTERM and SIGHUP are not heard: what is left to do is done to its end."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
