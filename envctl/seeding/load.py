@@ -3,7 +3,8 @@
 Everything is loaded or nothing is: tables of all databases are copied in open transactions, whose deferred constraints are
 asked for and whose message files are read through before the first message is sent; the transactions are committed last.
 What was sent is deleted when something fails.  Only a database that is lost between two commits leaves a part, and is told so.
-Prints JSON lines: {"progress": …}, {"problem": {file, line, message}} and at last {"loaded": …}.
+Told to end before the first commit it takes back what it has begun; from then on it goes on to its end.
+Prints JSON lines: {"progress": …}, {"taken_back": true}, {"problem": {file, line, message}} and at last {"loaded": …}.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,16 @@ from typing import Any
 
 from envctl.engines.topics import ends_of, messages_of
 from envctl.errors import ResourceError
-from envctl.waiting import end_when_told
+from envctl.waiting import end_when_done, end_when_told
 
 CHUNK = 1 << 18
 PRODUCE_S = 60.0
 MASK = (1 << 64) - 1
 CONTEXT_LINE = re.compile(r"\bline (\d+)(?:, column ([^:]+))?")
+
+
+class NotTakenBackError(ResourceError):
+    """Something that was sent is still there."""
 
 
 class BadDataError(Exception):
@@ -61,20 +66,27 @@ class Meter:
         _say({"progress": f"{self._label} {done:,} of {self._total:,}, {rate:,.0f}/s, {left:.0f} s left"})
 
 
-def load(job: Job) -> dict[str, Any]:
-    """Loads everything; returns counts and checksums.  Raises BadDataError, or ResourceError where a commit fails."""
-    keyed = [list(_messages(topic)) if topic["messages"] < 100_000 else None for topic in job.topics]
-    for topic, kept in zip(job.topics, keyed, strict=True):
-        if kept is None:
-            for _ in _messages(topic):  # too many to keep in memory: read through now, and once more when sending
-                pass
+def load(job: Job, committing: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """Loads everything; returns counts and checksums.  `committing` is called when there is no way back any more.
+
+    Raises BadDataError, or ResourceError where a commit fails.
+    """
     with ExitStack() as stack:
+        telling = stack.enter_context(ExitStack())
+        telling.push(lambda _kind, error, _trace: None if isinstance(error, NotTakenBackError) else _say({"taken_back": True}))
+        keyed = [list(_messages(topic)) if topic["messages"] < 100_000 else None for topic in job.topics]
+        for topic, kept in zip(job.topics, keyed, strict=True):
+            if kept is None:
+                for _ in _messages(topic):  # too many to keep in memory: read through now, and once more when sending
+                    pass
         connections = {url: stack.enter_context(_connect(url)) for url in dict.fromkeys(t["url"] for t in job.tables)}
         rows = {f"{t['component']}/{t['database']}.{t['table']}": _copy(connections[t["url"]], t) for t in job.tables}
         for url, connection in connections.items():
             _check_deferred(connection, [table for table in job.tables if table["url"] == url])
         undo = stack.enter_context(ExitStack())
         sent = [_produce(topic, kept, undo) for topic, kept in zip(job.topics, keyed, strict=True)]
+        committing()
+        telling.pop_all()
         _commit({f"{t['component']}/{t['database']}": connections[t["url"]] for t in job.tables})
         undo.pop_all()
     return {"tables": rows, "topics": {f"{t['component']}/{t['topic']}": s for t, s in zip(job.topics, sent, strict=True)}}
@@ -216,7 +228,7 @@ def _take_back(topic: Mapping[str, Any], producer: Any, cause: BaseException | N
         for future in admin.delete_records([TopicPartition(topic["topic"], p, end) for p, end in ends.items()]).values():
             future.result(PRODUCE_S)
     except (KafkaException, ResourceError, TimeoutError) as error:
-        raise ResourceError(f"{cause}; and the messages in {topic['topic']} could not be taken back: {error}") from error
+        raise NotTakenBackError(f"{cause}; and the messages in {topic['topic']} could not be taken back: {error}") from error
 
 
 def _hash(key: bytes | None, value: bytes) -> int:
@@ -248,8 +260,8 @@ def _say(message: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def main(argv: list[str]) -> int:
-    """Loads (or with `--verify` only counts) what the job file says."""
+def main(argv: list[str], committing: Callable[[], None] = lambda: None) -> int:
+    """Loads (or with `--verify` only counts) what the job file says; `committing` as with `load`."""
     import psycopg
     from confluent_kafka import KafkaException
 
@@ -257,7 +269,7 @@ def main(argv: list[str]) -> int:
     wanted = Job(tuple(job["tables"]), tuple(job["topics"]))
     try:
         if "--verify" not in argv:
-            loaded = load(wanted)
+            loaded = load(wanted, committing)
         found = verify(wanted)
     except BadDataError as error:
         _say({"problem": {"file": str(error.file), "line": error.line, "message": error.message}})
@@ -274,4 +286,4 @@ def main(argv: list[str]) -> int:
 
 if __name__ == "__main__":
     end_when_told(143)
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], end_when_done))

@@ -23,6 +23,7 @@ from envctl.toolchain import cache_dir
 
 Progress = Callable[[str], None]
 MARKER = "seeded.json"  # the environment's note of what was loaded, with its checksums
+BEGUN = "seeding.json"  # its note of what is being loaded, until it is known to be there, or to be taken back
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def load_seed_into(reach: Reach, topology: Topology, seed: Seed, selected: tuple
     """Loads the part of the seed that belongs to selected components, unless it is there.
 
     In an environment that started from a snapshot nothing is loaded, only verified.  Raises SpecError with file and line for bad
-    data (nothing is half-loaded), UsageError as `check_mixing`, ResourceError when it can't be done.
+    data (nothing is half-loaded), UsageError as `check_mixing` and where an earlier loader left something, ResourceError when it can't be done.
     """
     environment = reach.environment()
     notebook = notebook_of(environment)
@@ -58,7 +59,11 @@ def load_seed_into(reach: Reach, topology: Topology, seed: Seed, selected: tuple
         return _loaded(seed, before["found"], "already there")
     wanted = [load for load in seed.loads if load.component in selected]
     files = {} if started_from else ready_files(seed, cache_dir(), progress)
-    found, note = _run(reach, topology, wanted, files, progress, only_verify=started_from is not None)
+    if started_from is None:
+        if notebook.read(BEGUN) is not None and _holds_any(_run(reach, topology, wanted, files, progress, only_verify=True)[0]):
+            raise _doubt(environment, seed.name)
+        notebook.write(BEGUN, json.dumps({"seed": seed.name, "digest": digest(seed)}))
+    found, note = _run(reach, topology, wanted, files, progress, only_verify=started_from is not None, taken_back=lambda: notebook.write(BEGUN, None))
     if started_from is not None and found != started_from.found:
         raise ResourceError(f"the snapshot of {seed.name} does not hold what was loaded into it: {found} instead of {dict(started_from.found)}",
                             hint="remove the snapshots from the cache: `envctl doctor` says where it is")
@@ -67,12 +72,17 @@ def load_seed_into(reach: Reach, topology: Topology, seed: Seed, selected: tuple
         "seed": seed.name, "digest": digest(seed), "found": found, "snapshot": started_from.key if started_from else "",
         "nodes": {node.name: node.digest for node in environment.nodes if node.component in stores},
     }))
+    notebook.write(BEGUN, None)
     return _loaded(seed, found, "from snapshot" if started_from else "loaded", note)
 
 
 def check_mixing(environment: Environment, seed: Seed) -> Mapping[str, Any] | None:
-    """What a living environment notes of its seed, if it has one.  Raises UsageError for another one, or one that was lost."""
-    if (said := notebook_of(environment).read(MARKER)) is None:
+    """What a living environment notes of its seed, if it has one.  Raises UsageError for another one, also one that may be there, or one that was lost."""
+    notebook = notebook_of(environment)
+    if (said := notebook.read(MARKER)) is None:
+        begun = json.loads(notebook.read(BEGUN) or "null")
+        if begun and begun["digest"] != digest(seed):
+            raise _doubt(environment, begun["seed"])
         return None
     before: dict[str, Any] = json.loads(said)
     hint = f"`envctl down {environment.id}` removes it, then run this again"
@@ -84,6 +94,15 @@ def check_mixing(environment: Environment, seed: Seed) -> Mapping[str, Any] | No
     if lost and not before["snapshot"]:  # from a snapshot a new node starts with the same data
         raise UsageError(f"{environment.id} has lost data of the seed {seed.name}: {', '.join(lost)} was replaced", hint=hint)
     return before
+
+
+def _holds_any(found: Mapping[str, Any]) -> bool:
+    return any(each.get("rows", 0) + each.get("messages", 0) for kind in found.values() for each in kind.values())
+
+
+def _doubt(environment: Environment, seed: str) -> UsageError:
+    return UsageError(f"{environment.id} may hold data of the seed {seed}: its loader was lost before it could say whether it had loaded it",
+                      hint=f"`envctl down {environment.id}` removes it, then run this again")
 
 
 def notebook_of(environment: Environment) -> Notebook:
@@ -113,8 +132,11 @@ def _job(topology: Topology, wanted: list[TableLoad | TopicLoad], files: Mapping
 
 
 def _run(reach: Reach, topology: Topology, wanted: list[TableLoad | TopicLoad], files: Mapping[Path, Path],
-         progress: Progress, *, only_verify: bool) -> tuple[Mapping[str, Any], str]:
-    """Runs the loader beside the nodes; its last word is what it found.  Returns that, and what is to be told of where it ran."""
+         progress: Progress, *, only_verify: bool, taken_back: Callable[[], None] = lambda: None) -> tuple[Mapping[str, Any], str]:
+    """Runs the loader beside the nodes; its last word is what it found.  Returns that, and what is to be told of where it ran.
+
+    `taken_back` is called where the loader says that nothing is left of what it had begun.
+    """
     for file in sorted(set(files.values())):
         reach.show(file)
     argv = [*reach.own, "-m", "envctl.seeding.load", *(["--verify"] if only_verify else [])]
@@ -128,12 +150,13 @@ def _run(reach: Reach, topology: Topology, wanted: list[TableLoad | TopicLoad], 
             finally:
                 os.close(writer)
             try:
-                last = _follow(lines, progress)
+                last = _follow(lines, progress, taken_back)
                 status = process.wait(30)
             except BaseException:  # cancelled, for one: what nobody waits for any more must not be loaded after all
-                with suppress(EnvctlError, OSError):
+                with suppress(EnvctlError, OSError, ValueError):
                     process.signal(signal.SIGTERM)
                     process.wait(15)
+                    _follow(lines, lambda _: None, taken_back)
                 raise
         if "loaded" in last:
             return last["loaded"], process.note
@@ -143,12 +166,14 @@ def _run(reach: Reach, topology: Topology, wanted: list[TableLoad | TopicLoad], 
         raise ResourceError(f"the seed could not be loaded: {_tail(errors) or f'the loader ended with status {status}'}")
 
 
-def _follow(lines: Any, progress: Progress) -> dict[str, Any]:
+def _follow(lines: Any, progress: Progress, taken_back: Callable[[], None]) -> dict[str, Any]:
     last: dict[str, Any] = {}
     for line in lines:
         last = json.loads(line)
         if "progress" in last:
             progress(last["progress"])
+        elif "taken_back" in last:
+            taken_back()
     return last
 
 

@@ -236,7 +236,25 @@ def test_a_loader_that_is_told_to_end_takes_back_what_it_has_sent(number: signal
     assert until(lambda: any(ends_of(broker.bootstrap, topic).values()), 60)
     process.send_signal(number)
     assert process.wait(60) == 143
+    assert process.stdout
+    assert json.loads(process.stdout.read().splitlines()[-1]) == {"taken_back": True}
     assert held(broker, topic) == 0
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_loader_that_is_told_to_end_when_it_commits_goes_on_to_its_end(number: signal.Signals, products: str, tmp_path: Path) -> None:
+    (tmp_path / "products.csv").write_text(ROWS)
+    code = (
+        "import signal, sys; from envctl.seeding import load; from envctl.waiting import end_when_done, end_when_told\n"
+        f"verify = load.verify; load.verify = lambda job: (signal.raise_signal({number:d}), verify(job))[1]\n"
+        "end_when_told(143); sys.exit(load.main([], end_when_done))"
+    )
+    given = json.dumps({"tables": job(products, tmp_path / "products.csv", 2).tables, "topics": []})
+    ended = subprocess.run([sys.executable, "-c", code], input=given, stdout=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, list(json.loads(ended.stdout.splitlines()[-1]))) == (0, ["loaded"])
+    assert "taken_back" not in ended.stdout
+    assert count(products) == 2
 
 
 @pytest.mark.engines
@@ -245,9 +263,9 @@ def test_being_told_to_end_is_heard_in_a_callback_of_the_client_too(broker: Any)
 
     make_topic(broker, "heard", [0])
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    end_when_told(143)
     try:
         for ask in (lambda producer: producer.flush(60), lambda producer: producer.poll(60)):
+            end_when_told(143)
             producer = Producer({"bootstrap.servers": broker.bootstrap})
             producer.produce("heard", b"1", on_delivery=lambda *_: signal.raise_signal(signal.SIGTERM))
             with pytest.raises(SystemExit) as ended:
