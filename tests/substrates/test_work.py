@@ -107,17 +107,21 @@ def pod(port: int, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[
         process.wait()
 
 
-def connected(port: int, token: str = "secret") -> Lines:
+def raw(port: int) -> socket.socket:
     deadline = time.monotonic() + 20
     while True:
         try:
-            lines = Lines(socket.create_connection(("127.0.0.1", port)))
+            return socket.create_connection(("127.0.0.1", port), timeout=20)
         except ConnectionRefusedError:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        else:
-            lines.send({"token": token, "env": {"GREETING": "hello"}})
-            return lines
+
+
+def connected(port: int, token: str = "secret") -> Lines:
+    lines = Lines(raw(port))
+    lines.sock.settimeout(None)
+    lines.send({"token": token, "env": {"GREETING": "hello"}})
+    return lines
 
 
 def joined(port: int) -> tuple[Streamed, int, int]:
@@ -175,6 +179,27 @@ def test_a_client_who_comes_again_has_lost_its_connection_although_nothing_here_
     assert pod.wait(20) == LOST
     assert words.read_text() == "abandoned\n"
     lines.close()
+
+
+@pytest.mark.parametrize("pod", [HEALS], indirect=True)
+def test_who_says_nothing_or_nonsense_keeps_nobody_from_being_heard(words: Path, pod: subprocess.Popen[bytes], port: int) -> None:
+    silent = [raw(port)]
+    for nonsense in (b"nonsense\n", b"[]\n", '{"token": "\u00fc"}\n'.encode(), b"\xff\n"):
+        with raw(port) as sock:
+            sock.sendall(nonsense)
+            assert sock.recv(1) == b""
+    lines = connected(port)
+    assert "pid" in lines.receive()
+    silent.append(raw(port))
+    with raw(port) as sock:
+        sock.sendall(b"nonsense\n")
+        assert sock.recv(1) == b""
+    connected(port).close()
+    assert pod.wait(20) == LOST
+    assert words.read_text() == "abandoned\n"
+    lines.close()
+    for sock in silent:
+        sock.close()
 
 
 @pytest.mark.parametrize("pod", [("sh", "-c", "trap '' HUP; cat >/dev/null; kill -9 $$")], indirect=True)

@@ -228,23 +228,33 @@ class Worker:
         self._argv = argv
         self._process: asyncio.subprocess.Process | None = None
         self._is_to_end = False
+        self._clients: asyncio.Queue[tuple[wire.Peer, wire.Message]] = asyncio.Queue()
+        self._greetings: set[asyncio.Task[None]] = set()
 
     async def live(self) -> int:
         """The exit status."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._end)
         with socket.create_server(("127.0.0.1", PORT)) as listener:
             listener.setblocking(False)
+            accepting = asyncio.create_task(self._accept(listener))
             try:
-                peer, request = await asyncio.wait_for(self._client(listener), _CLIENT_S)
-            except TimeoutError:
-                return 1
-            with contextlib.closing(peer):
-                later = asyncio.create_task(self._give_way(peer, listener))
-                try:
-                    return await self._serve(peer, request)
-                finally:
-                    later.cancel()
-                    await asyncio.wait([later])
+                return await self._serve_first()
+            finally:
+                accepting.cancel()
+                await asyncio.wait([accepting])
+
+    async def _serve_first(self) -> int:
+        try:
+            peer, request = await asyncio.wait_for(self._clients.get(), _CLIENT_S)
+        except TimeoutError:
+            return 1
+        with contextlib.closing(peer):
+            later = asyncio.create_task(self._give_way(peer))
+            try:
+                return await self._serve(peer, request)
+            finally:
+                later.cancel()
+                await asyncio.wait([later])
 
     async def _serve(self, peer: wire.Peer, request: wire.Message) -> int:
         try:
@@ -262,19 +272,29 @@ class Worker:
             await peer.tell({"status": status})
         return status
 
-    async def _client(self, listener: socket.socket) -> tuple[wire.Peer, wire.Message]:
+    async def _accept(self, listener: socket.socket) -> None:
         """Only the machine's own forwarding gets here, and with it whoever may use it; nodes don't."""
         while True:
-            sock, _ = await asyncio.get_running_loop().sock_accept(listener)
-            peer = wire.Peer(sock)
-            request = await peer.hear()
-            if request and hmac.compare_digest(str(request.get("token", "")), os.environ[TOKEN]):
-                return peer, request
-            peer.close()
+            try:
+                sock, _ = await asyncio.get_running_loop().sock_accept(listener)
+            except OSError:  # it went before it was taken, or there are too many
+                await asyncio.sleep(_AGAIN_S)
+                continue
+            greeting = asyncio.create_task(self._greet(wire.Peer(sock)))  # who says nothing keeps nobody waiting
+            self._greetings.add(greeting)
+            greeting.add_done_callback(self._greetings.discard)
 
-    async def _give_way(self, peer: wire.Peer, listener: socket.socket) -> None:
+    async def _greet(self, peer: wire.Peer) -> None:
+        """Lets in who has the token."""
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):  # among them TimeoutError, and all that is no request
+            request = await asyncio.wait_for(peer.hear(), _ANSWER_S)
+            if request and hmac.compare_digest(str(request.get("token", "")), os.environ[TOKEN]):
+                return self._clients.put_nowait((peer, request))
+        return peer.close()
+
+    async def _give_way(self, peer: wire.Peer) -> None:
         """A client who comes again has lost its connection, whatever still holds this end of it."""
-        later, _ = await self._client(listener)
+        later, _ = await self._clients.get()
         with contextlib.suppress(OSError):
             peer.sock.shutdown(socket.SHUT_RDWR)
         later.close()
