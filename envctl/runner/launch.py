@@ -13,7 +13,7 @@ from envctl import plugins
 from envctl.errors import EnvctlError, Exit, ResourceError
 from envctl.model.environment import Environment
 from envctl.runner.follow import INDENT, Follower, Shown
-from envctl.substrates.base import Process, Reach
+from envctl.substrates.base import LOST, Process, Reach
 
 KILLED = 128  # exit statuses above say which signal ended a process
 
@@ -73,6 +73,8 @@ def why(directory: Path, status: int) -> EnvctlError:
         error.exit_code = Exit(said["exit_code"])
         return error
     tail = "\n".join((directory / "runner.log").read_text(errors="replace").splitlines()[-5:])
+    if status == LOST:
+        return ResourceError(f"the connection to the run was lost before its first event\n{tail}".rstrip(), hint="run the same command again")
     if status > KILLED:
         return ResourceError(f"the runner was killed before its first event (status {status})\n{tail}".rstrip(), hint="run the same command again")
     return EnvctlError(f"the runner ended with status {status}\n{tail}", hint=f"its record is in {directory}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import socket
@@ -66,7 +67,7 @@ def test_the_keepers_files_are_on_a_volume_of_its_own(storage: str, named: str |
     assert things[-1]["spec"]["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
 
 
-HEALS = ("sh", "-c", """trap 'sleep 0.3; echo abandoned > "$WORDS"; exit 3' HUP; cat >/dev/null; while :; do sleep 0.05; done""")
+HEALS = ("sh", "-c", """trap 'sleep 0.3; echo abandoned > "$WORDS"; exit 0' HUP; cat >/dev/null; while :; do sleep 0.05; done""")
 TERMINATED = {"phase": "Failed", "containerStatuses": [{"name": "main", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}
 
 
@@ -148,6 +149,19 @@ def test_the_first_with_the_token_gets_the_commands_streams_and_status(pod: subp
 
 @pytest.mark.parametrize("pod", [("sh", "-c", "trap 'echo healed; exit 0' TERM; echo up; while :; do sleep 0.05; done")], indirect=True)
 def test_a_pod_that_is_to_end_lets_its_command_end_in_good_order_and_says_so(pod: subprocess.Popen[bytes], port: int) -> None:
+@pytest.mark.parametrize(("pod", "status"), [
+    (("sh", "-c", f"trap 'exit {said}' HUP; echo up; cat >/dev/null; while :; do sleep 0.05; done"), status)
+    for said, status in ((0, LOST), (143, LOST), (1, 1), (3, 3), (137, 137))
+], indirect=["pod"])
+def test_a_command_that_fails_when_its_client_has_gone_has_not_ended_in_good_order(pod: subprocess.Popen[bytes], port: int, status: int) -> None:
+    lines = connected(port)
+    assert "pid" in lines.receive()
+    while lines.receive() != {"out": base64.b64encode(b"up\n").decode()}:
+        pass
+    lines.close()
+    assert pod.wait(20) == status
+
+
     command, read, ours = joined(port)
     assert os.read(read, 100) == b"up\n"
     pod.send_signal(signal.SIGTERM)

@@ -264,8 +264,8 @@ class Worker:
             return 127
         if "status" not in answer:  # the client has gone: what would only be of use to it is to be taken back
             self._tell(signal.SIGHUP)
-        killed = [128 - status for status in await streams.last_ends() if status < 0]
-        status = _ENDED if self._is_to_end else int(answer.get("status", (*killed, LOST)[0]))
+        left = [_left(status) for status in await streams.last_ends()]
+        status = _ENDED if self._is_to_end else int(answer.get("status", (*left, LOST)[0]))
         with contextlib.suppress(OSError):
             if self._is_to_end:
                 await peer.tell({"err": base64.b64encode(b"envctl: the pod was told to end\n").decode()})
@@ -318,3 +318,8 @@ class Worker:
 if __name__ == "__main__":
     lead_all()
     sys.exit(asyncio.run(Worker(sys.argv[1:]).live()))
+def _left(status: int) -> int:
+    """The exit status of a command whose client has gone: `LOST` for one that has ended in good order, or because it was told to; else its own."""
+    return LOST if status in (0, _ENDED) else 128 - status if status < 0 else status
+
+
