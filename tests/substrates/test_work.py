@@ -8,9 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -147,8 +149,6 @@ def test_the_first_with_the_token_gets_the_commands_streams_and_status(pod: subp
     os.close(read)
 
 
-@pytest.mark.parametrize("pod", [("sh", "-c", "trap 'echo healed; exit 0' TERM; echo up; while :; do sleep 0.05; done")], indirect=True)
-def test_a_pod_that_is_to_end_lets_its_command_end_in_good_order_and_says_so(pod: subprocess.Popen[bytes], port: int) -> None:
 @pytest.mark.parametrize(("pod", "status"), [
     (("sh", "-c", f"trap 'exit {said}' HUP; echo up; cat >/dev/null; while :; do sleep 0.05; done"), status)
     for said, status in ((0, LOST), (143, LOST), (1, 1), (3, 3), (137, 137))
@@ -162,6 +162,8 @@ def test_a_command_that_fails_when_its_client_has_gone_has_not_ended_in_good_ord
     assert pod.wait(20) == status
 
 
+@pytest.mark.parametrize("pod", [("sh", "-c", "trap 'echo healed; exit 0' TERM; echo up; while :; do sleep 0.05; done")], indirect=True)
+def test_a_pod_that_is_to_end_lets_its_command_end_in_good_order_and_says_so(pod: subprocess.Popen[bytes], port: int) -> None:
     command, read, ours = joined(port)
     assert os.read(read, 100) == b"up\n"
     pod.send_signal(signal.SIGTERM)
@@ -238,3 +240,36 @@ def test_a_command_that_is_not_there_is_told(pod: subprocess.Popen[bytes], port:
     with pytest.raises(ResourceError, match="no-such-command can't be run"):
         Streamed(connected(port), None, None, None)
     assert pod.wait(20) == 127
+
+
+class Evicts:
+    """An API whose only pod runs, and is evicted once somebody has spoken with it."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.apply = self.delete = lambda *_: None
+
+    def find(self, *_: Any) -> list[Any]:
+        gone = {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}
+        return [{"metadata": {"name": "work-1"}, "spec": {}, "status": gone if self.asked else {"phase": "Running"}}]
+
+    def dial(self, *_: Any) -> socket.socket:
+        ours, theirs = socket.socketpair()
+
+        def hear() -> None:
+            lines = Lines(theirs)
+            self.asked.append(lines.receive())
+            lines.close()
+
+        threading.Thread(target=hear, daemon=True).start()
+        return ours
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_command_that_may_have_begun_is_not_begun_elsewhere_where_its_pod_is_evicted(asked: bool) -> None:
+    cluster = Evicts()
+    cluster.asked = [] if asked else ["somebody else"]
+    reach: Any = SimpleNamespace(identity=HERE, api=cluster, token=lambda: "secret")
+    with pytest.raises(ResourceError, match="Evicted: low on memory") as refused:
+        work.Work(reach, "seed").start(["true"], {}, (None, None, None), keeper())
+    assert isinstance(refused.value, work.NoRoomError) != asked

@@ -97,6 +97,7 @@ class Work:
     def __init__(self, reach: PodReach, job: str) -> None:
         self.reach, self.space = reach, reach.identity.namespace
         self.name = f"envctl-{job}-{secrets.token_hex(3)}"
+        self._asked = False  # whether the command may have begun
 
     def start(self, argv: Sequence[str], env: Mapping[str, str], stdio: tuple[int | None, int | None, int | None], keeper: Object) -> Worked:
         """Makes it, and returns once the command runs.  Raises NoRoomError, ResourceError, with the object and the reason."""
@@ -114,12 +115,12 @@ class Work:
     def _running(self, waited_s: float) -> str:
         """The name of its pod once it runs."""
         pod = self.pod()
-        if why := self._no_room(pod, waited_s):
+        if (why := self._no_room(pod, waited_s)) and not self._asked:
             raise NoRoomError(why)
-        if pod and not (why := trouble(self.reach.api, pod, waited_s)) and (ended := ended_of(pod)):
-            why = f"its pod {ended[1]} before it had begun"
+        if not why and pod and not (why := trouble(self.reach.api, pod, waited_s)) and (ended := ended_of(pod)):
+            why = f"its pod {ended[1]} before it {'had told that it had' if self._asked else 'had'} begun"
         if why or waited_s > _START_S:
-            raise ResourceError(f"{self.name} could not be started: {why or f'it has no pod that runs after {_START_S:g} s'}")
+            raise ResourceError(f"{self.name} could not be {'followed' if self._asked else 'started'}: {why or f'it has no pod that runs after {_START_S:g} s'}")
         return str(pod["metadata"]["name"]) if pod and pod["status"].get("phase") == "Running" else ""
 
     def _no_room(self, pod: Object | None, waited_s: float) -> str:
@@ -138,7 +139,9 @@ class Work:
             return None
         try:
             lines.sock.settimeout(_ANSWER_S)
-            lines.send({"env": dict(env), "token": self.reach.token()})
+            request = {"env": dict(env), "token": self.reach.token()}
+            self._asked = True
+            lines.send(request)
             return Worked(self, lines, stdio)
         except OSError:
             lines.close()
@@ -315,11 +318,11 @@ class Worker:
                 self._process.send_signal(number)
 
 
-if __name__ == "__main__":
-    lead_all()
-    sys.exit(asyncio.run(Worker(sys.argv[1:]).live()))
 def _left(status: int) -> int:
     """The exit status of a command whose client has gone: `LOST` for one that has ended in good order, or because it was told to; else its own."""
     return LOST if status in (0, _ENDED) else 128 - status if status < 0 else status
 
 
+if __name__ == "__main__":
+    lead_all()
+    sys.exit(asyncio.run(Worker(sys.argv[1:]).live()))
