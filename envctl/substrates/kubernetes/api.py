@@ -187,15 +187,19 @@ class Api:
 
 
 def _carried(websocket: Any, port: int) -> socket.socket:
-    """What comes and goes by a websocket of the API's; it ends with that, however that ends."""
+    """What comes and goes by a websocket of the API's; each ends with the other, however that ends."""
     from kubernetes.stream.ws_client import PortForward
     from websocket import WebSocketException
 
     class Forward(PortForward):
         def _proxy(self) -> None:
-            with suppress(OSError, WebSocketException):  # lost, on which the library's thread would end with a traceback
-                super()._proxy()  # type: ignore[no-untyped-call]
-            self.local_ports[port].python.close()
+            try:
+                with suppress(OSError, WebSocketException, ValueError, RuntimeError):  # lost, or no sense in it: the library's thread would end with a traceback
+                    super()._proxy()  # type: ignore[no-untyped-call]
+            finally:
+                self.local_ports[port].python.close()
+                with suppress(OSError):
+                    websocket.shutdown()
 
     connected: socket.socket = Forward(websocket, [port]).socket(port)._socket  # type: ignore[no-untyped-call]  # noqa: SLF001 - the wrapper lacks what descriptors need
     return connected
