@@ -170,10 +170,16 @@ class ReachApart(KeeperClient):
         return self.streamed({"do": "spawn", "argv": list(argv), "env": dict(env)}, stdio)
 
     def streamed(self, request: Mapping[str, object], stdio: Stdio, terminal: Size | None = None) -> Streamed:
-        """A request that runs a command, with its streams."""
+        """A request that runs a command, with its streams.  Raises NoEnvironmentError where the keeper goes meanwhile."""
         lines = self.opened()
-        lines.send({**request, **self.credentials})
-        return Streamed(lines, *stdio, terminal)
+        try:
+            lines.send({**request, **self.credentials})
+            return Streamed(lines, *stdio, terminal)
+        except BaseException as error:
+            lines.close()
+            if isinstance(error, ConnectionError):  # also in place of the first word
+                raise self.ended(str(request["do"])) from error
+            raise
 
     def _entered(self, node: str, argv: Sequence[str], where: Where, env: Mapping[str, str] | None, stdio: Stdio) -> Process:
         known = self.node(node)
