@@ -20,7 +20,7 @@ from envctl.substrates.keeper.wire import Lines, Message
 from envctl.substrates.kubernetes.agents import open_agent, selector
 from envctl.substrates.kubernetes.api import Api, MissingError, Object, path_of
 from envctl.substrates.kubernetes.identity import AGENT_OF, AGENTS, PART, Identity
-from envctl.substrates.kubernetes.logs import followed
+from envctl.substrates.kubernetes.logs import Kept, followed
 from envctl.substrates.kubernetes.nodes import workload_kind
 from envctl.substrates.kubernetes.pods import NO_POD_S, exit_status, newest, node_of, not_made, trouble, waiting_of
 
@@ -42,7 +42,7 @@ class PodLife:
     machine: str  # the cluster's node on which it runs
     ended: asyncio.Future[int]
     zone: str = ""  # that of its machine, where it has one
-    logged: threading.Event = field(default_factory=threading.Event)
+    kept: Kept = field(default_factory=Kept)
     over: bool = False  # its end has been told, or is about to be
 
     def main(self) -> int | None:
@@ -184,7 +184,7 @@ class PodLauncher:
 
     @staticmethod
     async def _over(life: PodLife, status: int) -> None:
-        await asyncio.to_thread(life.logged.wait, _LOG_END_S)
+        await asyncio.to_thread(life.kept.wait, _LOG_END_S)
         life.ended.set_result(status)
 
     # --- a launcher ---
@@ -201,6 +201,9 @@ class PodLauncher:
             if pod and (life := self._lives.get(spec.name)) and newest(pod) == life.container and not life.ended.done():
                 return life  # somebody else had followed it
             if pod and (container := newest(pod)) and container not in self._known:
+                if (former := self._lives.get(spec.name)) and not former.kept.is_whole:
+                    await former.kept.end()
+                    continue
                 life = self._born(spec, pod, container)
                 with contextlib.suppress(EnvctlError):  # then it is where it was to be, as far as is known
                     life.zone = (await life.ask("zone"))["zone"]
@@ -226,7 +229,7 @@ class PodLauncher:
         self._lives[spec.name] = life
         self._known.add(container)
         self._words[spec.name] = self._begin(spec.name, container)
-        threading.Thread(target=self._follow, args=(spec.name, life), daemon=True).start()
+        threading.Thread(target=self._follow, args=(spec.name, life), name=f"words of {container}", daemon=True).start()
         self._end(spec.name)
         return life
 
@@ -244,10 +247,7 @@ class PodLauncher:
 
     def _follow(self, node: str, life: PodLife) -> None:
         """Keeps what a container says: the cluster forgets it with the pod."""
-        with contextlib.suppress(Exception), self._helpers.log(node).open("ab", buffering=0) as log:
-            for data in followed(self._api, self._identity.namespace, life.pod, life.container, lambda: life.over):
-                log.write(data)
-        life.logged.set()
+        life.kept.keep(followed(self._api, self._identity.namespace, life.pod, life.container, lambda: life.over), self._helpers.log(node))
 
     async def _look_for_trouble(self, spec: NodeSpec, pod: Object | None, waited_s: float) -> None:
         """Raises ResourceError with the object and the reason where a pod can't come to life; a pod that is backed off is replaced."""

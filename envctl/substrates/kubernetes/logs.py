@@ -5,12 +5,16 @@ The API server, the kubelet or what is between them may end a stream whose conta
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 from envctl.errors import EnvctlError
 from envctl.substrates.kubernetes.api import Api, MissingError
@@ -20,6 +24,7 @@ from envctl.waiting import until
 
 _TOLD_S, _POLL_S = 3.0, 0.02  # within which the cluster tells that a container has ended, after its words have
 _LAST_S, _AGAIN_S = 30.0, 0.5  # how long the last words of one that has ended are asked for, where the API is away
+_LATE_S = 10.0  # how long the next life of a node waits for them
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 
@@ -96,3 +101,40 @@ def _stream(api: Api, namespace: str, pod: str, container: str, since: datetime 
         raise MissingError(f"{pod} has other containers by now")
     second = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if since else None
     return api.log(pod, namespace, MAIN, since=second, previous=previous)
+
+
+class Kept:
+    """The words of one life in its node's log: none comes after the first of the next life, whose own they would be taken for."""
+
+    def __init__(self) -> None:
+        self._whole = threading.Event()  # or nothing is added any more
+        self._adding = threading.Lock()
+
+    def keep(self, words: Iterator[bytes], file: Path) -> None:
+        """Adds words to the log as they come, to their end, or that of their time."""
+        with contextlib.suppress(Exception), file.open("ab", buffering=0) as log:
+            for data in words:
+                with self._adding:
+                    if self._whole.is_set():
+                        return
+                    log.write(data)
+        self._whole.set()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is added any more."""
+        return self._whole.is_set()
+
+    def wait(self, timeout_s: float) -> None:
+        """Waits until it is, for a time."""
+        self._whole.wait(timeout_s)
+
+    async def end(self) -> None:
+        """Lets the words that are under way come; those that do not are lost."""
+        deadline = time.monotonic() + _LATE_S
+        while not self.is_whole:
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(_POLL_S)
+        with self._adding:
+            self._whole.set()
