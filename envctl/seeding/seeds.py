@@ -63,7 +63,7 @@ def load_seed_into(reach: Reach, topology: Topology, seed: Seed, selected: tuple
         if notebook.read(BEGUN) is not None and _holds_any(_run(reach, topology, wanted, files, progress, only_verify=True)[0]):
             raise _doubt(environment, seed.name)
         notebook.write(BEGUN, json.dumps({"seed": seed.name, "digest": digest(seed)}))
-    found, note = _run(reach, topology, wanted, files, progress, only_verify=started_from is not None, taken_back=lambda: notebook.write(BEGUN, None))
+    found, note = _run(reach, topology, wanted, files, progress, only_verify=started_from is not None, taken_back=lambda: _forget_begun(notebook))
     if started_from is not None and found != started_from.found:
         raise ResourceError(f"the snapshot of {seed.name} does not hold what was loaded into it: {found} instead of {dict(started_from.found)}",
                             hint="remove the snapshots from the cache: `envctl doctor` says where it is")
@@ -72,7 +72,7 @@ def load_seed_into(reach: Reach, topology: Topology, seed: Seed, selected: tuple
         "seed": seed.name, "digest": digest(seed), "found": found, "snapshot": started_from.key if started_from else "",
         "nodes": {node.name: node.digest for node in environment.nodes if node.component in stores},
     }))
-    notebook.write(BEGUN, None)
+    _forget_begun(notebook)
     return _loaded(seed, found, "from snapshot" if started_from else "loaded", note)
 
 
@@ -94,6 +94,11 @@ def check_mixing(environment: Environment, seed: Seed) -> Mapping[str, Any] | No
     if lost and not before["snapshot"]:  # from a snapshot a new node starts with the same data
         raise UsageError(f"{environment.id} has lost data of the seed {seed.name}: {', '.join(lost)} was replaced", hint=hint)
     return before
+
+
+def _forget_begun(notebook: Notebook) -> None:
+    with suppress(EnvctlError):  # then it is looked for the next time
+        notebook.write(BEGUN, None)
 
 
 def _holds_any(found: Mapping[str, Any]) -> bool:
