@@ -134,9 +134,9 @@ def space(cluster_cache: Path, cluster: Cluster) -> Iterator[Space]:
             patch.setenv(name, value)
         image = own_image(context())
         ensure_agents(api(context()), image)
-    with made(cluster, agent_of(image)) as one:
-        Ground.until(one.agent, "the agent is ready", within_s=60)
-        yield one
+        with made(cluster, agent_of(image)) as one:
+            Ground.until(one.agent, "the agent is ready", within_s=60)
+            yield one
 
 
 def test_a_command_is_run_in_a_pod_as_what_the_pod_is(space):
