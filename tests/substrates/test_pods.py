@@ -64,6 +64,7 @@ def waiting(reason: str, message: str = "", group: str = "containerStatuses") ->
     ("ContainerCreating", "", False), ("PodInitializing", "", False), ("ErrImagePull", "dial tcp: i/o timeout", False), ("CrashLoopBackOff", "", False),
     ("ErrImagePull", "shop.example/a:1: not found", True), ("ErrImagePull", "pull access Denied", True), ("ImagePullBackOff", "i/o timeout", True),
     ("ErrImageNeverPull", "", True), ("InvalidImageName", "", True), ("CreateContainerConfigError", "secret keeper not found", True),
+    ("CreateContainerConfigError", "failed to sync secret cache: timed out waiting for the condition", False),
 ])
 @pytest.mark.parametrize("group", ["containerStatuses", "initContainerStatuses"])
 def test_what_may_still_pass_by_itself_is_waited_for_and_nothing_else(reason: str, message: str, hopeless: bool, group: str) -> None:

@@ -10,6 +10,7 @@ from envctl.substrates.kubernetes.identity import MAIN, NODE
 NO_POD_S = 3.0  # after which a controller that has made no pod is asked why: it may need a quota to be counted, or an account, first
 _HOPELESS = ("ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _REFUSED = ("not found", "denied", "unauthorized", "forbidden")  # what a registry says that will say it again; all else is tried once more (ImagePullBackOff)
+_PASSES = "failed to sync"  # a kubelet that is busy has not heard of a Secret or ConfigMap yet, and tries again
 _UNSCHEDULABLE_S = 10.0  # how long a pod may find no machine: the one that it replaces may still be ending
 _UNBOUND_S = 60.0  # how long its volumes may take to be made, and provisioners to try again
 _OF_VOLUMES = ("PersistentVolumeClaim", "persistentvolumeclaim", "storageclass")  # in what the scheduler says
@@ -111,6 +112,8 @@ def trouble(api: Api, pod: Object, waited_s: float) -> str:
     name = pod["metadata"]["name"]
     for _, waiting in _waits(pod):
         reason, message = waiting.get("reason", ""), waiting.get("message", "")
+        if _PASSES in message:
+            continue
         if reason in _HOPELESS or (reason == "ErrImagePull" and any(word in message.lower() for word in _REFUSED)):
             return f"pod {name}: {reason}: {message}"
     if waited_s < _UNSCHEDULABLE_S or pod.get("spec", {}).get("nodeName"):
