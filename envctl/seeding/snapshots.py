@@ -33,7 +33,7 @@ from envctl.toolchain import cache_dir
 from envctl.waiting import until
 
 CONTENT = "content.json"  # written last: a snapshot with it is whole
-STOP_S = 30.0
+STOP_S = 120.0  # a broker whose controllers have gone before it waits for them
 MAKING_TTL_S = 300.0  # from the last use: what was killed while it made a snapshot is soon gone
 
 
@@ -115,5 +115,9 @@ def _stop_all(reach: Reach, environment: Environment) -> None:
         reach.hold(node.name, STOP_S * 2)
     for node in environment.nodes:
         reach.signal(node.name, signal.SIGINT if node.kind == "postgres" else signal.SIGTERM)
-    if not until(lambda: all(reach.node(n.name).pid is None for n in environment.nodes), STOP_S):
-        raise ResourceError(f"the engines of {environment.id} did not stop in {STOP_S:.0f} s, so their data can't be kept")
+
+    def alive() -> list[str]:
+        return [node.name for node in environment.nodes if reach.node(node.name).pid is not None]
+
+    if not until(lambda: not alive(), STOP_S):
+        raise ResourceError(f"{', '.join(alive())} of {environment.id} did not stop in {STOP_S:.0f} s, so their data can't be kept")
