@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -65,5 +66,10 @@ def format_directory(kafka: Tool, java: Tool, cluster: str, config: Path) -> Non
 
 
 def write_properties(path: Path, settings: Mapping[str, str]) -> None:
-    """Writes a configuration in Java's properties format (the values used have nothing to escape)."""
-    path.write_text("".join(f"{key}={value}\n" for key, value in sorted(settings.items())))
+    """Writes a configuration in Java's properties format."""
+    path.write_text(f"{in_java_format(settings)}\n")
+
+
+def in_java_format(settings: Mapping[str, str]) -> str:
+    """One property a line, as `java.util.Properties` reads it: what JSON escapes is escaped there in the same way."""
+    return "\n".join(f"{key}={json.dumps(value)[1:-1]}" for key, value in sorted(settings.items()))

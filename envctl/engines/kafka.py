@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from envctl.engines.base import Provision, Realisation, Site
-from envctl.engines.broker import JVM_FLAGS, PORT, format_directory, java_command, properties, write_properties
+from envctl.engines.broker import JVM_FLAGS, PORT, format_directory, in_java_format, java_command, properties, write_properties
 from envctl.engines.class_archive import ARCHIVE, QUIET, class_archive
 from envctl.engines.containers import sealed_container, tag_of
 from envctl.engines.content import digest, made_once
@@ -29,7 +29,10 @@ _FORM = 1  # raise it when prepared directories become different
 
 
 class KafkaEngine:
-    """All brokers start at once from formatted directories; topics are made once they are there."""
+    """All brokers start at once from formatted directories; topics are made once they are there.
+
+    `settings` of the topology are properties of every broker and win over the defaults.
+    """
 
     kind: ClassVar[str] = "kafka"
 
@@ -101,7 +104,7 @@ def _configured(settings: Mapping[str, str], cache: Path) -> tuple[Path, str]:
 def _node(component: Kafka, site: Site, index: int, *, kafka: Tool, java: Tool, archive: Path | None) -> NodeSpec:
     names = _names(component)
     name = names[index]
-    config, config_id = _configured(properties(names, index, "/data/log"), site.cache)
+    config, config_id = _configured({**properties(names, index, "/data/log"), **component.settings}, site.cache)
     mounts = [*tool_mounts(kafka, java), Mount(config, "/config")]
     named = {**tool_names(kafka, java), str(config): config_id}
     flags: tuple[str, ...] = ()
@@ -132,12 +135,12 @@ exec "$home/bin/kafka-server-start.sh" /tmp/server.properties"""
 
 def _container(component: Kafka, site: Site, index: int) -> NodeSpec:
     names = _names(component)
-    settings = properties(names, index, "/var/lib/kafka/data/log")
+    settings = {**properties(names, index, "/var/lib/kafka/data/log"), **component.settings}
     return sealed_container(NodeSpec(
         name=names[index], component=component.name, kind=component.kind, zone=site.zone(component, index), digest="",
         command=(), entrypoint=("sh", "-c", _START), image=component.image or f"apache/kafka:{tag_of(component.version, parts=3)}",
         env={
-            "ENVCTL_PROPERTIES": "\n".join(f"{key}={value}" for key, value in sorted(settings.items())),
+            "ENVCTL_PROPERTIES": in_java_format(settings),
             "ENVCTL_CLUSTER": cluster_id(component), "KAFKA_HEAP_OPTS": JVM_FLAGS[0], "KAFKA_JVM_PERFORMANCE_OPTS": " ".join(JVM_FLAGS[1:]),
         },
         init=True, ports={"kafka": PORT}, ready=Probe("log", target=r"Kafka Server started"), stop_grace_s=10.0, resources=component.resources,

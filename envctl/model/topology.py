@@ -237,6 +237,7 @@ class Kafka(Component):
     image: str = ""
     brokers: int = 1
     topics: Mapping[str, Topic] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from envctl.errors import NoEnvironmentError, ResourceError
 from envctl.model.environment import Environment
 from envctl.model.plan import Plan, Selection
 from envctl.model.seed import Seed
-from envctl.model.topology import Kafka, Postgres
+from envctl.model.topology import AnyComponent, Kafka, Postgres
 from envctl.planner.identity import MAKING
 from envctl.record import publish
 from envctl.seeding import seeds
@@ -33,7 +33,7 @@ from envctl.toolchain import cache_dir
 from envctl.waiting import until
 
 CONTENT = "content.json"  # written last: a snapshot with it is whole
-STOP_S = 120.0  # a broker whose controllers have gone before it waits for them
+STOP_S = 120.0  # on a busy machine
 MAKING_TTL_S = 300.0  # from the last use: what was killed while it made a snapshot is soon gone
 
 
@@ -81,7 +81,16 @@ def _is_held(path: Path) -> bool:
 def _making_plan(plan: Plan, key: str) -> Plan:
     env_id = f"{MAKING}{key[:16]}"
     labels = {**plan.labels, "envctl.dev/env": env_id}
-    return replace(plan, env_id=env_id, selected=_stateful(plan), stubbed=(), ttl_s=MAKING_TTL_S, labels=labels, digest=key)
+    components = {name: _stopping_alone(component) for name, component in plan.topology.components.items()}
+    topology = replace(plan.topology, components=components)
+    return replace(plan, env_id=env_id, topology=topology, selected=_stateful(plan), stubbed=(), ttl_s=MAKING_TTL_S, labels=labels, digest=key)
+
+
+def _stopping_alone(component: AnyComponent) -> AnyComponent:
+    """A broker that shuts down asks its controllers for leave, which it does not get any more where they have gone before it."""
+    if not isinstance(component, Kafka):
+        return component
+    return replace(component, settings={**component.settings, "controlled.shutdown.enable": "false"})
 
 
 def _make(plan: Plan, seed: Seed, home: Path, progress: Callable[[str], None]) -> None:

@@ -69,10 +69,10 @@ def _component(document: Document, name: str, raw: Mapping[str, Any], manifests:
         return _service(raw, common) if raw["kind"] == "service" else Job(**common)
     common["version"] = document.texts["components", name, "version"]
     common["image"] = raw.get("image", "")
+    common["settings"] = _texts(document, name, "settings")
     if raw["kind"] == "kafka":
         topics = {topic: _topic(document, name, topic, options or {}) for topic, options in raw.get("topics", {}).items()}
         return Kafka(**common, brokers=raw.get("brokers", 1), topics=topics)
-    common["settings"] = _texts(document, name, "settings")
     if raw["kind"] == "redis":
         return Redis(**common)
     return Postgres(

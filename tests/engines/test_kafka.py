@@ -12,7 +12,9 @@ from envctl.engines.base import Site
 from envctl.engines.kafka import KafkaEngine, cluster_id, min_isr, replication
 from envctl.model.topology import Kafka, Topic, Topology
 
-BUS = Kafka(name="bus", version="4.1", brokers=3, topics={"orders": Topic("orders", 6), "one": Topic("one", config={"retention.ms": "60000"})})
+TOPICS = {"orders": Topic("orders", 6), "one": Topic("one", config={"retention.ms": "60000"})}
+RACK = 'C:\\racks "Süd" = #1'
+BUS = Kafka(name="bus", version="4.1", brokers=3, topics=TOPICS, settings={"broker.rack": RACK, "message.max.bytes": "7654321"})
 BOOTSTRAP = KafkaEngine().endpoints(BUS)["bootstrap"]
 DESCRIBE = f"""
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
@@ -24,6 +26,13 @@ def config(name):
 for name, topic in sorted(admin.list_topics(timeout=20).topics.items()):
     if not name.startswith("__"):
         print(name, len(topic.partitions), {{len(part.isrs) for part in topic.partitions.values()}}, config(name))
+"""
+SETTINGS = f"""
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+admin = AdminClient({{"bootstrap.servers": {BOOTSTRAP!r}, "log_level": 0}})
+resource = ConfigResource(ResourceType.BROKER, "2")
+found = admin.describe_configs([resource])[resource].result()
+print(ascii((found["broker.rack"].value, found["message.max.bytes"].value)))
 """
 PRODUCE = f"""
 from confluent_kafka import Producer
@@ -73,6 +82,8 @@ def test_a_cluster_bears_the_loss_of_a_broker_and_adopts_what_its_topics_were(ce
     cell.up(realisation)
     minimum = "{3} {'min.insync.replicas': '2', 'retention.ms': "
     assert cell.python(DESCRIBE).splitlines() == [f"one 1 {minimum}'60000'}}", f"orders 6 {minimum}'604800000'}}"]
+
+    assert cell.python(SETTINGS) == ascii((RACK, "7654321"))
 
     cell.reach.hold("bus-1", 60)
     cell.reach.signal("bus-1", signal.SIGKILL)
