@@ -35,6 +35,7 @@ class Size:
     size: int
     filled_s: float
     memory: dict[str, float]
+    live: float
     ups: list[Cost]
     downs: list[Cost]
     listed: list[tuple[float, float]]
@@ -46,7 +47,7 @@ def measure(place: Site, size: int) -> Size:
     """Fills up to `size`, then has some more come and go."""
     filled = place.fill(size)
     say(f"{size:,} environments are there after {filled:.0f} s")
-    memory = place.memory()
+    memory, live = place.memory(), place.live()
     more = [f"more-{size}-{number}" for number in range(MEASURED)]
     ups = [place.up(env_id) for env_id in more]
     states(place, more[0])
@@ -54,7 +55,7 @@ def measure(place: Site, size: int) -> Size:
     downs = [place.down(env_id) for env_id in more]
     place.up(f"over-{size}-x")
     looked = statistics.median(timed(garbage)[0] for _ in range(3))
-    found = Size(size, filled, memory, ups, downs, listed, watched("collect", "all"), looked)
+    found = Size(size, filled, memory, live, ups, downs, listed, watched("collect", "all"), looked)
     say(str(found))
     return found
 
@@ -95,13 +96,13 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 def figures(sizes: Sequence[int] = SIZES) -> list[Figure]:
     """Fills one cluster step by step, and measures at each size."""
     with site() as place:
-        empty = place.memory()
+        empty, nothing = place.memory(), place.live()
         each = f"{len(objects_of('scale-0000'))} objects, {pods_each()} pods"
         found = [measure(place, size) for size in sizes]
-    return [Figure("one environment", each), *_figures(found, empty)]
+    return [Figure("one environment", each), *_figures(found, empty, nothing)]
 
 
-def _figures(found: Sequence[Size], empty: dict[str, float]) -> Iterator[Figure]:
+def _figures(found: Sequence[Size], empty: dict[str, float], nothing: float) -> Iterator[Figure]:
     for one in found:
         at = f"at {one.size:,}:"
         yield Figure(f"{at} one more, wall until the engine is done", spread([cost.wall_s for cost in one.ups]))
@@ -115,16 +116,17 @@ def _figures(found: Sequence[Size], empty: dict[str, float]) -> Iterator[Figure]
         for name in PLANE:
             more = one.memory[name] - empty[name]
             yield Figure(f"{at} memory of {name}", f"{one.memory[name]:.0f} MB, {more / one.size:.2f} MB an environment")
+        yield Figure(f"{at} … of the API server's that its objects take", f"{one.live:.1f} MB, {(one.live - nothing) / one.size:.2f} MB an environment")
         yield Figure(f"{at} `list`", f"{spread([wall for wall, _ in one.listed])}, CPU {statistics.median(cpu for _, cpu in one.listed):.2f} s")
         yield Figure(f"{at} what `gc` looks through", f"{one.looked_s:.2f} s")
         yield Figure(f"{at} `gc` of one that has run out, whole", f"{one.gc.wall_s:.2f} s, CPU {one.gc.cpu_s:.2f} s")
         yield Figure(f"{at} `down`, wall", spread([cost.wall_s for cost in one.downs]))
         yield Figure(f"{at} … CPU", spread([cost.cpu_s for cost in one.downs]))
         yield Figure(f"{at} … CPU of the API server, without its routine", spread([cost.more_s(SERVER) for cost in one.downs]))
-    yield from _curve(found[0], found[-1], empty)
+    yield from _curve(found[0], found[-1], nothing)
 
 
-def _curve(small: Size, large: Size, empty: dict[str, float]) -> Iterator[Figure]:
+def _curve(small: Size, large: Size, nothing: float) -> Iterator[Figure]:
     def grown(what: str, of: Callable[[Size], float]) -> Figure:
         ratio = of(large) / of(small)
         return Figure(f"{what}, at {large.size:,} against {small.size}", f"{ratio:.2f} ×", f"≤ {MOST} ×", ratio <= MOST)
@@ -136,7 +138,7 @@ def _curve(small: Size, large: Size, empty: dict[str, float]) -> Iterator[Figure
     yield grown("their memory", lambda one: median(one.ups, lambda cost: sum(cost.memory.values())))
     yield grown("wall of one more", lambda one: median(one.ups, lambda cost: cost.wall_s))
     yield grown("CPU of the API server for one more", lambda one: median(one.ups, lambda cost: cost.more_s(SERVER)))
-    yield grown("memory of the API server an environment", lambda one: (one.memory[SERVER] - empty[SERVER]) / one.size)
+    yield grown("memory of the API server's objects an environment", lambda one: (one.live - nothing) / one.size)
     yield grown("CPU of both, coming and going", lambda one: median(one.ups, lambda cost: cost.cpu_s) + median(one.downs, lambda cost: cost.cpu_s))
     yield grown("CPU of `down` alone", lambda one: median(one.downs, lambda cost: cost.cpu_s))
 
