@@ -83,13 +83,13 @@ def _relay(terminal: int, process: Process) -> None:
             said = _read(terminal)
             if not said:
                 return  # nobody holds its other end any more
-            os.write(1, said)
+            _write(1, said)
         elif process.poll() is not None:
             return
         if 0 in readable:
             typed = _read(0)
             if typed:
-                os.write(terminal, typed)
+                _write(terminal, typed)
             else:
                 inputs.remove(0)
 
@@ -98,6 +98,12 @@ def _read(descriptor: int) -> bytes:
     with suppress(OSError):
         return os.read(descriptor, 65536)
     return b""
+
+
+def _write(descriptor: int, words: bytes) -> None:
+    """All of it: a signal, such as that of a new size, may end a write early."""
+    while words:
+        words = words[os.write(descriptor, words) :]
 
 
 def _copy_size(terminal: int) -> None:
