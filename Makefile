@@ -15,7 +15,7 @@ demo: setup  ## the shop under fire: up, seeded, replayed, hurt, judged, reporte
 
 test: setup  ## all tests, on real engines
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --ignore tests/demo -m "not docker and not kubernetes"
-	$(BIN)/pytest -m docker  # apart: an engine of the tests' own has interfaces and cgroups, which others would take for left over
+	$(BIN)/pytest -m "docker and not kubernetes"  # apart: an engine of the tests' own has interfaces and cgroups, which others would take for left over
 	$(BIN)/pytest tests/demo -m "not docker and not kubernetes"  # alone: their verdicts hold the shop's speed against limits
 
 test-kubernetes: setup  ## the tests on a real Kubernetes, which they build from source the first time (a quarter of an hour)
