@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from math import comb
 
@@ -16,7 +15,6 @@ from envctl.faults.packet_loss import PacketLoss, binomial_p_value
 from envctl.faults.targets import ratio
 from envctl.substrates.base import Reach
 from envctl.toolchain import find
-from envctl.waiting import until
 
 LINK = {"from": "client", "to": "server", "loss": "30 %"}
 
@@ -84,31 +82,6 @@ def test_one_link_without_its_rule_is_enough_to_be_unproved(world: Callable[...,
     nft(reach, "server-1", "delete", "table", "inet", "envctl_loss_half")
     assert not fault.verify().shown
     fault.heal()
-
-
-@pytest.mark.cell
-def test_the_lease_ends_it_when_nobody_does_and_a_renewal_keeps_it(world: Callable[..., World], reach: Reach) -> None:
-    fault = PacketLoss.build({**LINK, "to": "server-0"}, world("leased"))
-    fault.apply(2)
-    fault.apply(30)
-    assert fault.verify().shown
-    fault.apply(1)
-    assert until(lambda: "timeout" not in nft(reach, "server-0", "list", "set", "inet", "envctl_loss_leased", "peers").split("elements")[-1]
-                 or "elements" not in nft(reach, "server-0", "list", "set", "inet", "envctl_loss_leased", "peers"), 10)
-    assert not fault.verify().shown
-    fault.heal()
-
-
-@pytest.mark.cell
-def test_a_target_that_restarts_meanwhile_keeps_the_fault_and_is_healed(world: Callable[..., World], reach: Reach) -> None:
-    fault = PacketLoss.build({**LINK, "to": "server-0"}, world("restart"))
-    fault.apply(30)
-    before = reach.node("server-0").starts
-    reach.signal("server-0", signal.SIGKILL)
-    assert until(lambda: reach.node("server-0").starts > before, 20)
-    assert fault.verify().shown
-    fault.heal()
-    assert fault.absent().shown
 
 
 @pytest.mark.cell

@@ -1,0 +1,159 @@
+"""Links between nodes, and rules at their receiving ends that drop what comes from the peers they name.
+
+Dropping at the receiver is what a lossy network looks like to both ends; a drop at the sender surfaces there as an error.
+The rules name their peers in a set whose elements time out, so the kernel heals them when nobody else does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from envctl.errors import CapabilityError, ResourceError, UsageError
+from envctl.faults.base import World
+from envctl.faults.targets import nodes_named, slug
+from envctl.model.environment import Node
+from envctl.substrates.base import Completed
+from envctl.toolchain import find
+
+Direction = Literal["forward", "reverse", "both"]
+ARROWS = {"forward": "→", "reverse": "←", "both": "↔"}
+_PARTS = 10_000  # resolution of the rules' random draw: 0.01 %
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One receiver and the peers from which its packets are hurt."""
+
+    receiver: Node
+    senders: tuple[Node, ...]
+
+
+def links_between(world: World, one: str, other: str, direction: Direction) -> tuple[Link, ...]:
+    """The links from the nodes called `one` to those called `other`, or back, or both.  Raises UsageError when there is none."""
+    found = links(nodes_named(world, one), nodes_named(world, other), direction)
+    if not found:
+        raise UsageError(f"there is no link between {one} and {other}, only one node", hint="name two components, or two nodes")
+    return found
+
+
+def links(senders: Sequence[Node], receivers: Sequence[Node], direction: Direction) -> tuple[Link, ...]:
+    """One link a receiver.  What a node tells itself crosses no network."""
+    ends = [(senders, receivers)] if direction != "reverse" else []
+    ends += [(receivers, senders)] if direction != "forward" else []
+    peers: dict[str, tuple[Node, dict[str, Node]]] = {}
+    for there, here in ends:
+        for node in here:
+            peers.setdefault(node.name, (node, {}))[1].update({other.name: other for other in there if other.name != node.name})
+    return tuple(Link(node, tuple(others.values())) for node, others in peers.values() if others)
+
+
+class Drops:
+    """A table of ours at each receiver that drops a share of what comes from its peers, and counts both."""
+
+    def __init__(self, world: World, links: Sequence[Link], share: float, kind: str) -> None:
+        self._world, self._links, self._share = world, links, share
+        self._table = f"envctl_{kind}_{slug(world.scratch.name)}"
+        self._starts: dict[str, int] = {}  # receiver → which start of it has the rules
+        self._ruled = True  # whether packets are dropped by rules of ours, which count them, or by the substrate's own means
+
+    def check(self) -> None:
+        """Raises CapabilityError when a receiver's rules can't be seen."""
+        for link in self._links:
+            done = self._nft(link.receiver, "list tables")
+            if done.status:
+                raise CapabilityError(
+                    f"packet rules can't be set in {link.receiver.name}: {done.stderr.strip()}",
+                    hint="`envctl doctor` says whether nftables works on this machine",
+                )
+
+    @property
+    def undo(self) -> dict[str, object]:
+        """What takes the rules away, for the journal."""
+        return {"nft_table": f"inet {self._table}", "nodes": [link.receiver.name for link in self._links]}
+
+    def set(self, lease_s: float) -> None:
+        """Makes the rules, or renews them.  A renewal only renews: a rule that somebody removed stays removed, and is then not proved.
+
+        A receiver that was started again since may have a new network namespace; there the rules are made anew.
+        """
+        for link in self._links:
+            node = self._world.reach.node(link.receiver.name)
+            if self._starts and node.pid is None:
+                continue  # it loses everything as it is; once it is back, the next renewal sets its rules
+            if self._world.reach.lose(node.name, [each.name for each in link.senders], self._share, lease_s):
+                self._ruled, self._starts[node.name] = False, node.starts
+                continue
+            starts = node.starts
+            again = self._starts.get(link.receiver.name) == starts
+            done = self._nft(link.receiver, self._renewal(link, lease_s) if again else self._rules(link, lease_s))
+            if done.status:
+                raise ResourceError(f"packet rules were refused in {link.receiver.name}: {done.stderr.strip()}")
+            self._starts[link.receiver.name] = starts
+
+    def remove(self) -> None:
+        """Takes them away, idempotently: `add` before `delete` makes the removal succeed whether or not the table is there."""
+        for link in self._links:
+            self._world.reach.unlose(link.receiver.name)
+            try:
+                done = self._nft(link.receiver, f"add table inet {self._table}\ndelete table inet {self._table}")
+            except ResourceError:
+                if self._world.reach.node(link.receiver.name).pid is None:
+                    continue  # where a network namespace ends with its node, the rules have ended, too
+                raise
+            if done.status:
+                raise ResourceError(f"packet rules could not be removed in {link.receiver.name}: {done.stderr.strip()}")
+        self._starts.clear()
+
+    def left(self) -> list[str]:
+        """The receivers that still have rules."""
+        return [link.receiver.name for link in self._links if self._table in self._nft(link.receiver, "list tables").stdout]
+
+    def counters(self) -> list[tuple[int, int]] | None:
+        """(packets from the peers, packets dropped) at each receiver; None where the substrate's own means drop them."""
+        return [self._counted(link.receiver) for link in self._links] if self._ruled else None
+
+    def _counted(self, node: Node) -> tuple[int, int]:
+        """(packets from the peers, packets dropped) as the rule counted them; zeros when the rule is gone."""
+        done = self._nft(node, f"--json list counters table inet {self._table}")
+        if done.status:
+            return 0, 0
+        found = {item["counter"]["name"]: item["counter"]["packets"]
+                 for item in json.loads(done.stdout)["nftables"] if "counter" in item}
+        return found.get("seen", 0), found.get("dropped", 0)
+
+    def _nft(self, node: Node, script: str) -> Completed:
+        tool = find("nft")
+        return self._world.reach.run(
+            node.name, [str(tool.programs["nft"]), "-f", "-"] if "\n" in script else [str(tool.programs["nft"]), *script.split()],
+            where="netns", stdin=script, env=dict(tool.env),
+        )
+
+    def _rules(self, link: Link, lease_s: float) -> str:
+        table = f"inet {self._table}"
+        draw = f"numgen random mod {_PARTS} < {round(self._share * _PARTS)} " if self._share < 1 else ""
+        elements = ", ".join(f"{node.address} timeout {max(1, round(lease_s))}s" for node in link.senders)
+        return "\n".join([
+            f"add table {table}",
+            f"delete table {table}",
+            f"add table {table}",
+            f"add set {table} peers {{ type ipv4_addr; flags timeout; }}",
+            f"add counter {table} seen",
+            f"add counter {table} dropped",
+            f"add chain {table} arriving {{ type filter hook input priority -150; policy accept; }}",
+            f'add rule {table} arriving iifname != "lo" ip saddr @peers counter name seen',
+            f'add rule {table} arriving iifname != "lo" ip saddr @peers {draw}counter name dropped drop',
+            f"add element {table} peers {{ {elements} }}",
+        ])
+
+    def _renewal(self, link: Link, lease_s: float) -> str:
+        """Adding an element again does not renew its timeout; deleting and adding it in one transaction does."""
+        table = f"inet {self._table}"
+        lines = []
+        for node in link.senders:
+            element = f"{node.address} timeout {max(1, round(lease_s))}s"
+            lines += [f"add element {table} peers {{ {element} }}", f"delete element {table} peers {{ {node.address} }}",
+                      f"add element {table} peers {{ {element} }}"]
+        return "\n".join(lines)
