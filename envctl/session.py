@@ -86,11 +86,9 @@ def make_plan(project: Project, scenario_file: Path | None, asked: Asked) -> tup
     from envctl.spec.topology_rules import unpackaged
 
     topology = load_topology(project.topology_file)
-    scenario = load_scenario(scenario_file, topology, seeds=project.seeds) if scenario_file else None
-    if scenario is not None:
-        scenario = scenario if asked.rng_seed is None else replace(scenario, rng_seed=asked.rng_seed)
-        if scenario.seed:
-            load_seed(seed_file(project, scenario.seed), topology)  # refused now, not when everything is up
+    scenario = load_scenario(scenario_file, topology, seeds=project.seeds, rng_seed=asked.rng_seed) if scenario_file else None
+    if scenario is not None and scenario.seed:
+        load_seed(seed_file(project, scenario.seed), topology)  # refused now, not when everything is up
     plan = plan_project(project, topology, scenario, asked, digests=source_digests(topology))
     place = plugins.load("envctl.substrates", plan.substrate)
     runs_manifests = "manifests" in place.powers

@@ -27,7 +27,7 @@ CONDITION = {"text": "p95(traffic) < 400 ms", "value": 0.1, "ok": True}
 SCENARIO = Scenario(
     "s", Path("scenarios/s.yaml"), Traffic(Path("t.jsonl"), "gateway", None, None), streams=STREAMS,
     steady=(Condition("p95(traffic) < 400 ms", "p95", "traffic", "<", 0.4),),
-    faults=(FaultSpec("kill", "node-kill", 5.0, "", None, {}),),
+    faults=(FaultSpec("kill", "node-kill", 5.0, (), None, {}),),
     checks=(CheckSpec("no-loss", "no-loss", {"from": "accepted", "to": "published"}),), slo=Slo(0.9),
 )
 STAGES = ("probe", "journal", "apply", "verify", "hold", "heal", "absent", "recover")

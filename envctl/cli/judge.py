@@ -31,7 +31,7 @@ def judge(run: Path, scenario: Path | None, output: str) -> int:
     record = Record.load(directory)
     _flatten(directory / "telemetry")
     policy = load_project(project).gate if (project / "envctl.yaml").is_file() else Gate()
-    other = load_scenario(scenario) if scenario else None
+    other = load_scenario(scenario, rng_seed=record.manifest.rng_seed) if scenario else None
     verdict = gate.judge(record, scenario=other, gate=policy)
     saved = gate.save_verdict(directory, verdict, by=other.name if other else "")
     if other is None:

@@ -64,15 +64,16 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class FaultSpec:
-    """One fault of the timeline.  It starts at `at_s`, or when the fault `after` has healed and recovered."""
+    """One fault of the timeline.  It starts at `at_s`, or when the faults `after` have healed and recovered."""
 
     id: str  # unique in the scenario: `id:` in the file, else the fault's name, else name-2, …
     fault: str  # plug-in name, such as "packet-loss"
     at_s: float | None
-    after: str  # id of the fault whose healing starts this one; "" when at_s is set
+    after: tuple[str, ...]  # ids of the faults whose recovery starts this one; empty when at_s is set
     for_s: float | None  # how long it is held; None: instantaneous
     params: Mapping[str, Any]  # parameters of the fault kind, checked by its own schema
     line: int = 0
+    place: tuple[str | int, ...] = ()  # where its entry stands in the file; that of a repeated one is the same
 
 
 @dataclass(frozen=True, slots=True)

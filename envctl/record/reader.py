@@ -61,7 +61,7 @@ class Record:
             return self._scenario
         from envctl.spec import load_scenario
 
-        return load_scenario(self.directory / "inputs" / "scenario.yaml")
+        return load_scenario(self.directory / "inputs" / "scenario.yaml", rng_seed=self.manifest.rng_seed)
 
     @cached_property
     def _index(self) -> Index:

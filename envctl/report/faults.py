@@ -26,7 +26,7 @@ def faults(subject: Subject, findings: Mapping[str, Finding]) -> tuple[Fault, ..
 
 def asked(spec: FaultSpec) -> str:
     """What the scenario asks for: parameters, and when."""
-    when = f"{words.duration(spec.at_s)} into the traffic" if spec.at_s is not None else f"after {spec.after} has healed"
+    when = f"{words.duration(spec.at_s)} into the traffic" if spec.at_s is not None else f"after {' and '.join(spec.after)} {'has' if len(spec.after) == 1 else 'have'} healed"
     held = f", for {words.duration(spec.for_s)}" if spec.for_s is not None else ""
     return f"{words.pairs(spec.params)}; {when}{held}" if spec.params else f"{when}{held}"
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -261,13 +261,12 @@ class _Once:
 def _due(spec: FaultSpec, elapsed_s: float, runs: Mapping[str, FaultRun]) -> bool:
     if spec.at_s is not None:
         return elapsed_s >= spec.at_s
-    before = runs.get(spec.after)
-    return before is not None and before.done.is_set()
+    return all(name in runs and runs[name].done.is_set() for name in spec.after)
 
 
 def _pending(spec: FaultSpec, runs: Mapping[str, FaultRun]) -> bool:
-    """Whether a fault may still start although the traffic is over: only while the one it follows is under way."""
-    return spec.at_s is None and spec.after in runs
+    """Whether a fault may still start although the traffic is over: only while those it follows are under way."""
+    return spec.at_s is None and all(name in runs for name in spec.after)
 
 
 def _refusable(ground: Field, spec: FaultSpec) -> Blast:
@@ -284,8 +283,8 @@ def load_inputs(directory: Path) -> tuple[RunManifest, Topology, Scenario]:
 
     manifest = RunManifest.load(directory)
     topology = load_topology(directory / "inputs" / "topology.yaml")
-    scenario = load_scenario(directory / "inputs" / "scenario.yaml", topology)
-    return manifest, topology, replace(scenario, rng_seed=manifest.rng_seed)
+    scenario = load_scenario(directory / "inputs" / "scenario.yaml", topology, rng_seed=manifest.rng_seed)
+    return manifest, topology, scenario
 
 
 def failed(run_directory: Path, error: EnvctlError) -> None:

@@ -12,6 +12,7 @@ from envctl.model.topology import Topology
 from envctl.spec.document import Document, Location, did_you_mean
 from envctl.spec.names import groups_of, known, node_count, nodes_of
 from envctl.spec.structure import check
+from envctl.spec.timeline import written
 
 _PERCENTAGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
@@ -26,8 +27,8 @@ def _plugin(document: Document, at: Location, group: str, name: str) -> Any:
 
 def check_faults(document: Document, scenario: Scenario, topology: Topology | None) -> None:
     """Each fault's name and parameters."""
-    for index, fault in located(document, "faults", scenario.faults):
-        at: Location = ("faults", index)
+    for fault in written(document):
+        at = fault.place
         kind = _plugin(document, (*at, "fault"), "envctl.faults", fault.fault)
         if kind is None or check(document, dict(fault.params), kind.schema, at):
             continue

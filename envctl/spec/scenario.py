@@ -8,24 +8,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from envctl.model.scenario import CheckSpec, Condition, FaultSpec, Limits, Scenario, Slo, Stream, Traffic
+from envctl.model.scenario import CheckSpec, Condition, Limits, Scenario, Slo, Stream, Traffic
 from envctl.model.topology import Service, Topology
 from envctl.spec.conditions import parse_condition
 from envctl.spec.document import Document
 from envctl.spec.names import topics_of
 from envctl.spec.scenario_rules import check_scenario
 from envctl.spec.structure import open_document, recorded
+from envctl.spec.timeline import timeline
 from envctl.spec.units import duration_s, rate_per_s, ratio
 
-FAULT_FIELDS = frozenset({"fault", "id", "at", "on", "for"})
 _UNITS = ("observe", "faults", "checks", "steady", "stop")
 
 
-def load_scenario(file: Path, topology: Topology | None = None, *, seeds: Path | None = None) -> Scenario:
+def load_scenario(file: Path, topology: Topology | None = None, *, seeds: Path | None = None, rng_seed: int | None = None) -> Scenario:
     """Reads and checks a scenario, its traffic file, and the parameters of its faults and checks.
 
     Names of components, groups and topics are checked against the topology where one is given.  `seeds` is the directory of
-    the seeds (None: beside the scenario's directory).  The copy that a run keeps stands without seeds, its traffic file beside it.
+    the seeds (None: beside the scenario's directory), `rng_seed` takes the place of the scenario's own.  The copy that a run keeps stands without seeds, its traffic file beside it.
     Raises SpecError with every problem at once, the traffic file's too.
     """
     document = open_document(file, "scenario", units=_UNITS)
@@ -33,7 +33,7 @@ def load_scenario(file: Path, topology: Topology | None = None, *, seeds: Path |
         message = f"this scenario is for {document.data['stack']!r}, the topology here is {topology.name!r}"
         document.problem(("stack",), message, "say which stack is meant in envctl.yaml")
         document.raise_problems()
-    scenario = _scenario(document, topology)
+    scenario = _scenario(document, topology, rng_seed)
     lines = check_scenario(document, scenario, topology, None if recorded(file) else seeds or file.resolve().parent.parent / "seeds")
     document.raise_problems()
     owners = topics_of(topology) if topology is not None else {}
@@ -42,8 +42,9 @@ def load_scenario(file: Path, topology: Topology | None = None, *, seeds: Path |
     return replace(scenario, traffic=replace(scenario.traffic, receivers=receivers))
 
 
-def _scenario(document: Document, topology: Topology | None) -> Scenario:
+def _scenario(document: Document, topology: Topology | None, rng_seed: int | None) -> Scenario:
     data = document.data
+    seed = data.get("rng_seed", 0) if rng_seed is None else rng_seed
     return Scenario(
         name=data["name"],
         file=document.file,
@@ -52,14 +53,14 @@ def _scenario(document: Document, topology: Topology | None) -> Scenario:
         owner=data.get("owner", ""),
         description=data.get("description", ""),
         suites=tuple(data.get("suites", ())),
-        rng_seed=data.get("rng_seed", 0),
+        rng_seed=seed,
         seed=data.get("seed", ""),
         powers=tuple(data.get("powers", ())),
         takes=tuple(data.get("takes", ())),
         stubs=tuple(data.get("stubs", ())),
         streams={name: _stream(document, name, raw) for name, raw in data.get("observe", {}).items()},
         steady=_conditions(document, "steady"),
-        faults=_faults(document),
+        faults=timeline(document, seed),
         limits=_limits(data.get("limits", {})),
         stop=_conditions(document, "stop"),
         recover_within_s=duration_s(data["recover"]["within"]) if "recover" in data else 30.0,
@@ -120,25 +121,6 @@ def _conditions(document: Document, field: str) -> tuple[Condition, ...]:
 def _unique(name: str, used: Counter[str]) -> str:
     used[name] += 1
     return name if used[name] == 1 else f"{name}-{used[name]}"
-
-
-def _faults(document: Document) -> tuple[FaultSpec, ...]:
-    used: Counter[str] = Counter()
-    return tuple(
-        _fault(document, index, raw, used) for index, raw in enumerate(document.data.get("faults", ())) if raw is not None
-    )
-
-
-def _fault(document: Document, index: int, raw: Mapping[str, Any], used: Counter[str]) -> FaultSpec:
-    return FaultSpec(
-        id=_unique(raw.get("id", raw["fault"]), used),
-        fault=raw["fault"],
-        at_s=duration_s(raw["at"]) if "at" in raw else None,
-        after=raw["on"].removeprefix("healed(").removesuffix(")").strip() if "on" in raw else "",
-        for_s=duration_s(raw["for"]) if "for" in raw else None,
-        params={name: value for name, value in raw.items() if name not in FAULT_FIELDS},
-        line=document.line("faults", index),
-    )
 
 
 def _checks(document: Document) -> tuple[CheckSpec, ...]:

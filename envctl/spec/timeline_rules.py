@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from envctl.model.scenario import FaultSpec, Scenario
 from envctl.spec.document import Document, Location, did_you_mean
-from envctl.spec.plugin_rules import located
+from envctl.spec.timeline import COMPOSED, entries
 from envctl.spec.topology_rules import find_cycle
 from envctl.spec.traffic import Line
+
+COMPOSED_FIELDS = ("id", "at", "on", "repeat", *COMPOSED)
 
 
 def check_timeline(document: Document, scenario: Scenario, lines: tuple[Line, ...]) -> None:
     """Notes every broken rule of the timeline."""
-    faults = located(document, "faults", scenario.faults)
-    _check_starts(document, faults)
+    _check_entries(document)
+    _check_names(document, scenario.faults)
     starts = earliest_starts(scenario.faults)
-    _check_ends(document, scenario, faults, starts, _length_s(scenario, lines))
-    _check_overlaps(document, faults, starts)
+    _check_ends(document, scenario, starts, _length_s(scenario, lines))
+    _check_overlaps(document, scenario.faults, starts)
 
 
-def _check_starts(document: Document, faults: list[tuple[int, FaultSpec]]) -> None:
-    ids = [fault.id for _, fault in faults]
-    for index, fault in faults:
-        at: Location = ("faults", index)
-        if fault.at_s is not None and fault.after:
-            document.problem((*at, "on"), "found both `at` and `on`, allowed: one of them")
-        elif fault.at_s is None and not fault.after:
-            document.problem(at, "found neither `at` nor `on`", "say when it starts: `at: 5s` or `on: healed(ID)`")
-        elif fault.after and fault.after not in _ids_in_file(document, ids):
-            document.problem((*at, "on"), f"no fault has the id {fault.after!r}", did_you_mean(fault.after, ids))
-        if "id" in document.data["faults"][index] and fault.id != document.data["faults"][index]["id"]:
-            document.problem((*at, "id"), f"the id {document.data['faults'][index]['id']!r} is taken already")
-    cycle = find_cycle({fault.id: [fault.after] if fault.after in ids else [] for _, fault in faults})
+def _check_entries(document: Document) -> None:
+    """Every entry says when it starts, but for those whose turn comes; what is composed of others has nothing of a fault's own."""
+    for index, raw in enumerate(document.data.get("faults", ())):
+        for at, each in entries(raw, ("faults", index)) if raw is not None else ():
+            inside, starts = len(at) > len(("faults", index)), [name for name in ("at", "on") if name in each]
+            if inside and starts:
+                document.problem((*at, starts[0]), f"found `{starts[0]}`, but it starts when its turn comes", "leave it out, or take the entry out")
+            elif len(starts) > 1:
+                document.problem((*at, "on"), "found both `at` and `on`, allowed: one of them")
+            elif not inside and not starts:
+                document.problem(at, "found neither `at` nor `on`", "say when it starts: `at: 5s` or `on: healed(ID)`")
+            for name in each if "fault" not in each else ():
+                if name not in COMPOSED_FIELDS:
+                    document.problem((*at, name), "unknown field", did_you_mean(name, COMPOSED_FIELDS))
+
+
+def _check_names(document: Document, faults: Sequence[FaultSpec]) -> None:
+    named: dict[str, Location] = {}
+    for index, raw in enumerate(document.data.get("faults", ())):
+        for at, each in entries(raw, ("faults", index)) if raw is not None else ():
+            if "id" in each and named.setdefault(each["id"], at) != at:
+                document.problem((*at, "id"), f"the id {each['id']!r} is taken already")
+    ids = [fault.id for fault in faults]
+    for fault in faults:
+        for name in fault.after:
+            if name not in _ids_in_file(document, ids):
+                document.problem((*fault.place, "on"), f"no fault has the id {name!r}", did_you_mean(name, [*ids, *named]))
+    cycle = find_cycle({fault.id: [name for name in fault.after if name in ids] for fault in faults})
     if cycle:
-        index = faults[ids.index(cycle[0])][0]
-        document.problem(("faults", index, "on"), f"the faults wait for each other: {' → '.join(cycle)}")
+        document.problem((*faults[ids.index(cycle[0])].place, "on"), f"the faults wait for each other: {' → '.join(cycle)}")
 
 
 def _ids_in_file(document: Document, ids: list[str]) -> set[str]:
     """Ids of all faults, those with a broken entry included (naming them is no mistake)."""
-    return {*ids, *(text for at, text in document.texts.items() if at[:1] == ("faults",) and at[2:] in (("id",), ("fault",)))}
+    return {*ids, *(text for at, text in document.texts.items() if at[:1] == ("faults",) and at[-1] in ("id", "fault"))}
 
 
 def earliest_starts(faults: tuple[FaultSpec, ...]) -> dict[str, float]:
@@ -47,8 +65,8 @@ def earliest_starts(faults: tuple[FaultSpec, ...]) -> dict[str, float]:
     lasts = {fault.id: fault.for_s or 0.0 for fault in faults}
     for _ in faults:
         for fault in faults:
-            if fault.after in starts and fault.id not in starts:
-                starts[fault.id] = starts[fault.after] + lasts[fault.after]
+            if fault.after and fault.id not in starts and all(name in starts for name in fault.after):
+                starts[fault.id] = max(starts[name] + lasts[name] for name in fault.after)
     return starts
 
 
@@ -61,27 +79,45 @@ def _length_s(scenario: Scenario, lines: tuple[Line, ...]) -> float | None:
     return len(lines) / given.rate_per_s if given.rate_per_s else lines[-1].at_s
 
 
-def _check_ends(
-    document: Document, scenario: Scenario, faults: list[tuple[int, FaultSpec]], starts: dict[str, float], length_s: float | None
-) -> None:
+def _check_ends(document: Document, scenario: Scenario, starts: dict[str, float], length_s: float | None) -> None:
     deadline_s = scenario.limits.deadline_s
     if deadline_s is not None and length_s is not None and length_s > deadline_s:
         document.problem(("limits", "deadline"), f"the deadline ({deadline_s:g} s) is before the end of the traffic ({length_s:g} s)")
-    for index, fault in faults:
+    told = set()
+    for fault in scenario.faults:
         end_s = starts.get(fault.id, 0.0) + (fault.for_s or 0.0)
-        at: Location = ("faults", index, "for" if fault.for_s else "at")
+        at: Location = (*fault.place, "for" if fault.for_s else "at")
+        if at in told:
+            continue
         if deadline_s is not None and end_s > deadline_s:
             document.problem(at, f"is healed at {end_s:g} s, after the deadline ({deadline_s:g} s)", "limits.deadline ends the run")
         elif length_s is not None and (end_s > length_s or starts.get(fault.id, 0.0) >= length_s > 0):
             message = f"lasts until {end_s:g} s, the traffic ends at {length_s:g} s"
             document.problem(at, message, "a fault without traffic shows nothing; let `traffic.for` be longer")
+        else:
+            continue
+        told.add(at)
 
 
-def _check_overlaps(document: Document, faults: list[tuple[int, FaultSpec]], starts: dict[str, float]) -> None:
-    timed = sorted(((starts[fault.id], index, fault) for index, fault in faults if fault.id in starts), key=lambda each: each[:2])
-    for position, (start, index, fault) in enumerate(timed):
+def _check_overlaps(document: Document, faults: Sequence[FaultSpec], starts: dict[str, float]) -> None:
+    timed = sorted((starts[fault.id], index, fault) for index, fault in enumerate(faults) if fault.id in starts)
+    for position, (start, _, fault) in enumerate(timed):
         for before_start, _, before in timed[:position]:
-            same = (before.fault, before.params) == (fault.fault, fault.params)
+            same = (before.fault, before.params) == (fault.fault, fault.params) and not _follows(fault, before, faults)
             if same and (start < before_start + (before.for_s or 0.0) or start == before_start):
                 message = f"the same fault ({before.id}) acts already from {before_start:g} s"
-                document.problem(("faults", index), message, "healing the one would heal the other; let them follow each other")
+                document.problem(fault.place, message, "healing the one would heal the other; let them follow each other")
+
+
+def _follows(fault: FaultSpec, before: FaultSpec, faults: Sequence[FaultSpec]) -> bool:
+    """Whether a fault starts when another one has recovered, or one that does."""
+    found = {each.id: each for each in faults}
+    waiting, seen = list(fault.after), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name == before.id:
+            return True
+        if name in found and name not in seen:
+            seen.add(name)
+            waiting += found[name].after
+    return False

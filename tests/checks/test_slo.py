@@ -14,7 +14,7 @@ from envctl.model.scenario import FaultSpec, Slo
 from envctl.record import Record
 from envctl.replay import driver
 
-FAULTS = (FaultSpec("kill", "node-kill", 1.0, "", None, {}),)
+FAULTS = (FaultSpec("kill", "node-kill", 1.0, (), None, {}),)
 
 
 @pytest.mark.parametrize(

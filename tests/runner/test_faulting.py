@@ -77,7 +77,7 @@ def recovery(tmp_path: Path, latency_s: float, within_s: float, steady: tuple[Co
     scenario = Scenario("s", tmp_path / "s.yaml", Traffic(tmp_path / "t", "g", None, None), steady=steady,
                         recover_within_s=within_s)
     field = Field(None, Topology("t", tmp_path / "t.yaml", (), {}), scenario, "", tmp_path, kept, live, now_ns, threading.Event())  # type: ignore[arg-type]
-    run = FaultRun(field, FaultSpec("n", "nothing", 0.0, "", None, {}), Nothing())
+    run = FaultRun(field, FaultSpec("n", "nothing", 0.0, (), None, {}), Nothing())
     run.run()
     over.set()
     traffic.join()

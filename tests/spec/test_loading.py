@@ -38,7 +38,7 @@ def test_a_topology_becomes_its_components() -> None:
 def test_a_scenario_becomes_its_timeline_and_conditions() -> None:
     scenario = load_scenario(SYSTEM / "scenarios/rush.yaml", load_topology(TOPOLOGY))
     assert [(fault.id, fault.at_s, fault.after, fault.for_s) for fault in scenario.faults] == [
-        ("packet-loss", 5.0, "", 8.0), ("rebalance", None, "packet-loss", None), ("node-kill", 22.0, "", None),
+        ("packet-loss", 5.0, (), 8.0), ("rebalance", None, ("packet-loss",), None), ("node-kill", 22.0, (), None),
     ]
     assert scenario.faults[0].params == {"from": "web", "to": "bus", "loss": "20 %"}
     assert [check.id for check in scenario.checks] == ["no-loss", "no-loss-2"]

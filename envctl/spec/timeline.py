@@ -1,0 +1,123 @@
+"""`faults:` of a scenario → its timeline: entries that stand for several faults are written out, one fault each.
+
+`sequence` starts each of its entries when the one before it has healed and recovered, `parallel` starts them together, `repeat` lets an entry
+follow itself, and `nemesis` is a sequence drawn from weighted entries: the same seed draws the same one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from envctl.model.scenario import FaultSpec
+from envctl.spec.document import Document, Location
+from envctl.spec.units import duration_s
+
+COMPOSED = ("sequence", "parallel", "nemesis")
+_Entry = tuple[Location, Mapping[str, Any]]
+_OWN = frozenset({"fault", "id", "at", "on", "for", "repeat", "weight"})
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """When an entry starts: at a time, after the faults that its turn comes after, or after what `on` names."""
+
+    at_s: float | None = None
+    after: tuple[str, ...] = ()
+    on: str = ""
+
+
+def timeline(document: Document, rng_seed: int) -> tuple[FaultSpec, ...]:
+    """All faults of a scenario, in the order in which they are written out."""
+    writer = _Writer(document, rng_seed)
+    for index, raw in enumerate(document.data.get("faults", ())):
+        if raw is not None:
+            writer.entry(raw, ("faults", index), start_of(raw))
+    return tuple(writer.led())
+
+
+def written(document: Document) -> Iterator[FaultSpec]:
+    """Each fault as it stands in the file, once."""
+    for index, raw in enumerate(document.data.get("faults", ())):
+        found = entries(raw, ("faults", index)) if raw is not None else ()
+        yield from (_fault(document, each, at, each.get("id", each["fault"]), start_of(each)) for at, each in found if "fault" in each)
+
+
+def entries(raw: Mapping[str, Any], at: Location) -> Iterator[_Entry]:
+    """An entry and all that are inside it."""
+    yield at, raw
+    for place, each in _inside(raw, at):
+        yield from entries(each, place)
+
+
+def _inside(raw: Mapping[str, Any], at: Location) -> list[_Entry]:
+    for name in COMPOSED:
+        if name in raw:
+            place: Location = (*at, name, "of") if name == "nemesis" else (*at, name)
+            return [((*place, index), each) for index, each in enumerate(raw[name]["of"] if name == "nemesis" else raw[name])]
+    return []
+
+
+def start_of(raw: Mapping[str, Any]) -> Start:
+    """What an entry says itself."""
+    on = raw["on"].removeprefix("healed(").removesuffix(")").strip() if "on" in raw else ""
+    return Start(duration_s(raw["at"]) if "at" in raw else None, on=on)
+
+
+def _fault(document: Document, raw: Mapping[str, Any], at: Location, id: str, start: Start) -> FaultSpec:
+    return FaultSpec(
+        id=id,
+        fault=raw["fault"],
+        at_s=start.at_s,
+        after=start.after,
+        for_s=duration_s(raw["for"]) if "for" in raw else None,
+        params={name: value for name, value in raw.items() if name not in _OWN},
+        line=document.line(*at),
+        place=at,
+    )
+
+
+class _Writer:
+    def __init__(self, document: Document, rng_seed: int) -> None:
+        self._document, self._rng_seed = document, rng_seed
+        self._faults: list[tuple[FaultSpec, str]] = []  # and what its `on` names
+        self._ends: dict[str, tuple[str, ...]] = {}  # name of an entry → the faults with whose recovery it is over
+        self._used: Counter[str] = Counter()
+
+    def led(self) -> Iterator[FaultSpec]:
+        """The faults, each `on` led to the faults that end what it names."""
+        for fault, on in self._faults:
+            yield replace(fault, after=self._ends.get(on, (on,))) if on else fault
+
+    def entry(self, raw: Mapping[str, Any], at: Location, start: Start) -> tuple[str, ...]:
+        """Writes out an entry as often as it is repeated; returns the ids with which it is over."""
+        first, ends = len(self._faults), self._once(raw, at, start)
+        for _ in range(raw.get("repeat", 1) - 1):
+            ends = self._once(raw, at, Start(after=ends))
+        self._ends.setdefault(raw["id"] if "id" in raw else self._faults[first][0].id, ends)
+        return ends
+
+    def _once(self, raw: Mapping[str, Any], at: Location, start: Start) -> tuple[str, ...]:
+        if "fault" in raw:
+            return (self._single(raw, at, start),)
+        inside = _inside(raw, at)
+        if "parallel" in raw:
+            return tuple(end for place, each in inside for end in self.entry(each, place, start))
+        ends: tuple[str, ...] = ()
+        for place, each in self._drawn(raw["nemesis"], inside) if "nemesis" in raw else inside:
+            ends = self.entry(each, place, Start(after=ends) if ends else start)
+        return ends
+
+    def _drawn(self, raw: Mapping[str, Any], inside: Sequence[_Entry]) -> Sequence[_Entry]:
+        rng = random.Random(f"{self._rng_seed}/nemesis/{len(self._faults)}")
+        return rng.choices(inside, [each.get("weight", 1) for _, each in inside], k=raw["faults"])
+
+    def _single(self, raw: Mapping[str, Any], at: Location, start: Start) -> str:
+        name = raw.get("id", raw["fault"])
+        self._used[name] += 1
+        id = name if self._used[name] == 1 else f"{name}-{self._used[name]}"
+        self._faults.append((_fault(self._document, raw, at, id, start), start.on))
+        return id
