@@ -114,6 +114,9 @@ class Reach(Protocol):
     def resume(self, node: str) -> None:
         """Lets them go on.  Idempotent."""
 
+    def is_paused(self, node: str) -> bool:
+        """Whether all processes of a node stand still, as the machine sees it, not as it was asked.  Raises ResourceError when it has none."""
+
     def limit(self, node: str, lease_s: float, *, cpus: float | None = None, memory_bytes: int | None = None) -> None:
         """Bounds what a node may use, in all its lives, until `unlimit`, or until `lease_s` seconds from now (renewed as a hold).
 

@@ -21,8 +21,10 @@ HELD: dict[str, dict[str, Any]] = {
     "partition one way": {"from": "client", "to": "server", "direction": "forward"},
     "partition, isolated": {"isolate": "server-0"},
     "partition, minority": {"split": "trio"},
+    "node-pause": {"target": "server"},
+    "node-pause, zone": {"zone": "b"},
 }
-TARGETS = {"partition, minority": "trio-0"}  # whose restart it outlives; of the others it is server-0
+TARGETS = {"partition, minority": "trio-0", "node-pause, zone": "server-1"}  # whose restart it outlives; of the others it is server-0
 Made = Callable[[str, World], Fault]
 
 pytestmark = pytest.mark.cell
@@ -108,6 +110,7 @@ def test_two_at_once_both_heal(case: str, world: Callable[..., World], reach: Re
         fault.probe()
         fault.apply(60)
     first.heal()
+    second.apply(60)
     assert not second.absent().shown
     assert second.verify().shown
     second.heal()

@@ -209,10 +209,10 @@ def test_a_paused_node_stands_still_until_it_is_resumed_or_the_lease_has_run_out
     ground.until(goes_on, "it goes on")
     reach.pause("a-0", 60)
     ground.until(lambda: not goes_on(), "what had been written has come")
-    assert (reach.node("a-0").state, goes_on()) == ("paused", False)
+    assert (reach.node("a-0").state, reach.is_paused("a-0"), goes_on()) == ("paused", True, False)
     reach.resume("a-0")
     reach.resume("a-0")
-    assert reach.node("a-0").state == "ready"
+    assert (reach.node("a-0").state, reach.is_paused("a-0")) == ("ready", False)
     ground.until(goes_on, "it goes on")
     reach.pause("a-0", 0.3)
     ground.until(lambda: reach.node("a-0").state == "ready", "the lease has run out")

@@ -54,6 +54,10 @@ class ContainerLife:
         with contextlib.suppress(ResourceError):
             await _in_thread("resuming", api().unpause, self.container)
 
+    async def is_paused(self) -> bool:
+        """Whether it is frozen."""
+        return bool((await _in_thread("looking at", api().inspect_container, self.container))["State"]["Paused"])
+
     async def limit(self, bounds: Resources, lease_s: float) -> None:  # noqa: ARG002
         """Bounds the container; should the keeper be killed, the next one ends that."""
         both = [tuple(each for each in pair if each is not None) for pair in zip(astuple(self._own), astuple(bounds), strict=True)]

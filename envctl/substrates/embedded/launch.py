@@ -71,6 +71,10 @@ class Processes:
         """Lets them go on."""
         self._tell(signal.SIGCONT)
 
+    async def is_paused(self) -> bool:
+        """Whether none of them could run."""
+        return {_state(pid) for pid in by_pid_namespace().get(self.space() or 0, [])} <= {"T", "Z", "X", ""}
+
     async def limit(self, bounds: Resources, lease_s: float) -> None:  # noqa: ARG002
         """Control groups are not an ordinary user's."""
         raise CapabilityError("what a node uses can't be limited on the embedded substrate", hint="run it on Docker or Kubernetes")

@@ -100,6 +100,10 @@ class KeeperClient:
         """Lets them go on.  Idempotent."""
         self.ask("resume", name=node)
 
+    def is_paused(self, node: str) -> bool:
+        """Whether all processes of a node stand still, as the machine sees it.  Raises ResourceError when it has none."""
+        return bool(self.ask("is_paused", name=node)["paused"])
+
     def limit(self, node: str, lease_s: float, *, cpus: float | None = None, memory_bytes: int | None = None) -> None:
         """Bounds what a node may use, until `unlimit`, and for `lease_s` seconds at most.  Called again it renews the lease."""
         self.ask("limit", name=node, cpus=cpus, memory_bytes=memory_bytes, lease_s=lease_s)

@@ -47,6 +47,10 @@ class HelperLife:
     async def resume(self) -> None:
         """Nothing to do."""
 
+    async def is_paused(self) -> bool:
+        """Never."""
+        return False
+
     async def limit(self, bounds: Resources, lease_s: float) -> None:  # noqa: ARG002
         """Helpers are not limited."""
         raise ResourceError("a helper can't be limited")

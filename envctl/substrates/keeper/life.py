@@ -36,6 +36,9 @@ class Life(Protocol):
     async def resume(self) -> None:
         """Lets them go on."""
 
+    async def is_paused(self) -> bool:
+        """Whether all its processes stand still, as the machine sees it."""
+
     async def limit(self, bounds: Resources, lease_s: float) -> None:
         """Bounds what it may use, as a pause does for its lease.  Raises CapabilityError where nothing is enforced."""
 

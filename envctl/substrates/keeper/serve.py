@@ -151,6 +151,10 @@ class Keeper(Generic[SomeLife]):
         """Lets them go on."""
         await self.unit(name).resume()
 
+    async def do_is_paused(self, name: str) -> Message:
+        """Whether a node stands still."""
+        return {"paused": await self.unit(name).alive("look at").is_paused()}
+
     async def do_limit(self, name: str, cpus: float | None, memory_bytes: int | None, lease_s: float) -> None:
         """Bounds what a node may use for a while."""
         await self.unit(name).limit(Resources(cpus, memory_bytes), lease_s)

@@ -209,6 +209,10 @@ class Agent:
         """Lets them go on."""
         await self._undo(inside.resume, container)
 
+    async def do_is_paused(self, container: str) -> Message:
+        """Whether they all stand still."""
+        return {"paused": await asyncio.to_thread(inside.is_paused, container)}
+
     async def do_limit(self, container: str, cpus: float | None, memory_bytes: int | None, lease_s: float) -> None:
         """Bounds what it may use for a while."""
         self._lease(inside.unlimit, container, lease_s)

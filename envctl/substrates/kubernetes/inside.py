@@ -155,6 +155,15 @@ def pause(container: str) -> None:
         raise ResourceError("its processes could not all be stopped")
 
 
+def is_paused(container: str) -> bool:
+    """Whether every process of a container stands still.  Raises ResourceError when nothing runs there."""
+    place = group(container)
+    with contextlib.suppress(FileNotFoundError):
+        if _is_frozen(place):
+            return True
+    return all(_stat(pid)[0] in "TtZX" for pid in processes(container))
+
+
 def _stop(place: Path) -> list[int]:
     """Stops its processes; returns those that could still have made another one.
 

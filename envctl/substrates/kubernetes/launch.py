@@ -70,6 +70,10 @@ class PodLife:
         with contextlib.suppress(EnvctlError):  # it has ended
             await self.ask("resume")
 
+    async def is_paused(self) -> bool:
+        """Whether none of them could run, as the agent on its machine sees it."""
+        return bool((await self.ask("is_paused"))["paused"])
+
     async def limit(self, bounds: Resources, lease_s: float) -> None:
         """Bounds what it uses; should the keeper be killed, the agent ends that."""
         await self.ask("limit", cpus=bounds.cpus, memory_bytes=bounds.memory_bytes, lease_s=lease_s + _LEASE_MARGIN_S)

@@ -1,0 +1,103 @@
+"""Node pause: all processes of a node stand still, with their connections open and their locks held, and then go on as if nothing had been.
+
+It is what a long collection of garbage, a stalled machine or a suspended virtual machine looks like to everybody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any, ClassVar
+
+from envctl.errors import UsageError
+from envctl.faults.base import Blast, Effect, World
+from envctl.faults.targets import nodes_in_zone, nodes_named, pick
+from envctl.model.environment import Node
+
+READY_S = 30.0  # how long a node may take to be ready again
+
+
+class NodePause:
+    """`{fault: node-pause, target: bus, pick: 1}`, where `target` is a component or a node; or `{zone: b}`."""
+
+    name: ClassVar[str] = "node-pause"
+    tools: ClassVar[tuple[str, ...]] = ()
+    schema: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "additionalProperties": False,
+        "oneOf": [{"required": ["target"]}, {"required": ["zone"]}],
+        "description": "it needs either `target` or `zone`",
+        "properties": {
+            "target": {"type": "string", "description": "component or node"},
+            "zone": {"type": "string", "description": "all nodes that are in this zone when the fault begins"},
+            "pick": {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"},
+        },
+    }
+    instantaneous = False
+
+    def __init__(self, params: Mapping[str, Any], world: World) -> None:
+        self._params = params
+        self._world = world
+
+    @classmethod
+    def build(cls, params: Mapping[str, Any], world: World) -> NodePause:
+        """See `FaultKind.build`."""
+        return cls(params, world)
+
+    @classmethod
+    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+        """The target or the zone."""
+        return [(name, params[name]) for name in ("target", "zone") if isinstance(params.get(name), str)]
+
+    @cached_property
+    def _targets(self) -> tuple[Node, ...]:
+        zone = self._params.get("zone")
+        found = nodes_named(self._world, self._params["target"]) if zone is None else nodes_in_zone(self._world, zone)
+        return pick(self._world, found, self._params.get("pick"))
+
+    def probe(self) -> Blast:
+        """See `Fault.probe`: every target must be alive."""
+        dead = [node.name for node in map(self._now, self._targets) if node.pid is None]
+        if dead:
+            raise UsageError(f"can't pause what is not alive: {', '.join(dead)}")
+        return Blast(self._targets, ", ".join(f"{node.name} (zone {node.zone})" for node in self._targets))
+
+    def undo(self) -> Mapping[str, Any]:
+        """See `Fault.undo`."""
+        return {"resume": [node.name for node in self._targets]}
+
+    def apply(self, lease_s: float) -> None:
+        """See `Fault.apply`.  A target that was started again meanwhile is paused anew; one that is down stands still as it is."""
+        living = [node.name for node in map(self._now, self._targets) if node.pid is not None]
+        with ThreadPoolExecutor(len(self._targets)) as pool:  # all at once
+            list(pool.map(lambda name: self._world.reach.pause(name, lease_s), living))
+
+    def verify(self) -> Effect:
+        """Each target stands still as the machine sees it, and no other node does."""
+        names = {node.name for node in self._targets}
+        others = [node.name for node in self._world.reach.environment().nodes if node.name not in names and node.pid is not None]
+        paused = [name for name in names if self._now_paused(name)]
+        hit = [name for name in others if self._now_paused(name)]
+        summary = f"{len(paused)} of {len(names)} stood still" + (f"; so did {', '.join(hit)}" if hit else "")
+        return Effect(len(paused) == len(names) and not hit, summary,
+                      {"paused": sorted(paused), "canary_sent": len(others), "canary_lost": len(hit)})
+
+    def heal(self) -> None:
+        """See `Fault.heal`."""
+        for node in self._targets:
+            self._world.reach.resume(node.name)
+
+    def absent(self) -> Effect:
+        """No target stands still, and each is ready."""
+        left = [node.name for node in self._targets if self._now_paused(node.name)]
+        for node in self._targets:
+            if node.name not in left:
+                self._world.reach.wait_ready(node.name, READY_S)
+        return Effect(not left, f"{', '.join(left)} still stands still" if left else "going on", {"paused": left})
+
+    def _now(self, node: Node) -> Node:
+        return self._world.reach.node(node.name)
+
+    def _now_paused(self, name: str) -> bool:
+        return self._world.reach.node(name).pid is not None and self._world.reach.is_paused(name)
