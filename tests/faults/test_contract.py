@@ -21,6 +21,7 @@ HELD: dict[str, dict[str, Any]] = {
     "partition one way": {"from": "client", "to": "server", "direction": "forward"},
     "partition, isolated": {"isolate": "server-0"},
     "partition, minority": {"split": "trio"},
+    "crash-loop": {"target": "server", "pick": 1},
     "node-pause": {"target": "server"},
     "node-pause, zone": {"zone": "b"},
 }
