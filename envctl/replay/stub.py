@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from envctl.errors import EnvctlError, UsageError
+from envctl.replay.failing import Failing
 from envctl.replay.grpcjson import Method, compile_protos
 from envctl.replay.matching import answer, covers, path_values
 from envctl.spec.examples import Examples, load_examples
@@ -36,6 +37,7 @@ class Stub:
     def __init__(self, examples: Examples) -> None:
         self.examples = examples
         self.counts: Counter[str] = Counter()
+        self.failing = Failing()
         self.methods: dict[str, Method] = compile_protos([examples.proto]) if examples.proto else {}
         self._wires = [(one, self._response(one.method, one.response)) for one in examples.grpc]
 
@@ -51,6 +53,8 @@ class Stub:
 
         if request.path == "/ready":
             return web.json_response({"ready": True, "stub": True})
+        if how := self.failing.draw():
+            return await self.failing.http(how)
         text = await request.text()
         body = _parsed(text)
         for example in self.examples.http:
@@ -70,6 +74,8 @@ class Stub:
 
         if name == HEALTH:
             return SERVING
+        if how := self.failing.draw():
+            return await self.failing.grpc(how, context)
         method = self.methods.get(name)
         request = method.decode(method.request, wire) if method else {}
         for example, response in self._wires:
@@ -139,6 +145,7 @@ async def serve(stub: Stub, http_port: int | None, grpc_port: int | None) -> Non
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     http = await _serve_http(stub, http_port) if http_port is not None else None
     grpc = await _serve_grpc(stub, grpc_port) if grpc_port is not None else None
+    told_to_fail = await stub.failing.serve()
     log({"serves": {"http": http_port, "grpc": grpc_port}})
     told: dict[str, int] = {}
     while not stop.is_set():
@@ -147,6 +154,7 @@ async def serve(stub: Stub, http_port: int | None, grpc_port: int | None) -> Non
         if stub.counts != told:
             told = dict(stub.counts)
             log({"counts": told})
+    told_to_fail.close()
     if grpc is not None:
         await grpc.stop(1.0)
     if http is not None:

@@ -35,7 +35,10 @@ def check_faults(document: Document, scenario: Scenario, topology: Topology | No
         _check_percentages(document, at, fault.params)
         if topology is not None:
             for parameter, name in kind.references(fault.params):
-                _check_target(document, (*at, parameter), parameter, name, topology)
+                if parameter != "stub":
+                    _check_target(document, (*at, parameter), parameter, name, topology)
+                elif name not in scenario.stubs:
+                    document.problem((*at, parameter), f"{name!r} is not among `stubs`", did_you_mean(name, scenario.stubs) or "add it there")
             if "pick" in kind.schema.get("properties", {}):
                 _check_blast(document, at, fault, scenario.limits.max_nodes, topology)
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from envctl.errors import ResourceError, UsageError
 from envctl.faults.base import World
-from envctl.faults.packet_loss import PacketLoss, binomial_p_value
+from envctl.faults.packet_loss import PacketLoss
+from envctl.faults.statistics import binomial_p_value
 from envctl.faults.targets import ratio
 from envctl.substrates.base import Reach
 from envctl.toolchain import find

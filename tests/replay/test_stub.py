@@ -13,6 +13,7 @@ from envctl.errors import UsageError
 from envctl.replay.config import DriverConfig
 from envctl.replay.grpcjson import compile_protos
 from envctl.replay.matching import covers
+from envctl.waiting import until
 
 PROTO = """
 syntax = "proto3";
@@ -100,6 +101,47 @@ def test_a_grpc_example_answers_what_it_covers_and_health_says_serving(stub, dir
             check(cents=6)
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
         assert channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10) == b"\x08\x01"
+
+
+def told(**request):
+    """What the stub answers when it is told to fail."""
+    command = [sys.executable, "-m", "envctl.replay.failing", json.dumps(request)]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout)
+
+
+def test_a_stub_that_is_told_to_fail_does_so_until_it_is_healed_or_the_lease_has_run_out(stub, directory):
+    method = compile_protos([directory / "fraud.proto"])["shop.fraud.v1.Fraud/Check"]
+    price, wire = ("GET", "/prices/A?currency=EUR"), method.encode(method.request, {"cents": 5})
+    with grpc.insecure_channel(f"127.0.0.1:{stub.grpc}") as channel:
+        call = channel.unary_unary("/shop.fraud.v1.Fraud/Check")
+        assert told(how="errors", share=1.0, lease_s=60) == {"how": "errors", "asked": 0, "failed": 0}
+        assert stub.ask(*price)[0] == 503
+        with pytest.raises(grpc.RpcError) as caught:
+            call(wire, timeout=10)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert stub.ask("GET", "/ready")[0] == 200, "it is there all the same"
+        assert channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10) == b"\x08\x01"
+        assert told(how="errors", share=1.0, lease_s=60) == {"how": "errors", "asked": 2, "failed": 2}, "a renewal goes on counting"
+
+        told(how="malformed", share=1.0, lease_s=60)
+        with pytest.raises(json.JSONDecodeError):
+            stub.ask(*price)
+        with pytest.raises(ValueError, match=r"no shop\.fraud"):
+            method.decode(method.response, call(wire, timeout=10))
+
+        told(how="timeouts", share=1.0, lease_s=60)
+        with pytest.raises(grpc.RpcError) as caught:
+            call(wire, timeout=0.3)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert told(how="") == {"how": "", "asked": 1, "failed": 1}
+        assert stub.ask(*price)[0] == 200
+        told(how="errors", share=1.0, lease_s=0.01)
+        assert until(lambda: not told()["how"], 10)
+        assert stub.ask(*price)[0] == 200
+        told(how="errors", share=0.5, lease_s=60)
+        failed = sum(stub.ask(*price)[0] == 503 for _ in range(100))
+        assert told() == {"how": "errors", "asked": 100, "failed": failed}
+        assert 20 < failed < 80
 
 
 def test_the_replay_driver_speaks_grpc_by_json(stub, directory):
