@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,8 +27,9 @@ class Operation:
     asked: Any  # value of the invocation
     told: Any  # value of the completion; of no meaning unless `ok`
     outcome: Outcome
-    began: int  # place of the invocation in the history: only the order of places has a meaning
+    began: int  # place of the invocation in the history (its line, in a file): only the order of places has a meaning
     ended: int | None  # place of the completion; None where the outcome is unknown
+    at_ns: int | None = None  # time of the invocation, only ever shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +37,7 @@ class History:
     """All operations, by `began`."""
 
     operations: Sequence[Operation]
+
+
+Fits = Callable[[Operation], tuple[int, str, str] | None]
+"""What is wrong with an operation for a model: its place (`began` or `ended`), the field (`f`, `value`) and why; None when it is right."""
