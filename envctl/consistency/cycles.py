@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from envctl.consistency.dependencies import Anomaly, Edge, Model, frontier, spans
+from envctl.consistency.dependencies import Anomaly, Edge, Model, spans, timeline
 from envctl.consistency.graph import (
     FREE,
     RT,
@@ -49,7 +49,8 @@ def cycles(model: Model, transactions: Sequence[Transaction], *, strict: bool) -
         if source != target:
             graph[source][target] = graph[source].get(target, 0) | kind
     if strict:
-        for source, target in frontier(spans(transactions, sorted(model.scope.alive))):
+        for source, target in timeline(spans(transactions, sorted(model.scope.alive)), model.size):
+            graph += [{} for _ in range(len(graph), target + 1)]
             graph[source][target] = graph[source].get(target, 0) | RT
     found = [_hops(graph, nodes, mask, transactions) for nodes, mask in _search(graph, strict=strict)]
     why = _reasons(model, found)

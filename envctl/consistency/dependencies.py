@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from envctl.consistency.graph import FREE, RW, WW
 from envctl.consistency.transactions import Transaction, key_shown, shown
+
+_OVERLAPPING = 64
 
 
 class Edge(NamedTuple):
@@ -111,28 +114,60 @@ def tail_edges(tail: Tail) -> Iterator[Edge]:
     yield from (Edge(node, writer, FREE, key, None, value) for writer, value in writers.items())
 
 
-def frontier(spans: Iterable[tuple[int, int, int | None]]) -> Iterator[tuple[int, int]]:
-    """Pairs of which the first had ended before the second began, from `(item, began, ended)`, without those that follow from others.
+Span = tuple[int, int, int | None]
+"""An item, when it began, and when it ended; one with no end precedes nothing."""
 
-    An item with no end precedes nothing.
+
+def frontier(spans: Iterable[Span]) -> Iterator[tuple[int, int]]:
+    """Pairs of which the first had ended before the second began, without those that follow from others.
+
+    Of many items that overlap, only the last that ended stand before the next one: some pairs are missing then, and none is wrong.
     """
-    events = []
-    for item, began, ended in spans:
-        events.append((began, item, False))
-        if ended is not None:
-            events.append((ended, item, True))
     latest: dict[int, None] = {}
     seen: dict[int, list[int]] = {}
-    for _, item, ends in sorted(events):
+    for item, ends in _events(spans):
         if ends:
             for older in seen.pop(item):
                 latest.pop(older, None)
             latest[item] = None
         else:
-            seen[item] = list(latest)
+            seen[item] = list(islice(reversed(latest), _OVERLAPPING))
             yield from ((older, item) for older in seen[item])
 
 
-def spans(transactions: Sequence[Transaction], numbers: Iterable[int]) -> Iterator[tuple[int, int, int | None]]:
+def timeline(spans: Iterable[Span], node: int) -> Iterator[tuple[int, int]]:
+    """Edges from which follows, for all items, which ones had ended before which ones began: through new nodes, of which `node` is the first.
+
+    As many as there are items, however many overlap: every item that ended leads to the next node, which leads to what begins from there on.
+    """
+    ended: list[int] = []
+    node -= 1
+    known = False  # whether anything had ended before
+    for item, ends in _events(spans):
+        if ends:
+            ended.append(item)
+            continue
+        if ended:
+            node += 1
+            yield from ((older, node) for older in ended)
+            if known:
+                yield node - 1, node
+            known = True
+            ended.clear()
+        if known:
+            yield node, item
+
+
+def _events(spans: Iterable[Span]) -> Iterator[tuple[int, bool]]:
+    """Beginnings and ends in order."""
+    events = []
+    for item, began, ended in spans:
+        events.append((began, item, False))
+        if ended is not None:
+            events.append((ended, item, True))
+    return ((item, ends) for _, item, ends in sorted(events))
+
+
+def spans(transactions: Sequence[Transaction], numbers: Iterable[int]) -> Iterator[Span]:
     """When transactions began and, where they are known to have, ended."""
     return ((n, transactions[n].began, transactions[n].ended if transactions[n].outcome == "ok" else None) for n in numbers)
