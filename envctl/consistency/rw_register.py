@@ -15,8 +15,6 @@ from envctl.consistency.dependencies import Anomaly, Edge, Scope, Tail, frontier
 from envctl.consistency.graph import RW_RT, WR, WW_RT
 from envctl.consistency.transactions import READ, Transaction, key_shown, shown
 
-NULL = ("null",)  # a written null; what was there before anyone wrote is None
-
 Version = Hashable
 
 
@@ -106,7 +104,7 @@ class RwRegister:
                 found[k] = value
 
     def _write(self, number: int, key: _Key, k: Hashable, value: Version) -> None:
-        if value in key.authors or value == NULL:
+        if value in key.authors or value is None:  # null is what was there before anyone wrote
             key.twice.add(value)
         if key.reads.get(number) == value:
             self._disagree(number, k, f"read {shown(value)} of {key_shown(k)} before it wrote it")

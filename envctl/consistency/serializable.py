@@ -84,6 +84,6 @@ def _good(check: str, taken: Sequence[Transaction], scope: Scope) -> str:
     return f"{len(taken):,} transactions with {scope.reads:,} reads and {scope.writes:,} writes are {check}{known}"
 
 
-_FITS: Mapping[str, Fits] = {name: partial(misfit, write=kind.write, lists=kind.lists) for name, kind in MODELS.items()}
-SERIALIZABLE = Property(_FITS, partial(judge, strict=False))
-STRICT_SERIALIZABLE = Property(_FITS, partial(judge, strict=True))
+FITS: Mapping[str, Fits] = {name: partial(misfit, write=kind.write, lists=kind.lists) for name, kind in MODELS.items()}
+SERIALIZABLE = Property(FITS, partial(judge, strict=False))
+STRICT_SERIALIZABLE = Property(FITS, partial(judge, strict=True))

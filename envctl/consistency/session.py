@@ -9,15 +9,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
+from envctl.consistency import serializable
+from envctl.consistency.base import Property
+from envctl.consistency.models import MODELS
 from envctl.consistency.session_lists import judge_list
 from envctl.consistency.session_registers import judge_register
 from envctl.consistency.sessions import Act, Answer, Breach, steps
 from envctl.consistency.transactions import key_shown
-from envctl.model.history import History
+from envctl.model.history import Fits, History
 from envctl.model.verdict import Evidence, Finding
 
 NAME = "session"
 SHOWN = 10
+FITS: Mapping[str, Fits] = {**{name: MODELS[name][1] for name in ("register", "append-list")}, **serializable.FITS}
 LISTS = frozenset(("append-list", "list-append"))  # all other models are registers
 
 
@@ -69,3 +73,6 @@ def _evidence(breaches: Sequence[Breach]) -> tuple[Evidence, ...]:
     return tuple(
         Evidence(f"{' or '.join(each.guarantees)}: {each.text}", ids=tuple(map(str, each.operations)), detail={"guarantees": each.guarantees})
         for each in chosen)
+
+
+PROPERTY = Property(FITS, judge)

@@ -17,9 +17,8 @@ from envctl.consistency.sessions import (
     Answer,
     Breach,
 )
-from envctl.consistency.transactions import frozen, shown
+from envctl.consistency.transactions import shown
 
-NULL = frozen(None)
 _BITS = {guarantee: 2 << at for at, guarantee in enumerate(GUARANTEES)}
 _FIRST = 1  # null came before all that was written
 _ALL = _FIRST | sum(_BITS.values())
@@ -36,9 +35,9 @@ class _Order(NamedTuple):
 def judge_register(name: str, acts: Sequence[Act]) -> Answer:
     """What the acts on a register break."""
     written = [act.value for act in acts if not act.reads]
-    if NULL in written or len(set(written)) < len(written):
+    if None in written or len(set(written)) < len(written):
         return Answer(unclear="a value was written twice, or is what was there first")
-    numbers = {version: at for at, version in enumerate(dict.fromkeys((NULL, *(act.value for act in acts))))}
+    numbers = {version: at for at, version in enumerate(dict.fromkeys((None, *(act.value for act in acts))))}
     graph: list[dict[int, int]] = [dict.fromkeys(range(1, len(numbers)), _FIRST), *({} for _ in range(1, len(numbers)))]
     why: dict[tuple[int, int, int], _Order] = {}
     for order in _orders(acts):

@@ -6,7 +6,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from envctl.consistency.transactions import READ, frozen, frozen_list
+from envctl.consistency.transactions import READ, frozen_list
+from envctl.consistency.values import frozen
 from envctl.model.history import Operation
 
 READ_YOUR_WRITES, MONOTONIC_READS, MONOTONIC_WRITES, WRITES_FOLLOW_READS = GUARANTEES = (

@@ -7,6 +7,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from envctl.consistency.values import frozen
+from envctl.consistency.values import shown as value_shown
 from envctl.model.history import History, Operation, Outcome
 
 READ = "r"
@@ -27,15 +29,6 @@ class Transaction:
     ended: int | None
 
 
-def frozen(value: Any) -> Hashable:
-    """A JSON value as a key of dictionaries: two are equal where their JSON values are (`1` and `true` are not, `1` and `1.0` are)."""
-    if type(value) in _SIMPLE:
-        return value  # type: ignore[no-any-return]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return (json.dumps(value, sort_keys=True),)
-
-
 def frozen_list(values: Sequence[Any]) -> list[Hashable]:
     """The elements of a list, `frozen`."""
     if _SIMPLE.issuperset(map(type, values)):
@@ -44,11 +37,11 @@ def frozen_list(values: Sequence[Any]) -> list[Hashable]:
 
 
 def shown(value: Any) -> str:
-    """A value (frozen or not) for a person; of long lists both ends."""
+    """A frozen value, or a list of them, for a person; of long lists both ends."""
     if isinstance(value, list):
         texts = [shown(each) for each in (value if len(value) <= 8 else value[:2] + value[-3:])]
         return f"[{', '.join(texts if len(value) <= 8 else [*texts[:2], f'… {len(value) - 5} more …', *texts[2:]])}]"
-    return str(value[0]) if isinstance(value, tuple) else json.dumps(value, ensure_ascii=False)
+    return value_shown(value)
 
 
 def key_shown(key: Hashable) -> str:

@@ -7,7 +7,7 @@ from itertools import permutations
 
 import pytest
 
-from envctl.consistency import session
+from envctl.consistency import PROPERTIES
 from envctl.model.history import History, Operation
 
 HISTORIES = 10_000
@@ -35,7 +35,9 @@ def _value(text, f):
 
 
 def judge(model, *operations):
-    (finding,) = session.judge(History(operations), model, 1)
+    asked = PROPERTIES["session"]
+    assert not any(map(asked.models[model], operations))
+    (finding,) = asked.judge(History(operations), model, 1)
     return finding
 
 

@@ -34,7 +34,9 @@ def _value(text: str) -> Any:
 
 
 def judge(check: str, model: str, *operations: Operation) -> Finding:
-    (finding,) = PROPERTIES[check].judge(History(operations), model, 1)
+    asked = PROPERTIES[check]
+    assert not any(map(asked.models[model], operations))
+    (finding,) = asked.judge(History(operations), model, 1)
     return finding
 
 
