@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.json import Decoder
 
 from envctl.errors import Problem, SpecError
 from envctl.model.history import Fits, History, Operation, Outcome
 from envctl.spec.document import did_you_mean
 from envctl.spec.lines import Wrong, few, parsed
 
-FIELDS = frozenset(("index", "process", "type", "f", "key", "value", "time", "error"))
-TYPES = ("invoke", "ok", "fail", "info")
 NEMESIS = "nemesis"  # Jepsen's name for what hurts the system; its lines stand between those of clients
 EXAMPLE = '{"process": 0, "type": "invoke", "f": "read", "key": "x", "value": null}'
 
-_Object = dict[str, Any]
 _NONE = type(None)
-_PROCESSES, _KEYS, _INDICES, _TIMES = (frozenset(types) for types in ((int, str), (int, str, _NONE), (int, _NONE), (int, float, _NONE)))
+_PROCESSES, _KEYS, _NAMES = frozenset((int, str)), frozenset((int, str, _NONE)), frozenset((str, _NONE))
+_NUMBERS = frozenset((int, _NONE))
+
+
+class Line(Struct, forbid_unknown_fields=True, gc=False):
+    """One line; the fields are those of the format."""
+
+    process: int | str
+    type: Literal["invoke", "ok", "fail", "info"]
+    f: str | None = None
+    key: int | str | None = None
+    value: Any = None
+    index: int | None = None
+    time: int | None = None
+    error: Any = None
+
+
+FIELDS = Line.__struct_fields__
+TYPES = ("invoke", "ok", "fail", "info")
 
 
 def load_history(file: Path, fits: Fits | None = None) -> History:
@@ -56,13 +73,6 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
-
-
 class _Reader:
     """Pairs completions with invocations, line by line."""
 
@@ -70,7 +80,7 @@ class _Reader:
         self.problems: list[Problem] = []
         self._file = file
         self._operations: list[Operation | None] = []  # None: not completed yet
-        self._open: dict[int | str, tuple[int, int, _Object]] = {}  # process → place among the operations, line, invocation
+        self._open: dict[int | str, tuple[int, int, Line]] = {}  # process → place among the operations, line, invocation
         self._gone: dict[int | str, int] = {}  # process → line that left its operation unknown
         self._index = -1
 
@@ -79,47 +89,49 @@ class _Reader:
 
     def read(self, lines: Iterable[bytes]) -> None:
         """Takes all lines in."""
+        decode = Decoder(Line).decode
         for number, text in enumerate(lines, 1):
-            obj, wrong = parsed(text, EXAMPLE, _DECODER)
-            if obj is not None and _right(obj):
-                self._take(number, obj)
-            elif text.strip() and not (obj and obj.get("process") == NEMESIS and obj.get("type") == "info"):
-                self.problems += [Problem(self._file, number, *each) for each in wrong or _wrong_in(obj)]
+            try:
+                line = decode(text)
+            except (ValueError, RecursionError) as error:
+                self.problems += [Problem(self._file, number, *each) for each in _wrong_in(text, str(error))]
+                continue
+            if line.index is not None:
+                self._rise(number, line.index)
+            if line.type == "invoke":
+                self._invoke(number, line)
+            elif line.type != "info" or line.process != NEMESIS:
+                self._complete(number, line, line.type)
 
-    def _take(self, number: int, obj: _Object) -> None:
-        index = obj.get("index")
-        if index is not None:
-            if index <= self._index:
-                self._problem(number, "index", f"{index} does not come after {self._index}", "the order of the lines is the order in time")
-            self._index = index
-        if obj["type"] == "invoke":
-            self._invoke(number, obj)
-        elif obj["process"] != NEMESIS or obj["type"] != "info":
-            self._complete(number, obj)
+    def _rise(self, number: int, index: int) -> None:
+        if index <= self._index:
+            self._problem(number, "index", f"{index} does not come after {self._index}", "the order of the lines is the order in time")
+        self._index = index
 
-    def _invoke(self, number: int, obj: _Object) -> None:
-        process = obj["process"]
+    def _invoke(self, number: int, line: Line) -> None:
+        process = line.process
         if process in self._open:
-            _, line, begun = self._open[process]
-            self._problem(number, "process", f"{process!r} has not completed its {begun['f']!r} of line {line}", "one operation at a time: give each client a process of its own")
+            _, before, begun = self._open[process]
+            self._problem(number, "process", f"{process!r} has not completed its {begun.f!r} of line {before}", "one operation at a time: give each client a process of its own")
         elif process in self._gone:
             self._problem(number, "process", f"{process!r} has an operation of unknown outcome since line {self._gone[process]}, which may still be at work",
                           "a client that goes on after that is a new process")
-        self._open[process] = (len(self._operations), number, obj)
+        if line.f is None:
+            self._problem(number, "f", "is missing", "say what was asked for, such as read or write")
+        self._open[process] = (len(self._operations), number, line)
         self._operations.append(None)
 
-    def _complete(self, number: int, obj: _Object) -> None:
-        process = obj["process"]
-        if process not in self._open:
-            self._problem(number, "process", f"{process!r} has nothing to complete: no invocation is open")
+    def _complete(self, number: int, line: Line, outcome: Outcome) -> None:
+        if line.process not in self._open:
+            self._problem(number, "process", f"{line.process!r} has nothing to complete: no invocation is open")
             return
-        at, line, begun = self._open.pop(process)
-        for field in ("f", "key"):
-            if obj.get(field, begun.get(field)) != begun.get(field):
-                self._problem(number, field, f"found {obj[field]!r}, where line {line} asked for {begun.get(field)!r}")
-        if obj["type"] == "info":
-            self._gone[process] = number
-        self._operations[at] = _operation(line, begun, obj["type"], number, obj.get("value"))
+        at, before, begun = self._open.pop(line.process)
+        for field, found, asked in (("f", line.f, begun.f), ("key", line.key, begun.key)):
+            if found is not None and found != asked:
+                self._problem(number, field, f"found {found!r}, where line {before} asked for {asked!r}")
+        if outcome == "info":
+            self._gone[line.process] = number
+        self._operations[at] = _operation(before, begun, outcome, number, line.value)
 
     def finish(self) -> list[Operation]:
         """All operations; what was never completed is unknown."""
@@ -130,27 +142,29 @@ class _Reader:
         return [each for each in self._operations if each is not None]
 
 
-def _operation(line: int, begun: _Object, outcome: Outcome, ended: int | None, told: Any) -> Operation:
-    index, ended = begun.get("index"), None if outcome == "info" else ended
-    return Operation(line if index is None else index, begun["process"], begun["f"], begun.get("key"), begun.get("value"), told, outcome,
-                     line, ended, begun.get("time"))
+def _operation(number: int, begun: Line, outcome: Outcome, ended: int | None, told: Any) -> Operation:
+    index, ended = number if begun.index is None else begun.index, None if outcome == "info" else ended
+    return Operation(index, begun.process, begun.f or "", begun.key, begun.value, told, outcome, number, ended, begun.time)
 
 
-def _right(obj: _Object) -> bool:
-    """Whether `_wrong_in` finds nothing; fast, because nearly all lines of millions are right."""
-    get = obj.get
-    return (get("type") in TYPES and type(get("process")) in _PROCESSES and obj.keys() <= FIELDS and type(get("key")) in _KEYS
-            and type(get("index")) in _INDICES and type(get("time")) in _TIMES and type(get("f", "" if obj["type"] != "invoke" else None)) is str)
+def _wrong_in(text: bytes, reason: str) -> Iterable[Wrong]:
+    """What is wrong with a line that can't be decoded, which is nothing for a blank one and for what the nemesis tells."""
+    if not text.strip():
+        return
+    obj, wrong = parsed(text, EXAMPLE)
+    if wrong:
+        yield from wrong
+    elif obj.get("process") != NEMESIS or obj.get("type") != "info":
+        yield from list(_wrong_fields(obj)) or [("", reason, "")]
 
 
-def _wrong_in(obj: _Object) -> Iterator[Wrong]:
-    for field in obj.keys() - FIELDS:
-        yield field, "unknown field", did_you_mean(field, FIELDS)
+def _wrong_fields(obj: dict[str, Any]) -> Iterator[Wrong]:
+    for field in obj:
+        if field not in FIELDS:
+            yield field, "unknown field", did_you_mean(field, FIELDS)
     if obj.get("type") not in TYPES:
         yield "type", f"found {obj.get('type')!r}, allowed: {', '.join(TYPES)}", ""
-    for field, types, words in (("process", _PROCESSES, "a number or a name"), ("key", _KEYS, "a number, a name or null"),
-                                ("index", _INDICES, "a whole number"), ("time", _TIMES, "nanoseconds")):
+    for field, types, words in (("process", _PROCESSES, "a number or a name"), ("key", _KEYS, "a number, a name or null"), ("f", _NAMES, "a name"),
+                                ("index", _NUMBERS, "a whole number"), ("time", _NUMBERS, "nanoseconds, a whole number")):
         if type(obj.get(field)) not in types:
             yield field, f"found {obj.get(field)!r}, allowed: {words}", ""
-    if not isinstance(obj.get("f", "" if obj.get("type") in TYPES[1:] else None), str):
-        yield "f", f"found {obj.get('f')!r}, allowed: what was asked for, such as read or write", ""
