@@ -62,7 +62,8 @@ def _evidence(anomalies: Sequence[Anomaly], taken: Sequence[Transaction]) -> tup
         ranks[anomaly.name] += 1
     chosen = [anomalies[at] for _, _, at in sorted(ranked)[:SHOWN]]
     return tuple(
-        Evidence(f"{each.name}: {each.text}", ids=tuple(taken[n].name for n in each.transactions), detail={"anomaly": each.name, **each.detail})
+        Evidence(f"{each.name}: {each.text}", ids=tuple(str(taken[n].index) for n in each.transactions), at_ns=taken[each.transactions[0]].at_ns,
+                 detail={"anomaly": each.name, **each.detail})
         for each in chosen)
 
 
@@ -80,8 +81,10 @@ def _nothing_to_tell(taken: Sequence[Transaction], scope: Scope, *, strict: bool
 
 
 def _good(check: str, taken: Sequence[Transaction], scope: Scope) -> str:
-    known = f"; the order of {scope.ordered:,} of {scope.versions:,} pairs of versions is certain" if scope.versions else ""
-    return f"{len(taken):,} transactions with {scope.reads:,} reads and {scope.writes:,} writes are {check}{known}"
+    what = f"{len(taken):,} transactions with {scope.reads:,} reads and {scope.writes:,} writes"
+    if not scope.versions:
+        return f"{what} are {check}"
+    return f"nothing certain speaks against {what} being {check}: the order of {scope.ordered:,} of {scope.versions:,} pairs of versions shows"
 
 
 FITS: Mapping[str, Fits] = {name: partial(misfit, write=kind.write, lists=kind.lists) for name, kind in MODELS.items()}

@@ -71,7 +71,8 @@ def _evidence(breaches: Sequence[Breach]) -> tuple[Evidence, ...]:
         ranks[breach.guarantees] += 1
     chosen = [breaches[at] for _, at in sorted(ranked)[:SHOWN]]
     return tuple(
-        Evidence(f"{' or '.join(each.guarantees)}: {each.text}", ids=tuple(map(str, each.operations)), detail={"guarantees": each.guarantees})
+        Evidence(f"{' or '.join(each.guarantees)}: {each.text}", ids=tuple(str(op.index) for op in each.operations), at_ns=each.operations[0].at_ns,
+                 detail={"guarantees": each.guarantees})
         for each in chosen)
 
 

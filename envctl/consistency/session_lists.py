@@ -68,29 +68,29 @@ def _witnesses(acts: Sequence[Act]) -> list[Act]:
 
 def _of_read(name: str, act: Act, mine: Mapping[Hashable, Act], last: Act | None) -> Iterator[Breach]:
     """Read your writes, monotonic reads."""
-    told = f"{shown(act.value)} (operation {act.operation})"
+    told = f"{shown(act.value)} (operation {act.operation.index})"
     if missing := mine.keys() - set(act.value):
         own = next(mine[element] for element in mine if element in missing)
-        text = f"process {act.process} appended {shown(own.value)} to {name} (operation {own.operation}) and then read {told}"
+        text = f"process {act.process} appended {shown(own.value)} to {name} (operation {own.operation.index}) and then read {told}"
         yield Breach((READ_YOUR_WRITES,), text, (own.operation, act.operation))
     if last and act.value[:len(last.value)] != last.value and not set(last.value) <= set(act.value):
-        text = f"process {act.process} read {shown(last.value)} of {name} (operation {last.operation}) and then {told}"
+        text = f"process {act.process} read {shown(last.value)} of {name} (operation {last.operation.index}) and then {told}"
         yield Breach((MONOTONIC_READS,), text, (last.operation, act.operation))
 
 
 def _of_writes(name: str, witness: Act, befores: Mapping[Hashable, _Before]) -> Iterator[Breach]:
     """Monotonic writes, writes follow reads: whoever reads an element also reads, before it, what its process had written or read."""
     places = {element: at for at, element in enumerate(witness.value)}
-    then = f"process {witness.process} read {shown(witness.value)} (operation {witness.operation})"
+    then = f"process {witness.process} read {shown(witness.value)} (operation {witness.operation.index})"
     for element, at in places.items():
         if element not in befores:
             continue
         append, own, read = befores[element]
         who = f"process {append.process}"
-        what = f"appended {shown(element)} (operation {append.operation})"
+        what = f"appended {shown(element)} (operation {append.operation.index})"
         if own and places.get(own.value, at) >= at:
-            text = f"{who} appended {shown(own.value)} to {name} (operation {own.operation}) and then {what}; {then}"
+            text = f"{who} appended {shown(own.value)} to {name} (operation {own.operation.index}) and then {what}; {then}"
             yield Breach((MONOTONIC_WRITES,), text, (own.operation, append.operation, witness.operation))
         if read and witness.value[:len(read.value)] != read.value[:at] and any(places.get(each, at) >= at for each in read.value if each != element):
-            text = f"{who} read {shown(read.value)} of {name} (operation {read.operation}) and then {what}; {then}"
+            text = f"{who} read {shown(read.value)} of {name} (operation {read.operation.index}) and then {what}; {then}"
             yield Breach((WRITES_FOLLOW_READS,), text, (read.operation, append.operation, witness.operation))

@@ -83,9 +83,9 @@ def _steps(graph: Sequence[dict[int, int]], way: Sequence[int], mask: int) -> It
 def _breach(name: str, orders: Sequence[_Order]) -> Breach:
     guarantees = tuple(guarantee for guarantee in GUARANTEES if any(order.guarantee == guarantee for order in orders))
     told = [f"  process {order.first.process} {_told(order.first)}, then {_told(order.second)}" for order in orders]
-    operations = tuple(dict.fromkeys(act.operation for order in orders for act in (order.first, order.second)))
-    return Breach(guarantees, "\n".join((f"the values of {name} have no order", *told)), operations)
+    operations = {act.operation.index: act.operation for order in orders for act in (order.first, order.second)}
+    return Breach(guarantees, "\n".join((f"the values of {name} have no order", *told)), tuple(operations.values()))
 
 
 def _told(act: Act) -> str:
-    return f"{'read' if act.reads else 'wrote'} {shown(act.value)} (operation {act.operation})"
+    return f"{'read' if act.reads else 'wrote'} {shown(act.value)} (operation {act.operation.index})"

@@ -19,7 +19,7 @@ class Act(NamedTuple):
     """A read or a write of one object."""
 
     process: int | str
-    operation: int  # its index
+    operation: Operation
     reads: bool
     value: Any  # frozen: what was written or read, for lists the element or all elements
     certain: bool  # False where nobody knows whether a write took effect
@@ -30,7 +30,7 @@ class Breach(NamedTuple):
 
     guarantees: Sequence[str]
     text: str
-    operations: Sequence[int]
+    operations: Sequence[Operation]
 
 
 @dataclass(slots=True)
@@ -48,9 +48,9 @@ def steps(operation: Operation, *, lists: bool) -> Iterator[tuple[Hashable, Act]
         if f in (READ, "read"):
             if certain:
                 read = frozen_list(value or ()) if lists else frozen(value)
-                yield frozen(key), Act(operation.process, operation.index, reads=True, value=read, certain=True)
+                yield frozen(key), Act(operation.process, operation, reads=True, value=read, certain=True)
         else:
-            yield frozen(key), Act(operation.process, operation.index, reads=False, value=frozen(value), certain=certain)
+            yield frozen(key), Act(operation.process, operation, reads=False, value=frozen(value), certain=certain)
 
 
 def _micro(operation: Operation) -> Iterator[Sequence[Any]]:

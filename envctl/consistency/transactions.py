@@ -22,11 +22,17 @@ Step = tuple[str, Hashable, Any]
 class Transaction:
     """What one client asked for in one transaction; its steps hold what reads returned only where it is `ok`."""
 
-    name: str  # `T12`: its operation's index
+    index: int  # its operation's
     outcome: Outcome
     steps: Sequence[Step]
     began: int
     ended: int | None
+    at_ns: int | None
+
+    @property
+    def name(self) -> str:
+        """What it is called in findings: `T12`."""
+        return f"T{self.index}"
 
 
 def frozen_list(values: Sequence[Any]) -> list[Hashable]:
@@ -92,4 +98,4 @@ def _transaction(op: Operation, *, lists: bool) -> Transaction:
         elif told:
             read = frozen_list(value or ()) if lists else None if value is None else frozen(value)
             steps.append((f, frozen(key), read))
-    return Transaction(f"T{op.index}", op.outcome, steps, op.began, op.ended)
+    return Transaction(op.index, op.outcome, steps, op.began, op.ended, op.at_ns)
