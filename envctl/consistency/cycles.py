@@ -32,8 +32,7 @@ _PLAIN = WW | WR | FREE
 _ANTI = RW
 _TIMED = RT | WW_RT | RW_RT
 _PREFERRED = (WW, WR, RT, RW, WW_RT, RW_RT, FREE)  # of edges between the same two transactions, the first one says most
-_DEPENDENCIES = ((WW, "ww"), (WR, "wr"), (RW, "rw"), (RT, "rt"), (WW_RT, "ww"), (RW_RT, "rw"))
-_WORDS = dict(_DEPENDENCIES)
+_WORDS = {WW: "ww", WR: "wr", RW: "rw", RT: "rt", WW_RT: "ww", RW_RT: "rw"}
 
 
 class _Hop(NamedTuple):

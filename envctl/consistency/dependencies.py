@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from envctl.consistency.graph import FREE, RW, WW
 from envctl.consistency.transactions import Transaction, key_shown, shown
 
-_OVERLAPPING = 64
+_OVERLAPPING = 64  # transactions on a key before one whose order with it is looked at
 
 
 class Edge(NamedTuple):

@@ -188,14 +188,14 @@ class ListAppend:
                 continue
             if value and key.authors.get(value[-1]) in self.scope.alive:
                 yield Edge(key.authors[value[-1]], reader, WR, k, value[-1])
-            if (after := following[len(value)]) is not None:
-                yield Edge(reader, key.authors[after], RW, k, value, after)
+            if (place := following[len(value)]) is not None:
+                yield Edge(reader, key.authors[key.order[place]], RW, k, value, key.order[place])
 
-    def _following(self, key: _Key) -> list[Hashable]:
-        """By length of a beginning of the list, the next element by a transaction that took effect; None at the end."""
-        following: list[Hashable] = [None]
-        for element in reversed(key.order):
-            following.append(element if key.authors.get(element) in self.scope.alive else following[-1])
+    def _following(self, key: _Key) -> list[int | None]:
+        """By length of a beginning of the list, the place of the next element by a transaction that took effect; None at the end."""
+        following: list[int | None] = [None]
+        for place in reversed(range(len(key.order))):
+            following.append(place if key.authors.get(key.order[place]) in self.scope.alive else following[-1])
         return following[::-1]
 
     def _tail(self, k: Hashable, key: _Key, node: int) -> Tail:

@@ -178,6 +178,9 @@ def test_an_unknown_transaction_may_take_effect_after_all_others_or_never():
 def test_values_are_those_of_json():
     assert judge("serializable", APPEND, txn(0, "append x 1"), *_told([["r", "x", [1.0]]])).outcome == "pass"
     assert names(judge("serializable", APPEND, txn(0, "append x 1"), *_told([["r", "x", [True]]]))) == {"garbage-read"}
+    assert judge("serializable", APPEND, *_told([["append", "x", None]], [["r", "x", [None]]])).outcome == "pass"
+    skewed = _told([["append", "x", None], ["append", "y", 1]], [["r", "x", []], ["r", "y", [1]]], [["r", "x", [None]]])
+    assert names(judge("serializable", APPEND, *skewed)) == {"G-single"}
     mapping = [["append", "x", {"a": 1, "b": [2]}]]
     assert judge("serializable", APPEND, *_told(mapping, [["r", "x", [{"b": [2], "a": 1}]]])).outcome == "pass"
 
