@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from consistency.transactions import invented, judge, loose, names, serial, spoilt, txn
 
+from envctl.cli.main import main
 from envctl.consistency import PROPERTIES
 from envctl.model.history import Operation
 
@@ -245,3 +246,26 @@ def test_what_a_serial_store_did_is_never_blamed(model, write, strict):
     for _ in range(2_000):
         operations = invented(rng, write)
         assert judge("strict-serializable" if strict else "serializable", model, *operations).outcome != "fail", operations
+
+
+LINES = """\
+{"process": 0, "type": "invoke", "f": "txn", "value": [["append", "x", 1], ["append", "y", 1]]}
+{"process": 0, "type": "ok", "f": "txn", "value": [["append", "x", 1], ["append", "y", 1]]}
+{"process": 1, "type": "invoke", "f": "txn", "value": [["r", "x", null], ["r", "y", null]]}
+{"process": 1, "type": "ok", "f": "txn", "value": [["r", "x", X], ["r", "y", [1]]]}
+"""
+
+
+@pytest.mark.parametrize(("read", "code", "said"), [
+    ("[1]", 0, "PASS    serializable: 2 transactions with 2 reads and 2 writes are serializable"),
+    ("null", 5, "G-single: T3 → T1 → T3"),
+    ("7", 2, 'h.jsonl:4: value: found [["r", "x", 7], ["r", "y", [1]]], allowed: reads that return a list'),
+])
+def test_a_file_is_judged_by_the_command(tmp_path, capsys, read, code, said):
+    file = tmp_path / "h.jsonl"
+    file.write_text(LINES.replace("X", read))
+    with pytest.raises(SystemExit) as ended:
+        main(["check", str(file), "--check", "serializable", "--model", APPEND])
+    assert ended.value.code == code
+    captured = capsys.readouterr()
+    assert said in captured.out + captured.err
