@@ -69,7 +69,7 @@ def _witnesses(acts: Sequence[Act]) -> list[Act]:
 def _of_read(name: str, act: Act, mine: Mapping[Hashable, Act], last: Act | None) -> Iterator[Breach]:
     """Read your writes, monotonic reads."""
     told = f"{shown(act.value)} (operation {act.operation.index})"
-    if missing := mine.keys() - set(act.value):
+    if mine and (missing := mine.keys() - set(act.value)):
         own = next(mine[element] for element in mine if element in missing)
         text = f"process {act.process} appended {shown(own.value)} to {name} (operation {own.operation.index}) and then read {told}"
         yield Breach((READ_YOUR_WRITES,), text, (own.operation, act.operation))
