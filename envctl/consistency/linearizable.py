@@ -19,6 +19,7 @@ from envctl.model.history import History, Operation
 from envctl.model.verdict import Evidence, Finding, Outcome
 
 NAME = "linearizable"
+TELLING = ("read", "cas")  # operations whose `ok` says something of the state
 SHOWN = 10  # keys, and of each concurrent operations and states, that a finding carries
 WIDTH = 80  # characters of a value in a line
 STATES = 10_000  # that are looked at to tell which the object could have been in
@@ -39,22 +40,25 @@ class Failure:
 def judge(history: History, model: str, budget: int) -> Sequence[Finding]:
     """The finding `linearizable`: fail where a key is not, inconclusive where the budget (in states, for each key) did not suffice."""
     machine, keys = MODELS[model][0], by_key(history)
+    if not any(each.outcome == "ok" and each.f in TELLING for each in history.operations):
+        return (_finding("inconclusive", f"nothing was told of any state in {len(history.operations):,} operations ({model}): every order of them is right", {}),)
     answers = {key: linearizable(machine, operations, budget) for key, operations in keys.items()}
     failed = [key for key, answer in answers.items() if answer == "fail"]
     unknown = [key for key, answer in answers.items() if answer == "inconclusive"]
-    operations = f"{len(history.operations):,} operations"
     stats = {"model": model, "operations": len(history.operations), "unknown": sum(each.outcome == "info" for each in history.operations),
              "keys": len(keys), "failed": len(failed), "inconclusive": len(unknown)}
     if failed:
-        failures = [failure(key, machine, keys[key], budget) for key in failed[:SHOWN]]
-        title = f"{len(failed):,} of {len(keys):,} keys can't be linearized: no order of their operations is that of a {model}"
-        return (Finding(NAME, NAME, "fail", title, evidence=tuple(map(_evidence, failures)), total=len(failed), stats=stats),)
+        title = f"{len(failed):,} of {len(keys):,} keys can't be linearized ({model})"
+        evidence = tuple(_evidence(failure(key, machine, keys[key], budget)) for key in failed[:SHOWN])
+        return (_finding("fail", title, stats, evidence, len(failed)),)
     if unknown:
-        title = f"{len(unknown):,} of {len(keys):,} keys would take more than {budget:,} states each to be told"
-        evidence = tuple(Evidence(f"{_name(key)}: {len(keys[key]):,} operations, {sum(each.outcome == 'info' for each in keys[key]):,} of unknown outcome")
-                         for key in unknown[:SHOWN])
-        return (Finding(NAME, NAME, "inconclusive", title, evidence=evidence, total=len(unknown), stats=stats),)
-    return (Finding(NAME, NAME, "pass", f"{operations} on {len(keys):,} keys are those of a {model}", stats=stats),)
+        title = f"{len(unknown):,} of {len(keys):,} keys would take more than {budget:,} states each to be told ({model})"
+        return (_finding("inconclusive", title, stats, tuple(_undecided(key, keys[key]) for key in unknown[:SHOWN]), len(unknown)),)
+    return (_finding("pass", f"{len(history.operations):,} operations on {len(keys):,} keys are linearizable ({model})", stats),)
+
+
+def _finding(outcome: Outcome, title: str, stats: Mapping[str, Any], evidence: tuple[Evidence, ...] = (), total: int = 0) -> Finding:
+    return Finding(NAME, NAME, outcome, title, evidence=evidence, total=total, stats=stats)
 
 
 def by_key(history: History) -> Mapping[Hashable, Sequence[Operation]]:
@@ -116,15 +120,16 @@ def _states(machine: type[Machine], operations: Sequence[Operation]) -> tuple[tu
     """The states in which an object may be after its operations, and whether these are all."""
     made = machine(operations)
     course = Course(made, operations, everything=True)
-    search, states = Search(course, STATES), dict[Any, None]()
+    search, states, left = Search(course, STATES), dict[Any, None](), STATES
     seen: Seen = {}
     try:
         todo = search.ends()
     except BudgetError:
         return (), False
-    while todo and len(states) < STATES:
+    while todo and left > 0:
         now = todo.pop()
         states[now.state] = None
+        left -= 1 + len(course.unknown)
         for effect, shift, mask, most in course.unknown:
             after = made.apply(now.state, effect)
             way = now._replace(state=after, used=now.used + (1 << shift))
@@ -158,6 +163,11 @@ def _clipped(text: str) -> str:
 def _listed(texts: Sequence[str]) -> str:
     more = len(texts) - SHOWN
     return ", ".join(texts[:SHOWN]) + (f", … and {more:,} more" if more > 0 else "")
+
+
+def _undecided(key: Any, operations: Sequence[Operation]) -> Evidence:
+    unknown = sum(each.outcome == "info" for each in operations)
+    return Evidence(f"{_name(key)}: {len(operations):,} operations, {unknown:,} of unknown outcome", detail={"key": key})
 
 
 def _evidence(failure: Failure) -> Evidence:

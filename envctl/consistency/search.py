@@ -71,8 +71,9 @@ class Course:
     """The completions of one object's operations, in order."""
 
     def __init__(self, machine: Machine, operations: Sequence[Operation], *, everything: bool = False) -> None:
-        """For the operations that a machine was made for, by `began`; `everything`: also the unknown ones that can't matter."""
+        """For the operations that a machine was made for, by `began`; `everything`: what matters only to what may follow, too."""
         self.machine = machine
+        self._everything = everything
         self.guards = 0  # a bit above each count in `Configuration.used`
         effects = [(each.began, machine.effect(each)) for each in operations if each.outcome == "info" and each.f != "read"]
         unknown = [(began, effect) for began, effect in effects if everything or machine.matters(effect)]
@@ -116,7 +117,7 @@ class Course:
     def _return(self, place: int, under_way: Sequence[tuple[int, int, Effect]], unknown: Sequence[Unknown]) -> Return:
         reads = [(bit, effect) for _, bit, effect in under_way if effect[0] == READ]
         movers = [(bit, effect) for _, bit, effect in under_way if effect[0] != READ] if len(reads) < len(under_way) else ()
-        spent = sum(bit for bit, effect in movers if self.machine.spent(effect, place)) if len(movers) > 1 else 0
+        spent = sum(bit for bit, effect in movers if self.machine.spent(effect, place)) if len(movers) > 1 and not self._everything else 0
         return Return(under_way[0][1], reads, movers, sum(bit for bit, _ in reads), spent, unknown)
 
 
@@ -237,7 +238,8 @@ class Search:
             if effect not in known and (left or not self._tracked >> shift & 1) and machine.serves(state, effect, wanted):
                 after = machine.apply(state, effect)
                 if after is not ILLEGAL:
-                    yield Configuration(after, now.done, used + (1 << shift), now.over) if left else now._replace(state=after, over=now.over | mask << shift)
+                    done = now.done | (event.spent_bits if effect[0] == PUT else 0)
+                    yield Configuration(after, done, used + (1 << shift), now.over) if left else Configuration(after, done, used, now.over | mask << shift)
 
     def _demand(self, unknown: Sequence[Unknown], wanted: list[Effect]) -> list[Effect]:
         """With what an unknown `cas` wants where it serves one of them."""
