@@ -14,7 +14,7 @@ from envctl.consistency.sessions import (
     Answer,
     Breach,
 )
-from envctl.consistency.transactions import shown
+from envctl.consistency.transactions import key_shown, shown
 
 List = list[Hashable]
 
@@ -71,22 +71,22 @@ def _of_read(name: str, act: Act, mine: Mapping[Hashable, Act], last: Act | None
     told = f"{shown(act.value)} (operation {act.operation.index})"
     if mine and (missing := mine.keys() - set(act.value)):
         own = next(mine[element] for element in mine if element in missing)
-        text = f"process {act.process} appended {shown(own.value)} to {name} (operation {own.operation.index}) and then read {told}"
+        text = f"process {key_shown(act.process)} appended {shown(own.value)} to {name} (operation {own.operation.index}) and then read {told}"
         yield Breach((READ_YOUR_WRITES,), text, (own.operation, act.operation))
     if last and act.value[:len(last.value)] != last.value and not set(last.value) <= set(act.value):
-        text = f"process {act.process} read {shown(last.value)} of {name} (operation {last.operation.index}) and then {told}"
+        text = f"process {key_shown(act.process)} read {shown(last.value)} of {name} (operation {last.operation.index}) and then {told}"
         yield Breach((MONOTONIC_READS,), text, (last.operation, act.operation))
 
 
 def _of_writes(name: str, witness: Act, befores: Mapping[Hashable, _Before]) -> Iterator[Breach]:
     """Monotonic writes, writes follow reads: whoever reads an element also reads, before it, what its process had written or read."""
     places = {element: at for at, element in enumerate(witness.value)}
-    then = f"process {witness.process} read {shown(witness.value)} (operation {witness.operation.index})"
+    then = f"process {key_shown(witness.process)} read {shown(witness.value)} (operation {witness.operation.index})"
     for element, at in places.items():
         if element not in befores:
             continue
         append, own, read = befores[element]
-        who = f"process {append.process}"
+        who = f"process {key_shown(append.process)}"
         what = f"appended {shown(element)} (operation {append.operation.index})"
         if own and places.get(own.value, at) >= at:
             text = f"{who} appended {shown(own.value)} to {name} (operation {own.operation.index}) and then {what}; {then}"

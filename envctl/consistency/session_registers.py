@@ -17,7 +17,7 @@ from envctl.consistency.sessions import (
     Answer,
     Breach,
 )
-from envctl.consistency.transactions import shown
+from envctl.consistency.transactions import key_shown, shown
 
 _BITS = {guarantee: 2 << at for at, guarantee in enumerate(GUARANTEES)}
 _FIRST = 1  # null came before all that was written
@@ -82,7 +82,7 @@ def _steps(graph: Sequence[dict[int, int]], way: Sequence[int], mask: int) -> It
 
 def _breach(name: str, orders: Sequence[_Order]) -> Breach:
     guarantees = tuple(guarantee for guarantee in GUARANTEES if any(order.guarantee == guarantee for order in orders))
-    told = [f"  process {order.first.process} {_told(order.first)}, then {_told(order.second)}" for order in orders]
+    told = [f"  process {key_shown(order.first.process)} {_told(order.first)}, then {_told(order.second)}" for order in orders]
     operations = {act.operation.index: act.operation for order in orders for act in (order.first, order.second)}
     return Breach(guarantees, "\n".join((f"the values of {name} have no order", *told)), tuple(operations.values()))
 

@@ -12,6 +12,7 @@ from envctl.consistency.values import shown as value_shown
 from envctl.model.history import History, Operation, Outcome
 
 READ = "r"
+_WIDTH = 60  # of a value in messages
 _SIMPLE = frozenset((int, str))  # what json gives for most values, and what is its own key
 
 Step = tuple[str, Hashable, Any]
@@ -43,16 +44,19 @@ def frozen_list(values: Sequence[Any]) -> list[Hashable]:
 
 
 def shown(value: Any) -> str:
-    """A frozen value, or a list of them, for a person; of long lists both ends."""
+    """A frozen value, or a list of them, for a person; of what is long both ends."""
     if isinstance(value, list):
         texts = [shown(each) for each in (value if len(value) <= 8 else value[:2] + value[-3:])]
         return f"[{', '.join(texts if len(value) <= 8 else [*texts[:2], f'… {len(value) - 5} more …', *texts[2:]])}]"
-    return value_shown(value)
+    text = value_shown(value)
+    return text if len(text) <= _WIDTH else f"{text[:_WIDTH // 2]} … {text[-_WIDTH // 2:]}"
 
 
 def key_shown(key: Hashable) -> str:
-    """A key for a person; text without quotes."""
-    return key if isinstance(key, str) else shown(key)
+    """A key or a process for a person: plain text without quotes."""
+    if key is None:
+        return "the only object"
+    return key if isinstance(key, str) and key.isprintable() and len(key) <= _WIDTH else shown(key)
 
 
 def misfit(op: Operation, write: str, *, lists: bool) -> tuple[int, str, str] | None:

@@ -107,6 +107,14 @@ def test_the_micro_operations_of_transactions_are_operations_of_their_process():
     assert judge("rw-register", txn("a", ["w", "x", 1], ["r", "x", 1]), txn("a", ["r", "x", None])).outcome == "fail"
 
 
+def test_what_is_long_or_steers_a_terminal_is_told_otherwise():
+    long = "v" * 1_000
+    operations = [Operation(0, "a\nb", "write", "k\x1b", long, None, "ok", 0, 1), Operation(1, "a\nb", "read", "k\x1b", None, None, "ok", 2, 3)]
+    (_, told) = judge(REGISTER, *operations).evidence[0].summary.splitlines()
+    assert told == f'  process "a\\nb" wrote "{"v" * 29} … {"v" * 29}" (operation 0), then read null (operation 1)'
+    assert judge(REGISTER, *said("a write 1", "a read null", key=None)).evidence[0].summary.startswith("read-your-writes: the values of the only object have")
+
+
 def test_the_evidence_tells_who_did_what():
     list_finding = judge(LIST, *said("b append 1", "a read [1]", "a append 2", "c read [2]"))
     assert list_finding.evidence[0].summary == (
