@@ -15,7 +15,6 @@ from typing import Any
 
 from bench import Figure, show
 
-TITLE = "Judging a hundred thousand transactions"
 TRANSACTIONS, CLIENTS, KEYS, ELEMENTS = 100_000, 20, 10, 100  # keys at a time, each until so many elements were appended to it
 UNKNOWN = 0.01
 LIMIT_S, LIMIT_MB = 60.0, 1_000.0

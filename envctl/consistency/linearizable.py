@@ -20,7 +20,8 @@ from envctl.model.verdict import Evidence, Finding, Outcome
 
 NAME = "linearizable"
 TELLING = ("read", "cas")  # operations whose `ok` says something of the state
-SHOWN = 10  # keys, and of each concurrent operations and states, that a finding carries
+SHOWN = 10  # keys of which a finding has evidence, and concurrent operations and states of which its words tell
+KEPT = 100  # of either, in the finding's detail
 WIDTH = 80  # characters of a value in a line
 STATES = 10_000  # that are looked at to tell which the object could have been in
 
@@ -178,7 +179,8 @@ def _evidence(failure: Failure) -> Evidence:
              f"possible before it{'' if failure.whole else ', among others'}: {_listed(states)}" if states else "",
              f"under way meanwhile: {_listed(concurrent) or 'nothing'}"]
     detail = {"key": failure.key, "prefix": operation.ended, "operation": asdict(operation), "exact": failure.exact,
-              "concurrent": [asdict(each) for each in failure.concurrent], "states": failure.states, "all_states": failure.whole}
+              "concurrent": [asdict(each) for each in failure.concurrent[:KEPT]], "concurrent_total": len(failure.concurrent),
+              "states": failure.states[:KEPT], "all_states": failure.whole and len(failure.states) <= KEPT}
     return Evidence("\n".join(filter(None, lines)), (str(operation.index),), operation.at_ns, detail=detail)
 
 

@@ -57,12 +57,12 @@ def known_until(operations: Sequence[Operation], place: int) -> list[Operation]:
 # --- histories --------------------------------------------------------------------------------------------------------
 
 
-def asked(rng: Any, model: str, f: str, values: Sequence[Any]) -> Any:
-    """A value to ask with."""
+def asked(rng: Any, model: str, f: str, values: Sequence[Any], state: Any) -> Any:
+    """A value to ask with, where the object is in that state."""
     if f == "read":
         return None
     if f == "cas":
-        return [rng.choice([None, *values]), rng.choice(values)]
+        return [state if rng.random() < 0.4 else rng.choice([None, *values]), rng.choice(values)]
     return rng.choice([1, 1, 2, 3, -1] if len(values) == 2 else [1, 2]) if model == "counter" else rng.choice(values)
 
 
@@ -78,7 +78,7 @@ def acted(rng: Any, model: str, count: int, *, clients: int = 4, unknown: float 
         turn = rng.random()
         if begun < count and len(waiting) + len(acting) < clients and turn < 0.4:
             f = rng.choice(["read", rng.choice(CHANGES[model])])
-            waiting.append(Operation(begun, begun, f, None, asked(rng, model, f, values), None, "info", place, None))
+            waiting.append(Operation(begun, begun, f, None, asked(rng, model, f, values, state), None, "info", place, None))
             begun += 1
         elif waiting and turn < 0.7:
             each = waiting.pop(rng.randrange(len(waiting)))
