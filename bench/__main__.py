@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench import MARKS, Figure, machine, show
 
-ALL = ("up", "replay", "intake", "checks", "cli", "demo", "seeds")
+ALL = ("up", "replay", "intake", "checks", "consistency", "cli", "demo", "seeds")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "seed": ("run", "seed", "Load a seed into the environment."),
     "run": ("run", "run", "Run a scenario against the environment."),
     "judge": ("judge", "judge", "Judge a recorded run again, offline."),
+    "check": ("check", "check", "Judge a history of operations, from whatever tool."),
     "report": ("report", "report", "Write the report of a recorded run again."),
     "gc": ("gc", "gc", "Remove environments that have expired or died."),
     "init": ("init", "init", "Write a commented configuration and a small system to start from, or import Compose files."),

@@ -11,7 +11,6 @@ left out.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from typing import Any, Literal
 from envctl.errors import Problem, SpecError
 from envctl.spec import templates
 from envctl.spec.document import did_you_mean
+from envctl.spec.lines import Wrong, few, parsed
 
 Protocol = Literal["http", "grpc", "kafka"]
 PROTOCOLS: tuple[Protocol, ...] = ("http", "grpc", "kafka")
@@ -32,10 +32,7 @@ FORMS: Mapping[Protocol, tuple[re.Pattern[str], str]] = {
     "kafka": (re.compile(r"[\w.-]{1,249}"), "the name of a topic"),
 }
 _NAME = re.compile(r"[A-Za-z_][\w-]*")
-_MAX_PROBLEMS = 20
-
-Wrong = tuple[str, str, str]
-"""Field, message and hint of a problem."""
+EXAMPLE = '{"at": 0.0, "op": "browse", "http": "GET /"}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,7 @@ def read_traffic(file: Path) -> tuple[tuple[Line, ...], list[Problem]]:
             if not text.strip():
                 continue
             count += 1
-            obj, wrong = _read(text)
+            obj, wrong = parsed(text, EXAMPLE)
             if not wrong:
                 wrong = [*wrong_in(obj, last_s), *_unknown(obj, seen)]
                 seen |= {(obj.get("key"), obj.get("op"))} if isinstance(obj.get("op"), str) and isinstance(obj.get("key", ""), str) else set()
@@ -84,28 +81,7 @@ def read_traffic(file: Path) -> tuple[tuple[Line, ...], list[Problem]]:
                 last_s = lines[-1].at_s
     if count == 0:
         problems.append(Problem(file, 0, "", "holds no operation", "write one JSON object a line"))
-    return tuple(lines), _few(problems)
-
-
-def _few(problems: list[Problem]) -> list[Problem]:
-    if len(problems) <= _MAX_PROBLEMS:
-        return problems
-    more, first = len(problems) - _MAX_PROBLEMS, problems[_MAX_PROBLEMS]
-    return [*problems[:_MAX_PROBLEMS], Problem(first.file, first.line, "", f"… and {more} more problems from here on")]
-
-
-def _read(text: bytes) -> tuple[Any, list[Wrong]]:
-    try:
-        obj = json.loads(text.decode())
-    except json.JSONDecodeError as error:
-        return None, [("", f"is not valid JSON: {error.msg} at column {error.colno}", "")]
-    except UnicodeDecodeError:
-        return None, [("", "is not UTF-8 text", "")]
-    except (ValueError, RecursionError) as error:
-        return None, [("", f"is not valid JSON: {error}", "")]
-    if not isinstance(obj, dict):
-        return None, [("", "found no JSON object", 'write {"at": 0.0, "op": "browse", "http": "GET /"}')]
-    return obj, []
+    return tuple(lines), few(problems)
 
 
 def wrong_in(obj: Mapping[str, Any], last_s: float = 0.0) -> list[Wrong]:
