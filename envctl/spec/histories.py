@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +15,6 @@ from msgspec.json import Decoder
 
 from envctl.errors import Problem, SpecError
 from envctl.model.history import Fits, History, Operation, Outcome
-from envctl.spec.document import did_you_mean
 from envctl.spec.lines import Wrong, few, parsed
 
 NEMESIS = "nemesis"  # Jepsen's name for what hurts the system; its lines stand between those of clients
@@ -24,8 +25,8 @@ _PROCESSES, _KEYS, _NAMES = frozenset((int, str)), frozenset((int, str, _NONE)),
 _NUMBERS = frozenset((int, _NONE))
 
 
-class Line(Struct, forbid_unknown_fields=True, gc=False):
-    """One line; the fields are those of the format."""
+class Line(Struct, gc=False):
+    """One line; the fields are those of the format.  What a tool writes beside them is passed over."""
 
     process: int | str
     type: Literal["invoke", "ok", "fail", "info"]
@@ -37,6 +38,11 @@ class Line(Struct, forbid_unknown_fields=True, gc=False):
     error: Any = None
 
 
+class StrictLine(Line, forbid_unknown_fields=True, gc=False):
+    """The same, as long as no other field has been seen: it may be one of these, misspelt."""
+
+
+_ALIKE = 0.8
 FIELDS = Line.__struct_fields__
 TYPES = ("invoke", "ok", "fail", "info")
 
@@ -81,7 +87,6 @@ class _Reader:
         self._file = file
         self._operations: list[Operation | None] = []  # None: not completed yet
         self._open: dict[int | str, tuple[int, int, Line]] = {}  # process → place among the operations, line, invocation
-        self._gone: dict[int | str, int] = {}  # process → line that left its operation unknown
         self._index = -1
 
     def _problem(self, line: int, field: str, message: str, hint: str = "") -> None:
@@ -89,13 +94,17 @@ class _Reader:
 
     def read(self, lines: Iterable[bytes]) -> None:
         """Takes all lines in."""
-        decode = Decoder(Line).decode
+        decode = Decoder[Line](StrictLine).decode
         for number, text in enumerate(lines, 1):
             try:
                 line = decode(text)
             except (ValueError, RecursionError) as error:
-                self.problems += [Problem(self._file, number, *each) for each in _wrong_in(text, str(error))]
-                continue
+                wrong = list(_wrong_in(text, str(error)))
+                self.problems += [Problem(self._file, number, *each) for each in wrong]
+                if wrong or not _is_said_by_a_client(text):
+                    continue
+                decode = Decoder(Line).decode
+                line = decode(text)
             if line.index is not None:
                 self._rise(number, line.index)
             if line.type == "invoke":
@@ -113,9 +122,6 @@ class _Reader:
         if process in self._open:
             _, before, begun = self._open[process]
             self._problem(number, "process", f"{process!r} has not completed its {begun.f!r} of line {before}", "one operation at a time: give each client a process of its own")
-        elif process in self._gone:
-            self._problem(number, "process", f"{process!r} has an operation of unknown outcome since line {self._gone[process]}, which may still be at work",
-                          "a client that goes on after that is a new process")
         if line.f is None:
             self._problem(number, "f", "is missing", "say what was asked for, such as read or write")
         self._open[process] = (len(self._operations), number, line)
@@ -129,8 +135,6 @@ class _Reader:
         for field, found, asked in (("f", line.f, begun.f), ("key", line.key, begun.key)):
             if found is not None and found != asked:
                 self._problem(number, field, f"found {found!r}, where line {before} asked for {asked!r}")
-        if outcome == "info":
-            self._gone[line.process] = number
         self._operations[at] = _operation(before, begun, outcome, number, line.value)
 
     def finish(self) -> list[Operation]:
@@ -154,14 +158,27 @@ def _wrong_in(text: bytes, reason: str) -> Iterable[Wrong]:
     obj, wrong = parsed(text, EXAMPLE)
     if wrong:
         yield from wrong
-    elif obj.get("process") != NEMESIS or obj.get("type") != "info":
-        yield from list(_wrong_fields(obj)) or [("", reason, "")]
+    elif not _is_the_nemesis(obj):
+        found = list(_wrong_fields(obj))
+        yield from found or ([] if set(obj) - set(FIELDS) else [("", reason, "")])
+
+
+def _is_said_by_a_client(text: bytes) -> bool:
+    return bool(text.strip()) and not _is_the_nemesis(json.loads(text))
+
+
+def _is_misspelt(field: str, name: str) -> bool:
+    return sorted(field) == sorted(name) or SequenceMatcher(None, field, name).ratio() >= _ALIKE
+
+
+def _is_the_nemesis(obj: dict[str, Any]) -> bool:
+    return obj.get("process") == NEMESIS and obj.get("type") == "info"
 
 
 def _wrong_fields(obj: dict[str, Any]) -> Iterator[Wrong]:
     for field in obj:
-        if field not in FIELDS:
-            yield field, "unknown field", did_you_mean(field, FIELDS)
+        if field not in FIELDS and (meant := next((name for name in FIELDS if _is_misspelt(field, name)), "")):
+            yield field, "unknown field", f"did you mean {meant!r}?"
     if obj.get("type") not in TYPES:
         yield "type", f"found {obj.get('type')!r}, allowed: {', '.join(TYPES)}", ""
     for field, types, words in (("process", _PROCESSES, "a number or a name"), ("key", _KEYS, "a number, a name or null"), ("f", _NAMES, "a name"),

@@ -91,12 +91,17 @@ def test_text_that_is_no_unicode_is_a_problem_of_its_line(tmp_path):
         load_history(tmp_path / "h.jsonl")
 
 
-def test_a_process_does_one_operation_at_a_time_and_none_after_an_unknown_one(read):
+def test_a_process_does_one_operation_at_a_time_and_may_go_on_after_an_unknown_one(read):
     again = WRITE.replace('"index": 7, ', "")
-    assert problems(read, again, again, '{"process": 0, "type": "info"}', again) == [
-        (2, "process", "0 has not completed its 'write' of line 1"),
-        (4, "process", "0 has an operation of unknown outcome since line 3, which may still be at work"),
-    ]
+    assert problems(read, again, again) == [(2, "process", "0 has not completed its 'write' of line 1")]
+    first, second = read(again, '{"process": 0, "type": "info"}', again, '{"process": 0, "type": "ok"}')
+    assert (first.outcome, first.ended, second.outcome, second.ended) == ("info", None, "ok", 4)
+
+
+def test_what_a_tool_writes_beside_is_passed_over(read):
+    beside = '{"process": 0, "type": "ok", "node": "n1", "latency_ms": 3.5}'
+    assert [each.ended for each in read(WRITE, beside, WRITE.replace("7", "9"), beside)] == [2, 4]
+    assert problems(read, WRITE, beside.replace("latency_ms", "tiem")) == [(2, "tiem", "unknown field")]
 
 
 def test_a_completion_says_the_same_as_its_invocation_or_nothing(read):
