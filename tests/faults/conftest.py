@@ -16,7 +16,7 @@ from envctl.model.topology import Topology
 from envctl.substrates.base import Reach
 from envctl.substrates.embedded import Embedded
 
-NODES = {"client-0": "a", "server-0": "a", "server-1": "b", "other-0": "b", "trio-0": "a", "trio-1": "b", "trio-2": "b"}  # and their zones
+NODES = {"client-0": "a", "server-0": "a", "server-1": "b", "other-0": "b", "trio-0": "a", "trio-1": "a", "trio-2": "a"}  # and their zones
 
 
 @pytest.fixture(scope="module")
