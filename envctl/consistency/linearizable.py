@@ -134,7 +134,7 @@ def _states(machine: type[Machine], operations: Sequence[Operation]) -> tuple[tu
         for effect, shift, mask, most in course.unknown:
             after = made.apply(now.state, effect)
             way = now._replace(state=after, used=now.used + (1 << shift))
-            if (now.used >> shift) & mask < most and after is not ILLEGAL and search.is_new(seen, way, 0):
+            if (now.used >> shift) & mask < most and after is not ILLEGAL and search.is_new(seen, 0, way, 0):
                 todo.append(way)
     return tuple(sorted({made.show(state) for state in states}, key=lambda text: (len(text), text))), not todo
 

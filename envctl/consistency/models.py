@@ -6,9 +6,10 @@ tests hold all of them against trying everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from envctl.consistency.shapes import ANY, LIST, PAIR, WHOLE, fits
 from envctl.consistency.values import frozen, shown
 from envctl.model.history import Fits, Operation
 
@@ -18,7 +19,7 @@ ILLEGAL: Final = object()
 Effect = tuple[Any, ...]
 """What an operation does: `(READ, answer)`, `(PUT, value)` or `(CAS, old, new)`.  Operations of equal effect can stand for each other.
 
-A READ leaves the state as it is, and what a PUT leads to does not depend on whether an answer was given.
+A READ leaves the state as it is.
 """
 
 
@@ -49,6 +50,12 @@ class Machine(Protocol):
     def spent(self, effect: Effect, place: int) -> bool:
         """Whether nothing that ends at that place or later can see that this one came last."""
 
+    def asked(self, state: Any) -> int:
+        """The place where the last known operation begins that asks for this state; 0 where there is none."""
+
+    def gone(self, state: Any, place: int) -> bool:
+        """Whether nothing leads to this state that begins after that place or is unknown."""
+
     def show(self, state: Any) -> str:
         """The state for a person."""
 
@@ -61,13 +68,18 @@ class Register:
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         self._last_wanted: dict[Hashable, int] = {}  # value → last place at which an operation that wants it ends
+        self._asked: dict[Hashable, int] = {}  # value → last place at which a known operation that wants it begins
+        self._brought: dict[Hashable, float] = {}  # value → last place at which one that leads to it begins; no end to it where one is unknown
         unknown = set()
         for operation in operations:
             effect = self.effect(operation)
+            if effect[0] != READ:
+                self._brought[effect[-1]] = max(self._brought.get(effect[-1], 0), operation.began if operation.ended else float("inf"))
             if operation.ended is None:
                 unknown |= {effect} if effect[0] == CAS else set()
             elif effect[0] != PUT:
                 self._want(effect[1], operation.ended)
+                self._asked[effect[1]] = max(self._asked.get(effect[1], 0), operation.began)
         while any(self._want(old, self._last_wanted.get(new, 0)) for _, old, new in unknown):  # what an unknown `cas` needs to be of use
             pass
 
@@ -76,7 +88,8 @@ class Register:
             self._last_wanted[value] = place
         return later
 
-    def effect(self, operation: Operation) -> Effect:  # noqa: D102
+    def effect(self, operation: Operation) -> Effect:
+        """A read asks for its value, a write leads to it, a `cas` does both."""
         if operation.f == "read":
             return (READ, frozen(operation.told))
         if operation.f == "write":
@@ -87,10 +100,12 @@ class Register:
         """Of one whose value nobody wants, all that follows until the next write is unwanted likewise: take them away, from the last on."""
         return effect[-1] in self._last_wanted
 
-    def apply(self, state: Any, effect: Effect) -> Any:  # noqa: D102
+    def apply(self, state: Any, effect: Effect) -> Any:
+        """Only a write is legal everywhere."""
         return effect[-1] if effect[0] == PUT or state == effect[1] else ILLEGAL
 
-    def serves(self, state: Any, effect: Effect, wanted: Collection[Effect]) -> bool:  # noqa: D102
+    def serves(self, state: Any, effect: Effect, wanted: Collection[Effect]) -> bool:
+        """It leads to a value that is wanted."""
         del state
         return any(each[1] == effect[-1] for each in wanted)
 
@@ -99,30 +114,62 @@ class Register:
         del state, wanted
         return False
 
-    def spent(self, effect: Effect, place: int) -> bool:  # noqa: D102
+    def spent(self, effect: Effect, place: int) -> bool:
+        """A write whose value nobody wants any more."""
         return effect[0] == PUT and self._last_wanted.get(effect[1], 0) < place
 
-    def show(self, state: Any) -> str:  # noqa: D102
+    def asked(self, state: Any) -> int:
+        """By a read or a `cas`."""
+        return self._asked.get(state, 0)
+
+    def gone(self, state: Any, place: int) -> bool:
+        """Neither by a write nor by a `cas`."""
+        return self._brought.get(state, 0) <= place
+
+    def show(self, state: Any) -> str:
+        """The value."""
         return shown(state)
 
 
-class Counter:
-    """A sum; 0 at first."""
+class Growing:
+    """What is common to objects of which nothing is ever overwritten."""
 
     initial: Hashable = 0
     hides = False
+
+    def spent(self, effect: Effect, place: int) -> bool:
+        """Never: what came before can be seen as well."""
+        del effect, place
+        return False
+
+    def asked(self, state: Any) -> int:
+        """Never: no state can be left and come back."""
+        del state
+        return 0
+
+    def gone(self, state: Any, place: int) -> bool:
+        """Left to `dead`."""
+        del state, place
+        return False
+
+
+class Counter(Growing):
+    """A sum; 0 at first."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         added = [operation.asked for operation in operations if operation.f == "add"]
         self._rises, self._falls = all(n >= 0 for n in added), all(n <= 0 for n in added)
 
-    def effect(self, operation: Operation) -> Effect:  # noqa: D102
+    def effect(self, operation: Operation) -> Effect:
+        """A read asks for a sum, an addition adds to it."""
         return (READ, operation.told) if operation.f == "read" else (PUT, operation.asked)
 
-    def matters(self, effect: Effect) -> bool:  # noqa: D102
+    def matters(self, effect: Effect) -> bool:
+        """All but an addition of nothing."""
         return bool(effect[1])
 
-    def apply(self, state: Any, effect: Effect) -> Any:  # noqa: D102
+    def apply(self, state: Any, effect: Effect) -> Any:
+        """An addition is legal everywhere."""
         if effect[0] == PUT:
             return state + effect[1]
         return state if state == effect[1] else ILLEGAL
@@ -133,22 +180,17 @@ class Counter:
             return bool(wanted)
         return any(0 < abs(effect[1]) <= abs(told - state) for _, told in wanted)  # none of them is dead
 
-    def dead(self, state: Any, wanted: Collection[Effect]) -> bool:  # noqa: D102
+    def dead(self, state: Any, wanted: Collection[Effect]) -> bool:
+        """Where all additions have one sign, the sum never comes back."""
         return any((self._rises and told < state) or (self._falls and told > state) for _, told in wanted)
 
-    def spent(self, effect: Effect, place: int) -> bool:  # noqa: D102
-        del effect, place
-        return False
-
-    def show(self, state: Any) -> str:  # noqa: D102
+    def show(self, state: Any) -> str:
+        """The sum."""
         return str(state)
 
 
-class GrowingSet:
+class GrowingSet(Growing):
     """Elements, each a bit of the state; empty at first."""
-
-    initial: Hashable = 0
-    hides = False
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         self._bits: dict[Hashable, int] = {}
@@ -165,14 +207,16 @@ class GrowingSet:
         found = [self._bits.get(frozen(each), 0) for each in elements]
         return sum(found) if all(found) and len(set(found)) == len(found) else -1
 
-    def effect(self, operation: Operation) -> Effect:  # noqa: D102
+    def effect(self, operation: Operation) -> Effect:
+        """A read asks for all bits, an addition sets one."""
         return (READ, self._mask(operation.told)) if operation.f == "read" else (PUT, self._bits[frozen(operation.asked)])
 
     def matters(self, effect: Effect) -> bool:
         """What no read holds comes after all of them, if at all."""
         return bool(self._read & effect[1])
 
-    def apply(self, state: Any, effect: Effect) -> Any:  # noqa: D102
+    def apply(self, state: Any, effect: Effect) -> Any:
+        """An addition is legal everywhere, again, too."""
         if effect[0] == PUT:
             return state | effect[1]
         return state if state == effect[1] else ILLEGAL
@@ -185,30 +229,25 @@ class GrowingSet:
         """Nothing is ever taken away."""
         return any(told < 0 or state & ~told for _, told in wanted)
 
-    def spent(self, effect: Effect, place: int) -> bool:  # noqa: D102
-        del effect, place
-        return False
-
-    def show(self, state: Any) -> str:  # noqa: D102
+    def show(self, state: Any) -> str:
+        """The elements, by their first addition."""
         return f"[{', '.join(shown(element) for element, bit in self._bits.items() if state & bit)}]"
 
 
-class AppendList:
+class AppendList(Growing):
     """A list that only grows; empty at first.
 
     Each read's answer must be a beginning of every longer one's, so the longest one is the order in which its elements came: the state is how many
     of them are there, and one more than all as soon as something else follows, which no read sees.
     """
 
-    initial: Hashable = 0
-    hides = False
-
     def __init__(self, operations: Sequence[Operation]) -> None:
         answers = (operation.told for operation in operations if operation.f == "read" and operation.ended is not None)
         self._order = [frozen(each) for each in max(answers, key=len, default=[])]
         self._elements = set(self._order)
 
-    def effect(self, operation: Operation) -> Effect:  # noqa: D102
+    def effect(self, operation: Operation) -> Effect:
+        """A read asks for a length where it is a beginning of the order, and for none that there is where it is not."""
         if operation.f == "append":
             return (PUT, frozen(operation.asked))
         told = [frozen(each) for each in operation.told]
@@ -218,7 +257,8 @@ class AppendList:
         """What no read holds comes after all of them, if at all."""
         return effect[1] in self._elements
 
-    def apply(self, state: Any, effect: Effect) -> Any:  # noqa: D102
+    def apply(self, state: Any, effect: Effect) -> Any:
+        """Until all that was read is there, only the next element of the order is legal."""
         if effect[0] == READ:
             return state if state == effect[1] else ILLEGAL
         if state >= len(self._order):
@@ -234,39 +274,10 @@ class AppendList:
         """Nothing is ever taken away."""
         return any(told < state for _, told in wanted)
 
-    def spent(self, effect: Effect, place: int) -> bool:  # noqa: D102
-        del effect, place
-        return False
-
-    def show(self, state: Any) -> str:  # noqa: D102
+    def show(self, state: Any) -> str:
+        """The elements; an ellipsis for what nobody has read."""
         known = [shown(each) for each in self._order[:state]]
         return f"[{', '.join([*known, '…'] if state > len(self._order) else known)}]"
-
-
-# --- shapes -----------------------------------------------------------------------------------------------------------
-
-Shape = tuple[Callable[[Any], bool], str]
-ANY: Shape = (lambda _: True, "any value")
-WHOLE: Shape = (lambda value: type(value) is int, "a whole number")
-LIST: Shape = (lambda value: type(value) is list, "a list of elements")
-PAIR: Shape = (lambda value: type(value) is list and len(value) == 2, "[old, new]")
-
-
-def fits(object: str, shapes: Mapping[str, tuple[Shape, Shape]]) -> Fits:
-    """Whether an operation is one of `shapes` (name → shapes of what is asked and, on `ok`, told)."""
-    known = ", ".join(sorted(shapes))
-
-    def wrong(operation: Operation) -> tuple[int, str, str] | None:
-        if operation.f not in shapes:
-            return operation.began, "f", f"found {operation.f!r}; allowed for a {object}: {known}"
-        (asked, asked_words), (told, told_words) = shapes[operation.f]
-        if not asked(operation.asked):
-            return operation.began, "value", f"found {operation.asked!r}, allowed for {operation.f!r}: {asked_words}"
-        if operation.ended is not None and operation.outcome == "ok" and not told(operation.told):
-            return operation.ended, "value", f"found {operation.told!r}, allowed as the answer of {operation.f!r}: {told_words}"
-        return None
-
-    return wrong
 
 
 MODELS: Mapping[str, tuple[type[Machine], Fits]] = {

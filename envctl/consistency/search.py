@@ -4,7 +4,7 @@ It is Wing and Gong's search (Testing and verifying concurrent objects, Journal 
 linearizability, Concurrency and Computation: Practice and Experience 29, 2017): *just in time*, an operation takes effect no earlier than some completion
 calls for it, and never twice through the same configuration: which state the object is in, and which of the operations under way have taken effect.
 
-Operations of unknown outcome stay under way for ever, and any subset of them may have taken effect.  Four rules keep that from being exponential where it
+Operations of unknown outcome stay under way for ever, and any subset of them may have taken effect.  Five rules keep that from being exponential where it
 need not be:
 
 1. Two of equal effect are interchangeable: only how many were used counts.
@@ -13,6 +13,8 @@ need not be:
 3. A configuration is passed over where one was seen in the same state that has used no more unknown ones and has answered no fewer reads: whatever
    leads from the former to the end leads there from the latter, too, with reads left out.  For the same reason, a read takes effect as soon as it is legal.
 4. An unknown one is used only where it may lead to an answer that is asked for (`Machine.serves`): where nothing sees it, it can be left out, or come later.
+5. A configuration is passed over from which there is no way on (`_is_stuck`): a read under way wants a state to which nothing leads any more, or one that begins
+   later wants this one, which something under way would leave for ever before.
 
 What is left is the choice among unknown ones that lead to the same state, such as `write 2` and `cas [1, 2]`.  It seldom matters, so the search begins
 as if none of them could ever run out.  If there is no order even so, there is none.  If there is one that uses more than there were, those of that effect are
@@ -46,9 +48,10 @@ class Unknown(NamedTuple):
 class Return(NamedTuple):
     """A completion, and what is under way until then."""
 
+    place: int
     bit: int  # of the operation that completes
     reads: Sequence[tuple[int, Effect]]  # (bit, effect) of each that is under way
-    movers: Sequence[tuple[int, Effect]]  # likewise, of those that are no reads; what ends first comes first
+    movers: Sequence[tuple[int, Effect, int]]  # likewise with the places of their ends, of those that are no reads; what ends first comes first
     read_bits: int
     spent_bits: int  # of those movers that nobody can see any more once another one has come
     unknown: Sequence[Unknown]
@@ -63,8 +66,8 @@ class Configuration(NamedTuple):
     over: int  # the masks of those of which more would have had to
 
 
-Seen = dict[tuple[Any, int], list[tuple[int, int]]]
-"""(state, movers done) → (reads done, unknown ones used) of all that were seen and are not as good as another one."""
+Seen = dict[tuple[int, Any, int], list[tuple[int, int]]]
+"""(completion, state, movers done) → (reads done, unknown ones used) of all that were seen, but for those that another one is as good as."""
 
 
 class Course:
@@ -116,9 +119,9 @@ class Course:
 
     def _return(self, place: int, under_way: Sequence[tuple[int, int, Effect]], unknown: Sequence[Unknown]) -> Return:
         reads = [(bit, effect) for _, bit, effect in under_way if effect[0] == READ]
-        movers = [(bit, effect) for _, bit, effect in under_way if effect[0] != READ] if len(reads) < len(under_way) else ()
-        spent = sum(bit for bit, effect in movers if self.machine.spent(effect, place)) if len(movers) > 1 and not self._everything else 0
-        return Return(under_way[0][1], reads, movers, sum(bit for bit, _ in reads), spent, unknown)
+        movers = [(bit, effect, end) for end, bit, effect in under_way if effect[0] != READ] if len(reads) < len(under_way) else ()
+        spent = sum(bit for bit, effect, _ in movers if self.machine.spent(effect, place)) if len(movers) > 1 and not self._everything else 0
+        return Return(place, under_way[0][1], reads, movers, sum(bit for bit, _ in reads), spent, unknown)
 
 
 class Search:
@@ -154,30 +157,33 @@ class Search:
         Goes every way, not only until one has led to the end, where there is a list for the configurations there.  Raises BudgetError.
         """
         returns, deepest = self._course.returns, 0
+        seen: Seen = {}
         stack = [(0, Configuration(self._machine.initial, 0, 0, 0))]
-        seen: list[Seen] = [{} for _ in range(len(returns) + 1)]
         while stack:
             index, now = stack.pop()
             while index < len(returns):
-                ways = self._beyond(returns[index], now)
-                index += 1
-                if len(ways) != 1 or stack:  # where there is but one way on, no other one will ever come to it
-                    reads = returns[index].read_bits if index < len(returns) else 0
-                    ways = [way for way in ways if self.is_new(seen[index], way, reads)]
-                    stack += [(index, way) for way in reversed(ways[1:])]
-                if not ways:
+                event = returns[index]
+                now, wanted = self._answered(event, now)
+                if self._is_stuck(event, now, wanted):
                     break
-                deepest, now = max(deepest, index), ways[0]
+                if now.done & event.bit:
+                    index, now = index + 1, now._replace(done=now.done ^ event.bit)
+                    deepest = max(deepest, index)
+                elif self.is_new(seen, index, now, event.read_bits) and (steps := self._steps(event, now, wanted)):
+                    now = steps.pop()
+                    stack += [(index, step) for step in steps]
+                else:
+                    break
             else:
                 if ends is None:
                     return deepest, now.over
                 ends.append(now)
         return deepest, 0
 
-    def is_new(self, seen: Seen, way: Configuration, reads: int) -> bool:
-        """Notes a configuration, unless one that is as good has been there."""
-        state, done, used, _ = way
-        before = seen.setdefault((state, done & ~reads), [])
+    def is_new(self, seen: Seen, index: int, now: Configuration, reads: int) -> bool:
+        """Notes a configuration before a completion, unless one that is as good has been there."""
+        state, done, used, _ = now
+        before = seen.setdefault((index, state, done & ~reads), [])
         done &= reads
         used &= self._tracked
         guarded, guards = used | self._guards, self._guards
@@ -186,36 +192,38 @@ class Search:
         before.append((done, used))
         return True
 
-    def _beyond(self, event: Return, start: Configuration) -> list[Configuration]:
-        """All ways to come past a completion."""
-        apply, todo, found = self._machine.apply, [start], []
-        seen: Seen = {}
-        while todo:
-            state, done, used, over = todo.pop()
-            self._left -= 1
-            if self._left < 0:
-                raise BudgetError
-            wanted = []
-            for bit, effect in event.reads:
-                if not done & bit:
-                    if apply(state, effect) is ILLEGAL:
-                        wanted.append(effect)
-                    else:
-                        done |= bit
-            if wanted and self._machine.dead(state, wanted):
-                continue
-            now = Configuration(state, done, used, over)
-            if done & event.bit:
-                found.append(Configuration(state, done ^ event.bit, used, over))
-            elif self.is_new(seen, now, event.read_bits):
-                todo += self._steps(event, now, wanted)
-        return found
+    def _answered(self, event: Return, now: Configuration) -> tuple[Configuration, list[Effect]]:
+        """With the reads that are legal there, and the others, which want another state.  Raises BudgetError."""
+        self._left -= 1
+        if self._left < 0:
+            raise BudgetError
+        done, wanted = now.done, []
+        for bit, effect in event.reads:
+            if not done & bit:
+                if self._machine.apply(now.state, effect) is ILLEGAL:
+                    wanted.append(effect)
+                else:
+                    done |= bit
+        return now if done == now.done else now._replace(done=done), wanted
+
+    def _is_stuck(self, event: Return, now: Configuration, wanted: Sequence[Effect]) -> bool:
+        """Whether there is no way on from here: to a state that is wanted, or from one that must last longer than something that would leave it."""
+        machine, place = self._machine, event.place
+        if wanted and machine.dead(now.state, wanted):
+            return True
+        until = machine.asked(now.state)
+        lost = [state for state in (now.state, *(effect[1] for effect in wanted)) if machine.gone(state, place)]
+        if not lost or not (wanted or until > place):
+            return False
+        rest = [(effect, end) for bit, effect, end in event.movers if not now.done & bit]
+        lost = [state for state in lost if all(effect[-1] != state for effect, _ in rest)]
+        return any(state != now.state or any(end < until for _, end in rest) for state in lost)
 
     def _steps(self, event: Return, now: Configuration, wanted: Sequence[Effect]) -> list[Configuration]:
         """What one more operation may lead to; the best comes last."""
         state, done, used, over = now
         machine, steps, known = self._machine, [], set()
-        for bit, effect in event.movers:
+        for bit, effect, _ in event.movers:
             if done & bit or effect in known:
                 continue
             known.add(effect)
