@@ -32,7 +32,7 @@ def judge(history: History, model: str, budget: int, *, strict: bool) -> Sequenc
     stats = _stats(taken, asked.scope, anomalies)
     if anomalies:
         return (Finding(check, check, "fail", _title(check, anomalies, taken), evidence=_evidence(anomalies, taken), total=len(anomalies), stats=stats),)
-    if reason := _nothing_to_tell(taken, asked.scope, strict=strict):
+    if reason := _unclear(asked.scope):
         return (Finding(check, check, "inconclusive", reason, stats=stats),)
     return (Finding(check, check, "pass", _good(check, taken, asked.scope), stats=stats),)
 
@@ -67,21 +67,18 @@ def _evidence(anomalies: Sequence[Anomaly], taken: Sequence[Transaction]) -> tup
         for each in chosen)
 
 
-def _nothing_to_tell(taken: Sequence[Transaction], scope: Scope, *, strict: bool) -> str:
-    """Why a history without anomalies says nothing; empty when it does say something."""
-    if scope.ambiguous:
-        key, reason = next(iter(scope.ambiguous.items()))
-        return f"{len(scope.ambiguous):,} keys could not be judged, such as {key_shown(key)}: {reason}; every value of a key must be written once"
-    if not scope.reads or not scope.writes:
-        return f"in {len(taken):,} transactions nothing was {'read' if scope.writes else 'written'}, so there is nothing to compare"
-    if scope.versions and not scope.ordered:
-        further = "" if strict else " or ask for strict-serializable"
-        return f"the order of none of {scope.versions:,} pairs of versions shows: use list-append, read before writing{further}"
-    return ""
+def _unclear(scope: Scope) -> str:
+    """Why the history doesn't tell; empty where it does."""
+    if not scope.ambiguous:
+        return ""
+    key, reason = next(iter(scope.ambiguous.items()))
+    return f"{len(scope.ambiguous):,} keys could not be judged, such as {key_shown(key)}: {reason}; every value of a key must be written once"
 
 
 def _good(check: str, taken: Sequence[Transaction], scope: Scope) -> str:
     what = f"{len(taken):,} transactions with {scope.reads:,} reads and {scope.writes:,} writes"
+    if not scope.reads or not scope.writes:
+        return f"{what} are {check}: nothing that was written was read, so there was nothing to compare"
     if not scope.versions:
         return f"{what} are {check}"
     return f"nothing certain speaks against {what} being {check}: the order of {scope.ordered:,} of {scope.versions:,} pairs of versions shows"

@@ -42,9 +42,7 @@ def judge(history: History, model: str, budget: int) -> Sequence[Finding]:
     if unclear:
         key, reason = next(iter(unclear.items()))
         return (Finding(NAME, NAME, "inconclusive", f"{len(unclear):,} of {len(objects):,} keys don't tell, such as {key_shown(key)}: {reason}", stats=stats),)
-    if not tied:
-        return (Finding(NAME, NAME, "inconclusive", "no process read or wrote a key after another operation on it", stats=stats),)
-    title = f"all session guarantees hold between {tied:,} operations of {len(history.operations):,} and those before them"
+    title = f"all session guarantees hold between {tied:,} operations of {len(history.operations):,} and those before them in their process"
     return (Finding(NAME, NAME, "pass", title, stats=stats),)
 
 
