@@ -129,10 +129,11 @@ def _seen(found: Found, name: str, substrates: Substrates, ask: bool) -> Seen | 
         return Seen(found.id, name, "alive" if lasts(environment.expires_at) else "expired", found.directory, environment)
     if found.alive and not any(again.directory == found.directory for again in substrates(name).environments(found.id)):
         return None
-    if found.expires_at is None or not found.alive:
+    if not found.alive or (found.expires_at is None and not found.apart):
         return Seen(found.id, name, "dead", found.directory, None)
-    # Its keeper may be on its way to another machine: as long as its lease lasts it is not given up.
-    return Seen(found.id, name, "unknown" if lasts(found.expires_at) else "expired", found.directory, None, "it does not answer")
+    # Its keeper may be on its way to another machine, or be reached only from elsewhere: as long as its lease may last it is not given up.
+    lasting = found.expires_at is None or lasts(found.expires_at)
+    return Seen(found.id, name, "unknown" if lasting else "expired", found.directory, None, "it does not answer")
 
 
 def whereabouts(env_id: str) -> Path | None:

@@ -63,9 +63,12 @@ def test_an_environment_that_is_silent_is_not_given_up_before_its_lease_has_run_
     made = {"lasting": time.time() + 600, "over": time.time() - 600}
     found = [Found(name, bench.ground.directory(name), alive=True, expires_at=at) for name, at in made.items()]
     lost = Found("lost", bench.ground.directory("lost"), alive=False, unknown="there is no context kind any more")
-    monkeypatch.setattr("disk_ground.DiskGround.environments", lambda *_: (*found, lost))
+    far = Found("far", bench.ground.directory("far"), alive=True, apart=True)
+    monkeypatch.setattr("disk_ground.DiskGround.environments", lambda *_: (*found, lost, far))
     monkeypatch.setattr("envctl.stack.operations.ANSWER_S", 0.0)
-    assert {each.id: each.health for each in survey(substrates=bench.ground)} == {"lasting": "unknown", "over": "expired", "lost": "unknown"}
+    assert {each.id: each.health for each in survey(substrates=bench.ground)} == {
+        "lasting": "unknown", "over": "expired", "lost": "unknown", "far": "unknown",
+    }
     assert why(bench) == {"over": "its lease has run out"}
 
 

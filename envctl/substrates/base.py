@@ -270,6 +270,7 @@ class Found:
     alive: bool  # False: it has ended, and something is left of it
     expires_at: float | None = None  # Unix time, as far as that is known without asking it
     unknown: str = ""  # why it can't be asked any more, as where its cluster is not known here any more
+    apart: bool = False  # whether it may be alive where who asks can't reach it
 
 
 class Substrate(Protocol):

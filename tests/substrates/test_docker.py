@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,15 @@ def test_an_environment_whose_keeper_was_cut_off_is_made_anew_at_once(on_docker:
     api().disconnect_container_from_network(reach.identity.keeper, reach.identity.network, force=True)
     realiser.create_environment(reach.directory.name, ttl_s=60, labels={})
     assert api().inspect_container(reach.identity.keeper)["Id"] != before
+    assert reach.is_alive()
+
+
+def test_who_reaches_the_engine_but_not_the_keeper_takes_no_living_environment_for_garbage(on_docker: Ground) -> None:
+    reach, _ = on_docker.make()
+    code = "from envctl import lease; print({each.id: each.health for each in lease.survey()}, [each.env_id for each in lease.garbage(None)])"
+    said = subprocess.run(["unshare", "--net", sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, timeout=120).stdout
+    assert f"'{reach.directory.name}': 'unknown'" in said
+    assert reach.directory.name not in said.partition("}")[2]
     assert reach.is_alive()
 
 

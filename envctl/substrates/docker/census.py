@@ -13,13 +13,16 @@ from envctl.substrates.keeper.place import directory_at
 
 
 def environments(env_id: str = "") -> tuple[Found, ...]:
-    """Every environment of this machine, or the one of that id: alive as long as its keeper runs."""
+    """Every environment of this machine, or the one of that id: alive as long as its keeper runs.
+
+    The keeper's port is on the engine's loopback: who asks from a container, or from another machine, reaches the engine but not the keeper.
+    """
     found: dict[Path, bool] = {}
     for kind, _, item in _all({"label": [f"{ENV}={env_id}" if env_id else ENV]}):
         labels = item["Labels"]
         if (directory := directory_at(labels.get(PLACE, ""))) and directory.name == labels[ENV]:
             found[directory] = found.get(directory, False) or (kind == "container" and labels.get(PART) == "keeper" and keeps(item))
-    return tuple(Found(directory.name, directory, alive) for directory, alive in sorted(found.items()))
+    return tuple(Found(directory.name, directory, alive, apart=True) for directory, alive in sorted(found.items()))
 
 
 def keeps(keeper: Mapping[str, Any]) -> bool:
