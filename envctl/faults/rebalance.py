@@ -114,9 +114,10 @@ class Rebalance:
 
     def verify(self) -> Effect:
         """Our own doing is known to have happened, the generation rose, and the group is stable again; the evicted are gone from it."""
-        until(lambda: self._failed() or (self._acted() and self._generation() > self._before), SETTLE_S, poll_s=0.2)
+        moved = until(lambda: self._failed() or (self._acted() and self._generation() > self._before), SETTLE_S, poll_s=0.2)
         stable = until(self._stable, SETTLE_S, poll_s=0.2)
-        acted, after = self._acted(), self._generation()
+        acted = (moved and not self._failed()) or self._acted()  # by now the member may have left, and not have ended yet
+        after = self._generation()
         stayed = set(self._evicted) & set(describe(self._world.bootstrap, self._group_name).members) if self._renamed else set()
         summary = f"generation {self._before} → {after}"
         if not acted:

@@ -91,6 +91,21 @@ def test_a_stranger_that_joins_and_leaves_moves_the_generation_twice(world: Call
     assert gone.detail["generation"] >= effect.detail["before"] + 2
 
 
+def test_a_stranger_that_has_left_and_not_ended_yet_has_acted(
+    world: Callable[..., World], group: str, broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = describe(broker.bootstrap, group)
+    member = (*Host.own, "-m", "envctl.faults.transient_member", broker.bootstrap, group, before.assignor, "20", *before.topics)
+    fault = Rebalance.build({"group": group, "mode": "churn"}, world("sh", "-c", '"$@"; status=$?; sleep 5; exit $status', "sh", *member))
+    monkeypatch.setattr(Rebalance, "_stable", lambda _: len(describe(broker.bootstrap, group).members) == 2)
+    fault.apply(20)
+    effect = fault.verify()
+    assert effect.shown, effect
+    monkeypatch.undo()
+    fault.heal()
+    assert fault.absent().shown
+
+
 def test_a_group_that_moves_between_probe_and_apply_is_waited_for(world: Callable[..., World], group: str, broker: Any) -> None:
     fault = Rebalance.build({"group": group, "mode": "churn"}, world())
     fault.probe()
