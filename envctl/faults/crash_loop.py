@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from envctl.errors import ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.targets import nodes_named, pick
+from envctl.faults.targets import aimed_at, placed
 from envctl.model.environment import Node
 from envctl.waiting import until
 
@@ -65,14 +65,14 @@ class CrashLoop:
 
     @cached_property
     def _targets(self) -> tuple[Node, ...]:
-        return pick(self._world, nodes_named(self._world, self._params["target"]), self._params.get("pick"))
+        return aimed_at(self._world, self._params)
 
     def probe(self) -> Blast:
         """See `Fault.probe`: every target must be alive."""
         dead = [node.name for node in map(self._now, self._targets) if node.pid is None]
         if dead:
             raise UsageError(f"can't kill what is not alive: {', '.join(dead)}")
-        return Blast(self._targets, ", ".join(f"{node.name} (zone {node.zone})" for node in self._targets))
+        return Blast(self._targets, placed(self._targets))
 
     def undo(self) -> Mapping[str, Any]:
         """See `Fault.undo`."""

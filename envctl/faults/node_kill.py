@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from envctl.errors import UsageError
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.targets import nodes_in_zone, nodes_named, pick
+from envctl.faults.targets import aimed_at, placed
 from envctl.model.environment import Node
 from envctl.stack_provider.ground import begin
 from envctl.waiting import until
@@ -68,20 +68,15 @@ class NodeKill:
     @cached_property
     def _targets(self) -> tuple[Node, ...]:
         """The nodes as they were when the fault was last probed; `starts` tells a new start from the old one."""
-        return self._resolve()
-
-    def _resolve(self) -> tuple[Node, ...]:
-        zone = self._params.get("zone")
-        found = nodes_named(self._world, self._params["target"]) if zone is None else nodes_in_zone(self._world, zone)
-        return pick(self._world, found, self._params.get("pick"))
+        return aimed_at(self._world, self._params)
 
     def probe(self) -> Blast:
         """See `Fault.probe`: every target must be alive, or its death could not be ours.  Looks anew each time it is asked."""
-        self._targets = self._resolve()
+        self._targets = aimed_at(self._world, self._params)
         dead = [node.name for node in self._targets if node.state != "ready" or node.pid is None]
         if dead:
             raise UsageError(f"can't kill what is not alive: {', '.join(dead)}")
-        return Blast(self._targets, ", ".join(f"{node.name} (zone {node.zone})" for node in self._targets))
+        return Blast(self._targets, placed(self._targets))
 
     def undo(self) -> Mapping[str, Any]:
         """See `Fault.undo`."""

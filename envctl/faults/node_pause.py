@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from envctl.errors import UsageError
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.targets import nodes_in_zone, nodes_named, pick
+from envctl.faults.targets import aimed_at, placed
 from envctl.model.environment import Node
 
 READY_S = 30.0  # how long a node may take to be ready again
@@ -52,16 +52,14 @@ class NodePause:
 
     @cached_property
     def _targets(self) -> tuple[Node, ...]:
-        zone = self._params.get("zone")
-        found = nodes_named(self._world, self._params["target"]) if zone is None else nodes_in_zone(self._world, zone)
-        return pick(self._world, found, self._params.get("pick"))
+        return aimed_at(self._world, self._params)
 
     def probe(self) -> Blast:
         """See `Fault.probe`: every target must be alive."""
         dead = [node.name for node in map(self._now, self._targets) if node.pid is None]
         if dead:
             raise UsageError(f"can't pause what is not alive: {', '.join(dead)}")
-        return Blast(self._targets, ", ".join(f"{node.name} (zone {node.zone})" for node in self._targets))
+        return Blast(self._targets, placed(self._targets))
 
     def undo(self) -> Mapping[str, Any]:
         """See `Fault.undo`."""

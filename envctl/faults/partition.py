@@ -127,7 +127,7 @@ class Partition:
         """The ways back of links that are cut one way: whoever sends there still hears."""
         if "from" not in self._params or self._direction == "both":
             return ()
-        return tuple(link for link in links_between(self._world, self._params["to"], self._params["from"], self._direction))
+        return links_between(self._world, self._params["to"], self._params["from"], self._direction)
 
     def heal(self) -> None:
         """See `Fault.heal`."""

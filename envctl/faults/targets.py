@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
+from typing import Any
 
 from envctl.errors import UsageError
 from envctl.faults.base import World
@@ -29,6 +30,17 @@ def nodes_in_zone(world: World, zone: str) -> tuple[Node, ...]:
         here = ", ".join(sorted({node.zone for node in nodes}))
         raise UsageError(f"no node of this environment is in the zone {zone!r}", hint=f"its nodes are in the zones: {here}")
     return found
+
+
+def aimed_at(world: World, params: Mapping[str, Any]) -> tuple[Node, ...]:
+    """The nodes of `target` (a component or a node) or, without it, of `zone`; with `pick` so many of them.  Raises UsageError."""
+    found = nodes_named(world, params["target"]) if "target" in params else nodes_in_zone(world, params["zone"])
+    return pick(world, found, params.get("pick"))
+
+
+def placed(nodes: Sequence[Node]) -> str:
+    """Nodes with their zones, for a person."""
+    return ", ".join(f"{node.name} (zone {node.zone})" for node in nodes)
 
 
 def pick(world: World, nodes: Sequence[Node], count: int | None) -> tuple[Node, ...]:

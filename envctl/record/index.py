@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from envctl.model.scenario import Stream
 from envctl.record.expression import pick
 from envctl.record.lines import Lines, whole_lines
 from envctl.record.values import Observed, Operation
+from envctl.spec.lines import collector_paused
 
 _decode = json.JSONDecoder().raw_decode  # json.loads guesses the encoding of every line first
 
@@ -27,18 +26,6 @@ def _parse(line: bytes) -> dict[str, Any]:
     if end != len(text) - 1:
         raise ValueError(f"more than one value: {text[end:].strip()[:40]!r}")
     return event
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Nothing made while reading is garbage in a cycle; searching a million new objects for it takes a quarter of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _unsent(answer: Any) -> str:
@@ -66,7 +53,7 @@ class Index:
                 self._derived.setdefault(stream.operation, []).append(stream)
         self._open: dict[int, tuple[dict[str, Any], int]] = {}
         self._known: dict[str, str] = {}  # one object for each distinct text: ids recur in every stream
-        with _collector_paused():
+        with collector_paused():
             self._read()
 
     def _read(self) -> None:

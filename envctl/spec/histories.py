@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +13,7 @@ from msgspec.json import Decoder
 
 from envctl.errors import Problem, SpecError
 from envctl.model.history import Fits, History, Operation, Outcome
-from envctl.spec.lines import Wrong, few, parsed
+from envctl.spec.lines import Wrong, collector_paused, few, parsed
 
 NEMESIS = "nemesis"  # Jepsen's name for what hurts the system; its lines stand between those of clients
 EXAMPLE = '{"process": 0, "type": "invoke", "f": "read", "key": "x", "value": null}'
@@ -53,7 +51,7 @@ def load_history(file: Path, fits: Fits | None = None) -> History:
     Raises SpecError with every problem (those that `fits` finds, too), and when the file can't be read.
     """
     reader = _Reader(file)
-    with _uncollected():
+    with collector_paused():
         try:
             with file.open("rb") as lines:
                 reader.read(lines)
@@ -65,18 +63,6 @@ def load_history(file: Path, fits: Fits | None = None) -> History:
     if reader.problems:
         raise SpecError(few(sorted(reader.problems, key=lambda problem: problem.line)))
     return History(operations)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the collector of cycles, which would go through millions of new objects that live on, again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class _Reader:

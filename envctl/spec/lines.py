@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from envctl.errors import Problem
@@ -33,3 +36,15 @@ def few(problems: list[Problem]) -> list[Problem]:
         return problems
     more, first = len(problems) - _MAX_PROBLEMS, problems[_MAX_PROBLEMS]
     return [*problems[:_MAX_PROBLEMS], Problem(first.file, first.line, "", f"… and {more} more problems from here on")]
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Nothing made while reading is garbage in a cycle; searching a million new objects for it takes a quarter of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -33,24 +33,32 @@ class Start:
 def timeline(document: Document, rng_seed: int) -> tuple[FaultSpec, ...]:
     """All faults of a scenario, in the order in which they are written out."""
     writer = _Writer(document, rng_seed)
-    for index, raw in enumerate(document.data.get("faults", ())):
-        if raw is not None:
-            writer.entry(raw, ("faults", index), start_of(raw))
+    for at, raw in _outermost(document):
+        writer.entry(raw, at, start_of(raw))
     return tuple(writer.led())
 
 
 def written(document: Document) -> Iterator[FaultSpec]:
     """Each fault as it stands in the file, once."""
-    for index, raw in enumerate(document.data.get("faults", ())):
-        found = entries(raw, ("faults", index)) if raw is not None else ()
-        yield from (_fault(document, each, at, each.get("id", each["fault"]), start_of(each)) for at, each in found if "fault" in each)
+    for at, each in entries(document):
+        if "fault" in each:
+            yield _fault(document, each, at, each.get("id", each["fault"]), start_of(each))
 
 
-def entries(raw: Mapping[str, Any], at: Location) -> Iterator[_Entry]:
-    """An entry and all that are inside it."""
+def entries(document: Document) -> Iterator[_Entry]:
+    """All entries of a scenario, and those inside of them."""
+    for at, raw in _outermost(document):
+        yield from _with_inner(raw, at)
+
+
+def _outermost(document: Document) -> Iterator[_Entry]:
+    yield from ((("faults", index), raw) for index, raw in enumerate(document.data.get("faults", ())) if raw is not None)
+
+
+def _with_inner(raw: Mapping[str, Any], at: Location) -> Iterator[_Entry]:
     yield at, raw
     for place, each in _inside(raw, at):
-        yield from entries(each, place)
+        yield from _with_inner(each, place)
 
 
 def _inside(raw: Mapping[str, Any], at: Location) -> list[_Entry]:

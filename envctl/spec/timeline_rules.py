@@ -24,30 +24,29 @@ def check_timeline(document: Document, scenario: Scenario, lines: tuple[Line, ..
 
 def _check_entries(document: Document) -> None:
     """Every entry says when it starts, but for those whose turn comes; what is composed of others has nothing of a fault's own."""
-    for index, raw in enumerate(document.data.get("faults", ())):
-        for at, each in entries(raw, ("faults", index)) if raw is not None else ():
-            inside, starts = len(at) > len(("faults", index)), [name for name in ("at", "on") if name in each]
-            if inside and starts:
-                document.problem((*at, starts[0]), f"found `{starts[0]}`, but it starts when its turn comes", "leave it out, or take the entry out")
-            elif len(starts) > 1:
-                document.problem((*at, "on"), "found both `at` and `on`, allowed: one of them")
-            elif not inside and not starts:
-                document.problem(at, "found neither `at` nor `on`", "say when it starts: `at: 5s` or `on: healed(ID)`")
-            for name in each if "fault" not in each else ():
-                if name not in COMPOSED_FIELDS:
-                    document.problem((*at, name), "unknown field", did_you_mean(name, COMPOSED_FIELDS))
+    for at, each in entries(document):
+        inside, starts = len(at) > len(("faults", 0)), [name for name in ("at", "on") if name in each]
+        if inside and starts:
+            document.problem((*at, starts[0]), f"found `{starts[0]}`, but it starts when its turn comes", "leave it out, or take the entry out")
+        elif len(starts) > 1:
+            document.problem((*at, "on"), "found both `at` and `on`, allowed: one of them")
+        elif not inside and not starts:
+            document.problem(at, "found neither `at` nor `on`", "say when it starts: `at: 5s` or `on: healed(ID)`")
+        for name in each if "fault" not in each else ():
+            if name not in COMPOSED_FIELDS:
+                document.problem((*at, name), "unknown field", did_you_mean(name, COMPOSED_FIELDS))
 
 
 def _check_names(document: Document, faults: Sequence[FaultSpec]) -> None:
     named: dict[str, Location] = {}
-    for index, raw in enumerate(document.data.get("faults", ())):
-        for at, each in entries(raw, ("faults", index)) if raw is not None else ():
-            if "id" in each and named.setdefault(each["id"], at) != at:
-                document.problem((*at, "id"), f"the id {each['id']!r} is taken already")
+    for at, each in entries(document):
+        if "id" in each and named.setdefault(each["id"], at) != at:
+            document.problem((*at, "id"), f"the id {each['id']!r} is taken already")
     ids = [fault.id for fault in faults]
+    known = _ids_in_file(document, ids)
     for fault in faults:
         for name in fault.after:
-            if name not in _ids_in_file(document, ids):
+            if name not in known:
                 document.problem((*fault.place, "on"), f"no fault has the id {name!r}", did_you_mean(name, [*ids, *named]))
     cycle = find_cycle({fault.id: [name for name in fault.after if name in ids] for fault in faults})
     if cycle:
