@@ -20,7 +20,7 @@ from cluster.cluster import Cluster
 from grounds import Ground
 
 from envctl.errors import CapabilityError, ResourceError
-from envctl.faults import packet_loss
+from envctl.faults import links
 from envctl.faults.base import World
 from envctl.faults.node_kill import NodeKill
 from envctl.faults.packet_loss import PacketLoss
@@ -41,7 +41,7 @@ FINALIZER = "chaos-mesh/records"
 def asked_for(in_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(chaos_mesh.SETTING, "1")
     tool = SimpleNamespace(programs={"nft": "nft"}, env={})
-    monkeypatch.setattr(packet_loss, "find", lambda _: tool)  # what there is beside the nodes, not here
+    monkeypatch.setattr(links, "find", lambda _: tool)  # what there is beside the nodes, not here
 
 
 @pytest.fixture(scope="session")
