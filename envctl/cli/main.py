@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "judge": ("judge", "judge", "Judge a recorded run again, offline."),
     "check": ("check", "check", "Judge a history of operations, from whatever tool."),
     "report": ("report", "report", "Write the report of a recorded run again."),
+    "faults": ("faults", "faults", "Show the kinds of faults and where each works, or what a run's faults did."),
     "gc": ("gc", "gc", "Remove environments that have expired or died."),
     "init": ("init", "init", "Write a commented configuration and a small system to start from, or import Compose files."),
     "setup": ("setup", "setup", "Get the tools that are missing into the cache."),

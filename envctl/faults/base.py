@@ -82,6 +82,8 @@ class FaultKind(Protocol):
     name: ClassVar[str]
     schema: ClassVar[Mapping[str, Any]]  # JSON Schema of its parameters in a scenario
     tools: ClassVar[tuple[str, ...]]  # tools of the machine that it uses, looked for before anything starts
+    mechanism: ClassVar[str]  # how it acts, in a few words
+    proof: ClassVar[str]  # what its effect is measured by, likewise
     # Optional: `powers: ClassVar[frozenset[Power]]`, what it needs that not every substrate has; likewise.
 
     @classmethod

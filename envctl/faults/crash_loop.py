@@ -31,6 +31,8 @@ class CrashLoop:
 
     name: ClassVar[str] = "crash-loop"
     tools: ClassVar[tuple[str, ...]] = ()
+    mechanism: ClassVar[str] = "SIGKILL whenever the node is up again"
+    proof: ClassVar[str] = "starts of the target, exit status"
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["target"],

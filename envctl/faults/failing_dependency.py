@@ -27,6 +27,8 @@ class FailingDependency:
 
     name: ClassVar[str] = "failing-dependency"
     tools: ClassVar[tuple[str, ...]] = ()
+    mechanism: ClassVar[str] = "the stub fails calls on purpose"
+    proof: ClassVar[str] = "the stub's own count, binomial test"
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["stub", "how"],

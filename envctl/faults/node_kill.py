@@ -31,6 +31,8 @@ class NodeKill:
 
     name: ClassVar[str] = "node-kill"
     tools: ClassVar[tuple[str, ...]] = ()
+    mechanism: ClassVar[str] = "SIGKILL, or stop and start in turn"
+    proof: ClassVar[str] = "exit status, start time"
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "additionalProperties": False,

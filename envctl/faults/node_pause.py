@@ -23,6 +23,8 @@ class NodePause:
 
     name: ClassVar[str] = "node-pause"
     tools: ClassVar[tuple[str, ...]] = ()
+    mechanism: ClassVar[str] = "all processes stopped (freezer, or SIGSTOP)"
+    proof: ClassVar[str] = "their state as the machine sees it"
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "additionalProperties": False,

@@ -23,6 +23,8 @@ class PacketLoss:
 
     name: ClassVar[str] = "packet-loss"
     tools: ClassVar[tuple[str, ...]] = ("nft",)
+    mechanism: ClassVar[str] = "nft drops at the receiver, drawn at random"
+    proof: ClassVar[str] = "loss of numbered probes, binomial test; the rule's counters"
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["from", "to", "loss"],

@@ -25,6 +25,8 @@ class Partition:
 
     name: ClassVar[str] = "partition"
     tools: ClassVar[tuple[str, ...]] = ("nft",)
+    mechanism: ClassVar[str] = "nft drops everything at the receiver"
+    proof: ClassVar[str] = "probes are lost in the intended direction only; the rule's counters"
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "additionalProperties": False,

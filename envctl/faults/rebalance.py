@@ -45,6 +45,8 @@ class Rebalance:
 
     name: ClassVar[str] = "rebalance"
     tools: ClassVar[tuple[str, ...]] = ()
+    mechanism: ClassVar[str] = "a transient member, or eviction by the admin API"
+    proof: ClassVar[str] = "the group's generation in its own records"
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["group"],
