@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import random
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from held import NODES, world_of
 
 from envctl.faults.base import World
 from envctl.model.environment import NodeSpec
-from envctl.model.topology import Topology
 from envctl.substrates.base import Reach
 from envctl.substrates.embedded import Embedded
-
-NODES = {"client-0": "a", "server-0": "a", "server-1": "b", "other-0": "b", "trio-0": "a", "trio-1": "a", "trio-2": "a"}  # and their zones
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +40,6 @@ def reach(realiser: Any) -> Reach:
 @pytest.fixture
 def world(reach: Reach, tmp_path: Path) -> Callable[..., World]:
     def make(id: str = "fault", seed: int = 1) -> World:
-        return World(reach, Topology("t", Path("t.yaml"), ("a",), {}), random.Random(seed), tmp_path / id)
+        return world_of(reach, tmp_path / id, seed)
 
     return make

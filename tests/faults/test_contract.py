@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Callable
-from typing import Any
 
 import pytest
+from held import HELD, TARGETS, make, traces
 
-from envctl import plugins
-from envctl.faults.base import Fault, World
+from envctl.faults.base import World
 from envctl.substrates.base import Reach
-from envctl.toolchain import find
 from envctl.waiting import until
-
-HELD: dict[str, dict[str, Any]] = {
-    "packet-loss": {"from": "client", "to": "server", "loss": "30 %"},
-    "partition": {"from": "client", "to": "server"},
-    "partition one way": {"from": "client", "to": "server", "direction": "forward"},
-    "partition, isolated": {"isolate": "server-0"},
-    "partition, minority": {"split": "trio"},
-    "crash-loop": {"target": "server", "pick": 1},
-    "node-pause": {"target": "server"},
-    "node-pause, zone": {"zone": "b"},
-}
-TARGETS = {"partition, minority": "trio-0", "node-pause, zone": "server-1"}  # whose restart it outlives; of the others it is server-0
-Made = Callable[[str, World], Fault]
 
 pytestmark = pytest.mark.cell
 
@@ -34,18 +18,6 @@ pytestmark = pytest.mark.cell
 @pytest.fixture(params=HELD)
 def case(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-def make(case: str, world: World) -> Fault:
-    fault: Fault = plugins.load("envctl.faults", re.split("[ ,]", case, maxsplit=1)[0]).build(HELD[case], world)
-    return fault
-
-
-def traces(reach: Reach) -> list[tuple[str, str, str]]:
-    """What faults leave in nodes: their state, and rules."""
-    tool = find("nft")
-    argv = [str(tool.programs["nft"]), "list", "ruleset"]
-    return [(node.name, node.state, reach.run(node.name, argv, where="netns", env=dict(tool.env)).stdout) for node in reach.environment().nodes]
 
 
 def test_a_dry_run_writes_nothing(case: str, world: Callable[..., World], reach: Reach) -> None:

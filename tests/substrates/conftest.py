@@ -15,22 +15,18 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cluster import load
 from cluster.cluster import Cluster
 from cluster.fixture import cluster  # noqa: F401
 from cluster.plugin import kubernetes_plugin  # noqa: F401
-from docker_engine.engine import Engine
-from grounds import IMAGE, Ground, cluster_settings
+from grounds import IMAGE, Ground, cluster_cache, cluster_settings, used  # noqa: F401
 from way import Way
 
 from envctl.model.environment import NodeSpec
 from envctl.substrates.docker import Docker
-from envctl.substrates.docker.image import keeper_image
 from envctl.substrates.embedded import Embedded
 from envctl.substrates.embedded.reach import CellReach
 from envctl.substrates.embedded.realiser import CellRealiser
 from envctl.substrates.kubernetes import Kubernetes
-from envctl.substrates.kubernetes.identity import AGENT, AGENTS, ENV, agent_of
 from envctl.toolchain import Tool, find
 
 
@@ -91,21 +87,6 @@ def docker_ground(docker_images: Callable[..., None], tmp_path: Path) -> Iterato
     yield from used(Ground(Docker(), tmp_path / "envs", ("nft",), {}))
 
 
-@pytest.fixture(scope="session")
-def cluster_cache(cluster: Cluster, docker_engine: Engine, docker_images: Callable[..., None]) -> Iterator[Path]:  # noqa: F811
-    """A cache for environments in the test cluster, which has the image of nodes."""
-    docker_images(IMAGE)
-    load.load(cluster, IMAGE)
-    # As long as there is an environment of this version the agents stay: their end is asked for once, not after each test.
-    labels = {ENV: "bystander", AGENT: agent_of(keeper_image())}
-    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bystander", "labels": labels}})
-    cache = Path(tempfile.mkdtemp(prefix="envctl-test-"))
-    yield cache
-    cluster.kubectl("delete", "namespace", "bystander", "--ignore-not-found")
-    cluster.kubectl("delete", "namespace", AGENTS, "--ignore-not-found")
-    shutil.rmtree(cache)
-
-
 @pytest.fixture
 def in_cluster(cluster: Cluster, cluster_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """envctl finds the test cluster, and its way of getting images there."""
@@ -137,18 +118,6 @@ def ground(request: pytest.FixtureRequest) -> Ground:
     """Each substrate in turn."""
     made: Ground = request.getfixturevalue(f"{request.param}_ground")
     return made
-
-
-def used(ground: Ground) -> Iterator[Ground]:
-    """Whatever a test has made is gone afterwards."""
-    try:
-        yield ground
-        for realiser in ground.made:
-            realiser.end_environment()
-            assert ground.substrate.census(realiser.directory) == ()
-    finally:
-        for realiser in ground.made:
-            realiser.end_environment()
 
 
 def traces_of(place: Path) -> list[str]:

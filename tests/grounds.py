@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cluster import load
 from cluster.cluster import Cluster
+from docker_engine.engine import Engine
 
 from envctl.model.environment import NodeSpec
 from envctl.substrates.base import Realiser, Substrate
+from envctl.substrates.docker.image import keeper_image
+from envctl.substrates.kubernetes.identity import AGENT, AGENTS, ENV, agent_of
 from envctl.toolchain import cache_dir
 
 IMAGE = "python:3.11-slim-bookworm"
@@ -56,3 +62,30 @@ class Ground:
         while not condition():
             assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
             time.sleep(0.05)
+
+
+def used(ground: Ground) -> Iterator[Ground]:
+    """Whatever a test has made is gone afterwards."""
+    try:
+        yield ground
+        for realiser in ground.made:
+            realiser.end_environment()
+            assert ground.substrate.census(realiser.directory) == ()
+    finally:
+        for realiser in ground.made:
+            realiser.end_environment()
+
+
+@pytest.fixture(scope="session")
+def cluster_cache(cluster: Cluster, docker_engine: Engine, docker_images: Callable[..., None]) -> Iterator[Path]:
+    """A cache for environments in the test cluster, which has the image of nodes."""
+    docker_images(IMAGE)
+    load.load(cluster, IMAGE)
+    # As long as there is an environment of this version the agents stay: their end is asked for once, not after each test.
+    labels = {ENV: "bystander", AGENT: agent_of(keeper_image())}
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bystander", "labels": labels}})
+    cache = Path(tempfile.mkdtemp(prefix="envctl-test-"))
+    yield cache
+    cluster.kubectl("delete", "namespace", "bystander", "--ignore-not-found")
+    cluster.kubectl("delete", "namespace", AGENTS, "--ignore-not-found")
+    shutil.rmtree(cache)
