@@ -83,6 +83,8 @@ class FaultKind(Protocol):
     schema: ClassVar[Mapping[str, Any]]  # JSON Schema of its parameters in a scenario
     tools: ClassVar[tuple[str, ...]]  # tools of the machine that it uses, looked for before anything starts
     # Optional: `powers: ClassVar[frozenset[Power]]`, what it needs that not every substrate has; likewise.
+    # Optional: `problems(params) -> Sequence[tuple[str, str]]`, a class method: (parameter, what is wrong with it) pairs of params
+    # that have passed the schema and still can't be, so that they are refused with their line.
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> Fault:

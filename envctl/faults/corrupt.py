@@ -7,6 +7,7 @@ or netem does; applications see loss and retransmissions, never wrong data.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, ClassVar
 
 from envctl.faults.base import Effect, World
@@ -31,6 +32,7 @@ class Corrupt(OfAShare):
         """See `FaultKind.build`."""
         return cls(params, world)
 
+    @cached_property
     def rules(self) -> Held:
         """See `ByRules.rules`."""
         return Held(self._world, self.links, self.share, "bits", "corrupt")
@@ -40,9 +42,7 @@ class Corrupt(OfAShare):
         before = self._wrong()
         measured = measure(self._world.reach, self.links, self.probes)
         found, lost = self._wrong() - before, sum(m.lost for m in measured)
-        rules = self._rules
-        assert isinstance(rules, Held)
-        counts = rules.counts()
+        counts = self.rules.counts()
         detail = {"probes_lost": lost, "wrong_checksums": found, **counts}
         # A bit of the length or the port is wrong in another way than by the checksum: of the 12 bytes after a probe's IP header these are 4
         effect = self.judged("lost", measured, [(m.lost, m.sent) for m in measured], detail,

@@ -8,6 +8,7 @@ interface only does not get it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, ClassVar
 
 from envctl.errors import CapabilityError
@@ -52,6 +53,7 @@ class Duplicate(OfAShare):
         """See `FaultKind.build`."""
         return cls(params, world)
 
+    @cached_property
     def rules(self) -> Copies:
         """See `ByRules.rules`."""
         return Copies(self._world, self.links, self.share, "dup")

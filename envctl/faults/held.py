@@ -5,6 +5,7 @@ The process ends with its own lease, and the rules' peers with theirs; where it 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import ClassVar
@@ -31,6 +32,7 @@ class Held(Rules):
         super().__init__(world, links, share, kind)
         self._order = (mode, tuple(f"{time:g}" for time in times))
         self._holders: dict[str, Companion] = {}
+        self._lock = threading.Lock()  # leases are renewed while effects are measured
 
     def fate(self, _link: Link) -> str:
         """To the chain with the rule for the queue, which the holder adds: until then, and without it, on."""
@@ -56,11 +58,13 @@ class Held(Rules):
         if not holder.line().startswith("queue "):
             holder.end()
             raise ResourceError(f"no process could hold packets in {link.receiver.name}")
-        self._holders[link.receiver.name] = holder
+        with self._lock:
+            self._holders[link.receiver.name] = holder
 
     def renew(self, link: Link, lease_s: float) -> None:
         """Renews both; a holder that has ended stays away."""
-        self._holders[link.receiver.name].tell(f"lease {lease_s:g}")
+        with self._lock:
+            self._holders[link.receiver.name].tell(f"lease {lease_s:g}")
         super().renew(link, lease_s)
 
     def remove(self) -> None:
@@ -70,15 +74,16 @@ class Held(Rules):
             self._let_go(name)
 
     def _let_go(self, name: str) -> None:
-        if holder := self._holders.pop(name, None):
-            holder.end()
+        with self._lock:
+            if holder := self._holders.pop(name, None):
+                holder.end()
 
     def counts(self) -> dict[str, int]:
         """What the holders count, over all receivers (see `Holder.counts`), and how many of them are gone."""
         total = {"read": 0, "missed": 0, "dropped": 0, "held_most": 0, "holders_gone": 0}
         for link in self._links:
             told = {"holders_gone": 1}
-            with suppress(ResourceError, KeyError):
+            with suppress(ResourceError, KeyError), self._lock:
                 told = self._holders[link.receiver.name].ask("tell")
             for name, value in told.items():
                 total[name] += value

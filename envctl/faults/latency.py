@@ -7,6 +7,7 @@ another, as with netem.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from statistics import median, quantiles
 from typing import Any, ClassVar
 
@@ -65,6 +66,7 @@ class Latency(ByRules):
     def _jitter_s(self) -> float:
         return duration_s(self._params.get("jitter", "0ms"))
 
+    @cached_property
     def rules(self) -> Held:
         """See `ByRules.rules`."""
         return Held(self._world, self.links, 1.0, "delay", "hold", (self._delay_s, self._jitter_s))
@@ -72,9 +74,7 @@ class Latency(ByRules):
     def verify(self) -> Effect:
         """Times round trips over each link: their median is the asked one, none is faster than possible, and they vary as asked."""
         trips = round_trips(self._world.reach, self.links, PROBES)
-        rules = self._rules
-        assert isinstance(rules, Held)
-        counts = rules.counts()
+        counts = self.rules.counts()
         fit = all(self._fits(each) for each in trips)
         lost, canaries = sum(each.lost for each in trips), [took for each in trips for took in each.canary]
         canary_s, canary_lost = median(canaries or [0.0]), sum(each.canary_lost for each in trips)
@@ -101,7 +101,7 @@ class Latency(ByRules):
 
     def absent(self) -> Effect:
         """No rule is left, and round trips over the same links are quick again."""
-        left, slowest = self._rules.left(), 0.0
+        left, slowest = self.rules.left(), 0.0
         for _ in range(ABSENT_TRIES):
             trips = round_trips(self._world.reach, self.links, PROBES // 2)
             slowest = max(median(each.took or [float("inf")]) for each in trips)

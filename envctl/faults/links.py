@@ -51,9 +51,11 @@ def links(senders: Sequence[Node], receivers: Sequence[Node], direction: Directi
 
 
 class Rules:
-    """A table of ours at each receiver, whose rules do something to what comes from its peers and count it, until their lease ends."""
+    """A table of ours at the receiver of each link, whose rules do something to what comes from its peers and count it, until their lease ends."""
 
     family: ClassVar[str] = "inet"
+    hook: ClassVar[str] = "input"
+    match: ClassVar[str] = 'iifname != "lo" ip saddr @peers'
     chains: ClassVar[tuple[str, ...]] = ()  # further chains, empty at first, to which a fate may lead
     hurt: ClassVar[str] = "hurt"  # what the counter of packets to which something was done is called
 
@@ -167,9 +169,9 @@ class Rules:
             f"add counter {table} seen",
             f"add counter {table} {self.hurt}",
             *(f"add chain {table} {chain}" for chain in self.chains),
-            f"add chain {table} arriving {{ type filter hook input priority -150; policy accept; }}",
-            f'add rule {table} arriving iifname != "lo" ip saddr @peers counter name seen',
-            f'add rule {table} arriving iifname != "lo" ip saddr @peers {draw}counter name {self.hurt} {self.fate(link)}',
+            f"add chain {table} arriving {{ type filter hook {self.hook} priority -150; policy accept; }}",
+            f"add rule {table} arriving {self.match} counter name seen",
+            f"add rule {table} arriving {self.match} {draw}counter name {self.hurt} {self.fate(link)}",
             f"add element {table} peers {{ {elements} }}",
         ])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from statistics import median
 from typing import Any, ClassVar
 
@@ -56,6 +57,7 @@ class Reorder(OfAShare):
     def _by_s(self) -> float:
         return duration_s(self._params["by"])
 
+    @cached_property
     def rules(self) -> Held:
         """See `ByRules.rules`."""
         return Held(self._world, self.links, self.share, "late", "hold", (self._by_s, 0.0))
@@ -71,13 +73,8 @@ class Reorder(OfAShare):
         late = [[by for number, by in m.late if number < each] for m in measured]
         hits = [(len(found), m.sent * each // (each + tail)) for found, m in zip(late, measured, strict=True)]
         typical = median(by for found in late for by in found) if any(late) else 0.0
-        lost, counts = sum(m.lost for m in measured), self._held.counts()
+        lost, counts = sum(m.lost for m in measured), self.rules.counts()
         fits = abs(typical - self._by_s) <= max(SLACK_S, SLACK * self._by_s)
         effect = self.judged("delayed past later ones", measured, hits, {"probes_lost": lost, "late_by_ms": typical * 1000, **counts},
                              fair=fits and not lost and not counts["missed"] and not counts["dropped"])
         return Effect(effect.shown, f"{effect.summary}, by {typical * 1000:.1f} ms", effect.detail)
-
-    @property
-    def _held(self) -> Held:
-        assert isinstance(self._rules, Held)
-        return self._rules

@@ -67,34 +67,31 @@ class ByRules(OnLinks):
 
     asked: ClassVar[str]  # the parameters that say how much, for the summary
 
-    def rules(self) -> Rules:
-        """The rules; made once."""
-        raise NotImplementedError
-
     @cached_property
-    def _rules(self) -> Rules:
-        return self.rules()
+    def rules(self) -> Rules:
+        """The rules."""
+        raise NotImplementedError
 
     def probe(self) -> Blast:
         """See `Fault.probe`: the rules must be possible at each receiver."""
-        self._rules.check()
+        self.rules.check()
         return Blast(tuple(link.receiver for link in self.links), self.summary(self.asked.format(**self._params)))
 
     def undo(self) -> Mapping[str, Any]:
         """See `Fault.undo`."""
-        return self._rules.undo
+        return self.rules.undo
 
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`."""
-        self._rules.set(lease_s)
+        self.rules.set(lease_s)
 
     def heal(self) -> None:
         """See `Fault.heal`."""
-        self._rules.remove()
+        self.rules.remove()
 
     def absent(self) -> Effect:
         """See `probes.gone`."""
-        return gone(self._world.reach, self._rules, self.links)
+        return gone(self._world.reach, self.rules, self.links)
 
 
 class OfAShare(ByRules):
@@ -128,7 +125,7 @@ class OfAShare(ByRules):
 
         The rules must agree: they have hit as many packets, and no other share of them.  `fair`: nothing else speaks against it.
         """
-        counters = self._rules.counters() or []
+        counters = self.rules.counters() or []
         seen, hurt = (sum(counter[index] for counter in counters) for index in (0, 1))
         hit, sent = (sum(each[index] for each in hits) for index in (0, 1))
         worst = min(binomial_p_value(*each, self.share) for each in hits)
