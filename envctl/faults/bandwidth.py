@@ -70,7 +70,7 @@ class Bandwidth(ByRules):
 
     def _flows(self) -> list[Flow]:
         seconds = max(LEAST_S, FRAMES * FRAME_BITS / self._rate)
-        return flows(self._world.reach, self.links, seconds, OFFERED * self._rate)
+        return flows(self._world.reach, self.links, seconds, OFFERED * self._rate, SPARED * self._rate)
 
     def verify(self) -> Effect:
         """Transfers in bulk from each sender: what its class carried meanwhile is the asked rate, and an untargeted flow is faster.

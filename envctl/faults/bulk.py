@@ -17,7 +17,7 @@ ACCEPT_S = 30.0
 _CHUNK = bytes(1 << 16)
 _BURST_S = 0.002  # readings nearer to each other are one burst
 _SEND_BUFFER = 1 << 18
-_SO_MAX_PACING_RATE = 47  # bytes per second, 32 bits
+_SO_MAX_PACING_RATE = 47  # bytes per second, an unsigned long
 
 
 def sink(address: str) -> None:
@@ -52,7 +52,7 @@ def pour(source: str, address: str, port: int, seconds: float, bits_per_s: float
     with socket.socket() as connection:
         connection.bind((source, 0))
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, min(0xFFFFFFFE, round(bits_per_s / 8)))
+        connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("@L", round(bits_per_s / 8)))
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.settimeout(seconds)
         connection.connect((address, port))

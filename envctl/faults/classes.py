@@ -23,6 +23,8 @@ from envctl.toolchain import find
 _ROOT = "e5c1:"  # the handle of our root
 _QDISCS = "envctl.faults.qdiscs"
 _PLAIN = ("noqueue", "pfifo_fast", "fq_codel", "fq", "mq", "pfifo")  # what an interface has by itself
+_NO_RATE = 100e9  # bits per second
+_NETEM_PACKETS = 100_000  # its own limit of 1,000 would turn the delay of a bulk transfer into loss
 _lock = threading.Lock()  # the root is shared by all faults at a node
 
 
@@ -134,3 +136,16 @@ class Classes(Rules):
     def _tc(self, node: Node, line: str) -> Completed:
         tool = find("ip")
         return self._world.reach.run(node.name, [str(tool.programs["tc"]), *line.split()], where="netns", env=dict(tool.env))
+
+
+class Netem(Classes):
+    """Classes whose leaf is the kernel's netem, for what it delays; their rate is none."""
+
+    def __init__(self, world: World, links: Sequence[Link], kind: str, delay_s: float, jitter_s: float) -> None:
+        jitter = f" {jitter_s * 1e6:.0f}us" if jitter_s else ""
+        super().__init__(world, links, kind, _NO_RATE, f"netem limit {_NETEM_PACKETS} delay {delay_s * 1e6:.0f}us{jitter}")
+
+    def counts(self) -> dict[str, int]:
+        """What its queue dropped, and at how many senders the class is gone."""
+        there = [self._told(link) for link in self._links]
+        return {"dropped": sum(dropped for _, dropped in self.sent().values()), "missed": 0, "gone": there.count("")}

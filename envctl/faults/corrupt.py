@@ -46,16 +46,16 @@ class Corrupt(OfAShare):
         detail = {"probes_lost": lost, "wrong_checksums": found, **counts}
         # A bit of the length or the port is wrong in another way than by the checksum: of the 12 bytes after a probe's IP header these are 4
         effect = self.judged("lost", measured, [(m.lost, m.sent) for m in measured], detail,
-                             fair=found >= lost / 2 and not counts["missed"] and not counts["dropped"])
+                             fair=found >= lost / 2 and not any(counts[each] for each in ("missed", "dropped", "gone")))
         return Effect(effect.shown, f"{effect.summary}, {found:,} wrong checksums", effect.detail)
 
     def _wrong(self) -> int:
         """Datagrams and segments that the receivers dropped because of their checksums."""
-        return sum(_checksum_errors(self._world.reach.run(link.receiver.name, ["cat", "/proc/net/snmp"], where="netns").stdout)
+        return sum(checksum_errors(self._world.reach.run(link.receiver.name, ["cat", "/proc/net/snmp"], where="netns").stdout)
                    for link in self.links)
 
 
-def _checksum_errors(snmp: str) -> int:
+def checksum_errors(snmp: str) -> int:
     """The sum of InCsumErrors of UDP and TCP in a `/proc/net/snmp`."""
     rows = [line.split() for line in snmp.splitlines() if line.startswith(("Udp:", "Tcp:"))]
     return sum(int(values[names.index("InCsumErrors")]) for names, values in zip(rows[::2], rows[1::2], strict=True))

@@ -80,9 +80,9 @@ class Held(Rules):
 
     def counts(self) -> dict[str, int]:
         """What the holders count, over all receivers (see `Holder.counts`), and how many of them are gone."""
-        total = {"read": 0, "missed": 0, "dropped": 0, "held_most": 0, "holders_gone": 0}
+        total = {"read": 0, "missed": 0, "dropped": 0, "held_most": 0, "gone": 0}
         for link in self._links:
-            told = {"holders_gone": 1}
+            told = {"gone": 1}
             with suppress(ResourceError, KeyError), self._lock:
                 told = self._holders[link.receiver.name].ask("tell")
             for name, value in told.items():

@@ -76,5 +76,5 @@ class Reorder(OfAShare):
         lost, counts = sum(m.lost for m in measured), self.rules.counts()
         fits = abs(typical - self._by_s) <= max(SLACK_S, SLACK * self._by_s)
         effect = self.judged("delayed past later ones", measured, hits, {"probes_lost": lost, "late_by_ms": typical * 1000, **counts},
-                             fair=fits and not lost and not counts["missed"] and not counts["dropped"])
+                             fair=fits and not lost and not any(counts[each] for each in ("missed", "dropped", "gone")))
         return Effect(effect.shown, f"{effect.summary}, by {typical * 1000:.1f} ms", effect.detail)
