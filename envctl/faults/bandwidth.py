@@ -16,9 +16,9 @@ from envctl.faults.goodput import Flow, flows
 from envctl.faults.shaping import ENDS, ByRules
 from envctl.spec.units import bits_per_s
 
-LEAST_BPS, MOST_BPS = 100e3, 1e9  # what can be shown in a few seconds, and by a process on a busy machine
+LEAST_BPS, MOST_BPS = 100e3, 500e6  # what can be shown in a few seconds, and by a process on a busy machine
 SLOWEST, FASTEST = 0.85, 1.1  # what the link carried, of what was asked
-LEAST_S, FRAMES, FRAME_BITS = 0.5, 80, 1514 * 8  # a transfer lasts as long as so many frames need, or longer
+LEAST_S, FRAMES, FRAME_BITS = 0.5, 40, 1514 * 8  # a transfer lasts as long as so many frames need, or longer
 OFFERED = 4  # times the asked rate
 SPARED = 1.5  # times the asked rate: what an untargeted flow must reach at least
 _LEAST_QUEUE, _QUEUE_S = 128 << 10, 0.1
@@ -36,8 +36,8 @@ class Bandwidth(ByRules):
         "additionalProperties": False,
         "properties": {
             **ENDS,
-            "rate": {"type": "string", "pattern": r"^\d+(\.\d+)?\s*[kMG]bit/s$",
-                     "description": "what each sender can send to the other end, such as 1 Mbit/s: 100 kbit/s to 1 Gbit/s"},
+            "rate": {"type": "string", "pattern": r"^\d+(\.\d+)?\s*[kM]bit/s$",
+                     "description": "what each sender can send to the other end, such as 1 Mbit/s: 100 kbit/s to 500 Mbit/s"},
         },
     }
 
@@ -46,7 +46,7 @@ class Bandwidth(ByRules):
         """What can be shown."""
         if LEAST_BPS <= bits_per_s(params["rate"]) <= MOST_BPS:
             return ()
-        return [("rate", f"{params['rate']} is not between 100 kbit/s and 1 Gbit/s")]
+        return [("rate", f"{params['rate']} is not between 100 kbit/s and 500 Mbit/s")]
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> Bandwidth:

@@ -16,7 +16,6 @@ import time
 ACCEPT_S = 30.0
 _CHUNK = bytes(1 << 16)
 _BURST_S = 0.002  # readings nearer to each other are one burst
-_SEND_BUFFER = 1 << 18
 _SO_MAX_PACING_RATE = 47  # bytes per second, an unsigned long
 
 
@@ -51,7 +50,6 @@ def pour(source: str, address: str, port: int, seconds: float, bits_per_s: float
     """Sends zeros for so long."""
     with socket.socket() as connection:
         connection.bind((source, 0))
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("@L", round(bits_per_s / 8)))
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.settimeout(seconds)

@@ -22,7 +22,6 @@ HELD: dict[str, dict[str, Any]] = {
     "partition, isolated": {"isolate": "server-0"},
     "partition, minority": {"split": "trio"},
     "latency": {"from": "client", "to": "server", "delay": "50ms"},
-    "latency, with jitter both ways": {"from": "client", "to": "server-0", "delay": "30ms", "jitter": "10ms", "direction": "both"},
     "duplicate": {"from": "client", "to": "server-0", "share": "20 %"},
     "reorder": {"from": "client", "to": "server-0", "share": "20 %", "by": "20ms"},
     "corrupt": {"from": "client", "to": "server-0", "share": "20 %"},

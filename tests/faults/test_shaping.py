@@ -74,6 +74,22 @@ def medians(reach: Reach, fault: Latency) -> list[float]:
 
 
 @pytest.mark.cell
+def test_what_varies_both_ways_is_drawn_at_each_end(world: Callable[..., World], reach: Reach) -> None:
+    fault = Latency.build({**LINK, "delay": "30ms", "jitter": "10ms", "direction": "both"}, world("jitter"))
+    assert fault.probe().summary == "client ↔ server-0 30ms ± 10ms"
+    fault.apply(60)
+    effect = fault.verify()
+    assert effect.shown, effect
+    assert all(ms > 58 for ms in effect.detail["median_ms"])
+    fault.heal()
+    assert fault.absent().shown
+    steady = Latency.build({**LINK, "delay": "60ms"}, world("steady"))
+    steady.apply(60)
+    assert not fault.verify().shown, "it does not vary"
+    steady.heal()
+
+
+@pytest.mark.cell
 def test_where_the_holder_is_killed_packets_pass_and_it_is_neither_proved_nor_started_again(world: Callable[..., World], reach: Reach) -> None:
     fault = Latency.build({**LINK, "delay": "100ms"}, world("killed-holder"))
     fault.apply(60)
@@ -208,7 +224,7 @@ def test_a_class_without_a_limit_of_its_own_passes_traffic_at_full_speed(world: 
     (Latency, {"delay": "20ms", "jitter": "30ms"}, "more than the delay"),
     (Reorder, {"share": "80 %", "by": "20ms"}, "too much"),
     (Corrupt, {"share": "0.01 %"}, "can't be told from none"),
-    (Bandwidth, {"rate": "20 Gbit/s"}, "not between"),
+    (Bandwidth, {"rate": "900 Mbit/s"}, "not between"),
 ])
 def test_what_can_t_be_shown_is_refused(kind: Any, params: dict[str, str], wrong: str, world: Callable[..., World]) -> None:
     with pytest.raises(UsageError, match=wrong):
