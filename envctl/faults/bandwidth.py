@@ -29,7 +29,6 @@ class Bandwidth(ByRules):
 
     name: ClassVar[str] = "bandwidth"
     tools: ClassVar[tuple[str, ...]] = ("nft", "ip")
-    asked: ClassVar[str] = "{rate}"
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["from", "to", "rate"],
@@ -52,6 +51,11 @@ class Bandwidth(ByRules):
     def build(cls, params: Mapping[str, Any], world: World) -> Bandwidth:
         """See `FaultKind.build`."""
         return cls(params, world)
+
+    @property
+    def asked(self) -> str:
+        """Its rate."""
+        return str(self._params["rate"])
 
     @property
     def _rate(self) -> float:

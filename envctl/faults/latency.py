@@ -57,9 +57,9 @@ class Latency(ByRules):
         return cls(params, world)
 
     @property
-    def asked(self) -> str:  # type: ignore[override]
-        """For the summary."""
-        return "{delay} ± {jitter}" if "jitter" in self._params else "{delay}"
+    def asked(self) -> str:
+        """Its time."""
+        return " ± ".join(self._params[each] for each in ("delay", "jitter") if each in self._params)
 
     @property
     def _delay_s(self) -> float:

@@ -30,7 +30,7 @@ _BIND, _COPY_META, _COPY_PACKET = 1, 1, 2
 _FAIL_OPEN, _GSO = 1, 4
 _ACCEPT = 1
 _SO_RCVBUFFORCE, _SOL_NETLINK, _NO_ENOBUFS = 33, 270, 5
-_PACKETS = 1 << 16  # what the queue may hold: far more than a link of a test carries in a second
+PACKETS = 1 << 16  # what the queue may hold: far more than a link of a test carries in a second
 _BUFFER_BYTES = 1 << 24
 _LONGEST = (1 << 16) + 1024
 _QUEUES = Path("/proc/self/net/netfilter/nfnetlink_queue")
@@ -123,7 +123,7 @@ class PacketQueue:
         self._netlink.setsockopt(_SOL_NETLINK, _NO_ENOBUFS, 1)  # what does not fit is counted by the kernel
         self._configure(attribute(1, struct.pack("!BxH", _BIND, 0)))
         self._configure(attribute(2, struct.pack("!IB", _LONGEST if whole else 0, _COPY_PACKET if whole else _COPY_META)))
-        self._configure(attribute(3, struct.pack("!I", _PACKETS)))
+        self._configure(attribute(3, struct.pack("!I", PACKETS)))
         flags = _FAIL_OPEN | (0 if whole else _GSO)  # without GSO the kernel takes large packets apart and completes their checksums
         self._configure(attribute(4, struct.pack("!I", _FAIL_OPEN | _GSO)), attribute(5, struct.pack("!I", flags)))
         self._netlink.setblocking(False)
@@ -178,7 +178,10 @@ class PacketQueue:
             self._netlink.setblocking(False)
 
     def counts(self) -> tuple[int, int]:
-        """How many packets the kernel has queued, read or not, and how many it dropped.  Raises OSError when that can't be read."""
+        """How many packets the kernel has queued, read or not, and how many it dropped.
+
+        Raises PermissionError for an ordinary user, and OSError when the queue is gone.
+        """
         for line in _QUEUES.read_text().splitlines():
             number, _, _, _, _, full, unread, queued, *_ = map(int, line.split())
             if number == self.number:

@@ -24,7 +24,6 @@ class Reorder(OfAShare):
     """`{fault: reorder, from: orders, to: bus, share: 5 %, by: 20ms, direction: forward|reverse|both}`."""
 
     name: ClassVar[str] = "reorder"
-    asked: ClassVar[str] = "{share} late by {by}"
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["from", "to", "share", "by"],
@@ -52,6 +51,11 @@ class Reorder(OfAShare):
     def build(cls, params: Mapping[str, Any], world: World) -> Reorder:
         """See `FaultKind.build`."""
         return cls(params, world)
+
+    @property
+    def asked(self) -> str:
+        """Its share and its time."""
+        return f"{super().asked} late by {self._params['by']}"
 
     @property
     def _by_s(self) -> float:

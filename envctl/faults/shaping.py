@@ -65,7 +65,10 @@ class OnLinks:
 class ByRules(OnLinks):
     """A fault of links that rules at the receivers bring about."""
 
-    asked: ClassVar[str]  # the parameters that say how much, for the summary
+    @property
+    def asked(self) -> str:
+        """What happens to the link, for a person."""
+        raise NotImplementedError
 
     @cached_property
     def rules(self) -> Rules:
@@ -75,7 +78,7 @@ class ByRules(OnLinks):
     def probe(self) -> Blast:
         """See `Fault.probe`: the rules must be possible at each receiver."""
         self.rules.check()
-        return Blast(tuple(link.receiver for link in self.links), self.summary(self.asked.format(**self._params)))
+        return Blast(tuple(link.receiver for link in self.links), self.summary(self.asked))
 
     def undo(self) -> Mapping[str, Any]:
         """See `Fault.undo`."""
@@ -97,7 +100,10 @@ class ByRules(OnLinks):
 class OfAShare(ByRules):
     """A fault that hits a share of a link's packets, each by chance."""
 
-    asked: ClassVar[str] = "{share}"
+    @property
+    def asked(self) -> str:
+        """Its share."""
+        return f"{self.share * 100:g} %"
 
     @classmethod
     def problems(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
