@@ -21,11 +21,16 @@ HELD: dict[str, dict[str, Any]] = {
     "partition one way": {"from": "client", "to": "server", "direction": "forward"},
     "partition, isolated": {"isolate": "server-0"},
     "partition, minority": {"split": "trio"},
+    "latency": {"from": "client", "to": "server", "delay": "50ms"},
+    "duplicate": {"from": "client", "to": "server-0", "share": "20 %"},
+    "reorder": {"from": "client", "to": "server-0", "share": "20 %", "by": "20ms"},
+    "corrupt": {"from": "client", "to": "server-0", "share": "20 %"},
+    "bandwidth": {"from": "client", "to": "server", "rate": "4 Mbit/s"},
     "crash-loop": {"target": "server", "pick": 1},
     "node-pause": {"target": "server"},
     "node-pause, zone": {"zone": "b"},
 }
-TARGETS = {"partition, minority": "trio-0", "node-pause, zone": "server-1"}  # whose restart it outlives; of the others it is server-0
+TARGETS = {"partition, minority": "trio-0", "node-pause, zone": "server-1", "bandwidth": "client-0"}  # whose restart it outlives; of the others it is server-0
 
 
 def world_of(reach: Reach, scratch: Path, seed: int = 1) -> World:
@@ -38,7 +43,8 @@ def make(case: str, world: World) -> Fault:
 
 
 def traces(reach: Reach) -> list[tuple[str, str, str]]:
-    """What faults leave in nodes: their state, and rules."""
-    tool = find("nft")
-    argv = [str(tool.programs["nft"]), "list", "ruleset"]
-    return [(node.name, node.state, reach.run(node.name, argv, where="netns", env=dict(tool.env)).stdout) for node in reach.environment().nodes]
+    """What faults leave in nodes: their state, and rules and queueing disciplines."""
+    nft, ip = find("nft"), find("ip")
+    looks = [([str(nft.programs["nft"]), "list", "ruleset"], nft.env), ([str(ip.programs["tc"]), "qdisc", "show"], ip.env)]
+    return [(node.name, node.state, "".join(reach.run(node.name, argv, where="netns", env=dict(env)).stdout for argv, env in looks))
+            for node in reach.environment().nodes]

@@ -85,6 +85,8 @@ class FaultKind(Protocol):
     mechanism: ClassVar[str]  # how it acts, in a few words
     proof: ClassVar[str]  # what its effect is measured by, likewise
     # Optional: `powers: ClassVar[frozenset[Power]]`, what it needs that not every substrate has; likewise.
+    # Optional: `problems(params) -> Sequence[tuple[str, str]]`, a class method: (parameter, what is wrong with it) pairs of params
+    # that have passed the schema and still can't be, so that they are refused with their line.
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> Fault:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from envctl.errors import CapabilityError, ResourceError, UsageError
 from envctl.faults.base import World
@@ -50,14 +50,28 @@ def links(senders: Sequence[Node], receivers: Sequence[Node], direction: Directi
     return tuple(Link(node, tuple(others.values())) for node, others in peers.values() if others)
 
 
-class Drops:
-    """A table of ours at each receiver that drops a share of what comes from its peers, and counts both."""
+class Rules:
+    """A table of ours at the receiver of each link, whose rules do something to what comes from its peers and count it, until their lease ends."""
+
+    family: ClassVar[str] = "inet"
+    hook: ClassVar[str] = "input"
+    match: ClassVar[str] = 'iifname != "lo" ip saddr @peers'
+    chains: ClassVar[tuple[str, ...]] = ()  # further chains, empty at first, to which a fate may lead
+    hurt: ClassVar[str] = "hurt"  # what the counter of packets to which something was done is called
 
     def __init__(self, world: World, links: Sequence[Link], share: float, kind: str) -> None:
         self._world, self._links, self._share = world, links, share
         self._table = f"envctl_{kind}_{slug(world.scratch.name)}"
         self._starts: dict[str, int] = {}  # receiver → which start of it has the rules
-        self._ruled = True  # whether packets are dropped by rules of ours, which count them, or by the substrate's own means
+        self._ruled = True  # whether it is done by rules of ours, which count it, or by the substrate's own means
+
+    def fate(self, link: Link) -> str:
+        """What the rules do to a packet that was drawn, in the language of nft."""
+        raise NotImplementedError
+
+    def elsewhere(self, _link: Link, _lease_s: float) -> bool:
+        """Whether the substrate's own means do it, in the place of rules."""
+        return False
 
     def check(self) -> None:
         """Raises CapabilityError when a receiver's rules can't be seen."""
@@ -72,7 +86,7 @@ class Drops:
     @property
     def undo(self) -> dict[str, object]:
         """What takes the rules away, for the journal."""
-        return {"nft_table": f"inet {self._table}", "nodes": [link.receiver.name for link in self._links]}
+        return {"nft_table": f"{self.family} {self._table}", "nodes": [link.receiver.name for link in self._links]}
 
     def set(self, lease_s: float) -> None:
         """Makes the rules, or renews them.  A renewal only renews: a rule that somebody removed stays removed, and is then not proved.
@@ -83,22 +97,34 @@ class Drops:
             node = self._world.reach.node(link.receiver.name)
             if self._starts and node.pid is None:
                 continue  # it loses everything as it is; once it is back, the next renewal sets its rules
-            if self._world.reach.lose(node.name, [each.name for each in link.senders], self._share, lease_s):
-                self._ruled, self._starts[node.name] = False, node.starts
-                continue
-            starts = node.starts
-            again = self._starts.get(link.receiver.name) == starts
-            done = self._nft(link.receiver, self._renewal(link, lease_s) if again else self._rules(link, lease_s))
-            if done.status:
-                raise ResourceError(f"packet rules were refused in {link.receiver.name}: {done.stderr.strip()}")
-            self._starts[link.receiver.name] = starts
+            if self.elsewhere(link, lease_s):
+                self._ruled = False
+            elif self._starts.get(node.name) == node.starts:
+                self.renew(link, lease_s)
+            else:
+                self.begin(link, lease_s)
+            self._starts[node.name] = node.starts
+
+    def begin(self, link: Link, lease_s: float) -> None:
+        """Makes the rules of one link."""
+        self._change(link, self._rules(link, lease_s))
+
+    def renew(self, link: Link, lease_s: float) -> None:
+        """Renews them."""
+        self._change(link, self._renewal(link, lease_s))
+
+    def _change(self, link: Link, script: str) -> None:
+        done = self._nft(link.receiver, script)
+        if done.status:
+            raise ResourceError(f"packet rules were refused in {link.receiver.name}: {done.stderr.strip()}")
 
     def remove(self) -> None:
         """Takes them away, idempotently: `add` before `delete` makes the removal succeed whether or not the table is there."""
+        table = f"{self.family} {self._table}"
         for link in self._links:
             self._world.reach.unlose(link.receiver.name)
             try:
-                done = self._nft(link.receiver, f"add table inet {self._table}\ndelete table inet {self._table}")
+                done = self._nft(link.receiver, f"add table {table}\ndelete table {table}")
             except ResourceError:
                 if self._world.reach.node(link.receiver.name).pid is None:
                     continue  # where a network namespace ends with its node, the rules have ended, too
@@ -112,27 +138,27 @@ class Drops:
         return [link.receiver.name for link in self._links if self._table in self._nft(link.receiver, "list tables").stdout]
 
     def counters(self) -> list[tuple[int, int]] | None:
-        """(packets from the peers, packets dropped) at each receiver; None where the substrate's own means drop them."""
+        """(packets from the peers, packets hurt) at each receiver; None where the substrate's own means hurt them."""
         return [self._counted(link.receiver) for link in self._links] if self._ruled else None
 
     def _counted(self, node: Node) -> tuple[int, int]:
-        """(packets from the peers, packets dropped) as the rule counted them; zeros when the rule is gone."""
-        done = self._nft(node, f"--json list counters table inet {self._table}")
+        """(packets from the peers, packets hurt) as the rule counted them; zeros when the rule is gone."""
+        done = self._nft(node, f"--json list counters table {self.family} {self._table}")
         if done.status:
             return 0, 0
         found = {item["counter"]["name"]: item["counter"]["packets"]
                  for item in json.loads(done.stdout)["nftables"] if "counter" in item}
-        return found.get("seen", 0), found.get("dropped", 0)
+        return found.get("seen", 0), found.get(self.hurt, 0)
 
-    def _nft(self, node: Node, script: str) -> Completed:
+    def _nft(self, node: Node, script: str, *options: str) -> Completed:
         tool = find("nft")
         return self._world.reach.run(
-            node.name, [str(tool.programs["nft"]), "-f", "-"] if "\n" in script else [str(tool.programs["nft"]), *script.split()],
+            node.name, [str(tool.programs["nft"]), *options, *(["-f", "-"] if "\n" in script else script.split())],
             where="netns", stdin=script, env=dict(tool.env),
         )
 
     def _rules(self, link: Link, lease_s: float) -> str:
-        table = f"inet {self._table}"
+        table = f"{self.family} {self._table}"
         draw = f"numgen random mod {_PARTS} < {round(self._share * _PARTS)} " if self._share < 1 else ""
         elements = ", ".join(f"{node.address} timeout {max(1, round(lease_s))}s" for node in link.senders)
         return "\n".join([
@@ -141,19 +167,34 @@ class Drops:
             f"add table {table}",
             f"add set {table} peers {{ type ipv4_addr; flags timeout; }}",
             f"add counter {table} seen",
-            f"add counter {table} dropped",
-            f"add chain {table} arriving {{ type filter hook input priority -150; policy accept; }}",
-            f'add rule {table} arriving iifname != "lo" ip saddr @peers counter name seen',
-            f'add rule {table} arriving iifname != "lo" ip saddr @peers {draw}counter name dropped drop',
+            f"add counter {table} {self.hurt}",
+            *(f"add chain {table} {chain}" for chain in self.chains),
+            f"add chain {table} arriving {{ type filter hook {self.hook} priority -150; policy accept; }}",
+            f"add rule {table} arriving {self.match} counter name seen",
+            f"add rule {table} arriving {self.match} {draw}counter name {self.hurt} {self.fate(link)}",
             f"add element {table} peers {{ {elements} }}",
         ])
 
     def _renewal(self, link: Link, lease_s: float) -> str:
         """Adding an element again does not renew its timeout; deleting and adding it in one transaction does."""
-        table = f"inet {self._table}"
+        table = f"{self.family} {self._table}"
         lines = []
         for node in link.senders:
             element = f"{node.address} timeout {max(1, round(lease_s))}s"
             lines += [f"add element {table} peers {{ {element} }}", f"delete element {table} peers {{ {node.address} }}",
                       f"add element {table} peers {{ {element} }}"]
         return "\n".join(lines)
+
+
+class Drops(Rules):
+    """Rules that drop a share of what comes from the peers."""
+
+    hurt: ClassVar[str] = "dropped"
+
+    def fate(self, _link: Link) -> str:
+        """Gone."""
+        return "drop"
+
+    def elsewhere(self, link: Link, lease_s: float) -> bool:
+        """See `Reach.lose`."""
+        return self._world.reach.lose(link.receiver.name, [each.name for each in link.senders], self._share, lease_s)

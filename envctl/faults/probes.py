@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self
 
 from envctl.errors import ResourceError
 from envctl.faults.base import Effect
-from envctl.faults.links import Drops, Link
+from envctl.faults.companion import Companion
+from envctl.faults.links import Link, Rules
 from envctl.model.environment import Node
 from envctl.substrates.base import Process, Reach
 
 CANARY_PROBES = 200
 ABSENT_TRIES = 3  # a probe can be lost without us; a link that is whole shows it in one of these
-_PROBE = ("-m", "envctl.faults.udp_probe")
+_PROBE = "envctl.faults.udp_probe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +26,18 @@ class Measured:
     lost: int
     canary_sent: int
     canary_lost: int
+    again: int = 0  # arrived more than once
+    late: Sequence[tuple[int, float]] = ()  # arrived after a later one: their numbers, and the seconds by which they were late
+    canary_hurt: int = 0  # canary probes that arrived again or late
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What a receiver tells of one sender; the words are those of `Measured`."""
+
+    distinct: int = 0
+    again: int = 0
+    late: Sequence[tuple[int, float]] = ()
 
 
 def measure(reach: Reach, links: Sequence[Link], probes: int) -> list[Measured]:
@@ -37,12 +46,12 @@ def measure(reach: Reach, links: Sequence[Link], probes: int) -> list[Measured]:
         return list(pool.map(lambda link: _measure(reach, link, probes), links))
 
 
-def gone(reach: Reach, drops: Drops, links: Sequence[Link]) -> Effect:
+def gone(reach: Reach, rules: Rules, links: Sequence[Link]) -> Effect:
     """No rule is left, and probes over the same links all arrive.
 
     Probes that stay away although no rule is left say that the measurement failed, not the healing (`unmeasured`).
     """
-    left = drops.left()
+    left = rules.left()
     lost = 0
     for _ in range(ABSENT_TRIES):
         lost = sum(measured.lost for measured in measure(reach, links, CANARY_PROBES))
@@ -54,65 +63,46 @@ def gone(reach: Reach, drops: Drops, links: Sequence[Link]) -> Effect:
 
 def _measure(reach: Reach, link: Link, probes: int) -> Measured:
     """Sends probes from every sender and from untargeted canaries, and counts at the receiver what arrived."""
-    canaries = _canaries(reach, link)
+    canaries = bystanders(reach, link)
     with Receiver(reach, link.receiver) as receiver:
         senders = [_sender(reach, node.name, receiver, probes, node.address) for node in link.senders]
         senders += [_sender(reach, name, receiver, CANARY_PROBES, address) for name, address in canaries.items()]
         for sender in senders:
             if sender.wait(30):
                 raise ResourceError(f"the probes towards {link.receiver.name} could not be sent")
-        arrived = receiver.counts()
-    sent = probes * len(link.senders)
+        arrived = receiver.arrived()
+    aimed = [arrived.get(node.address, Arrived()) for node in link.senders]
+    spared = [arrived.get(address, Arrived()) for address in canaries.values()]
     return Measured(
-        sent, sent - sum(arrived.get(node.address, 0) for node in link.senders),
-        CANARY_PROBES * len(canaries), sum(CANARY_PROBES - arrived.get(address, 0) for address in canaries.values()),
+        probes * len(aimed), sum(probes - each.distinct for each in aimed),
+        CANARY_PROBES * len(spared), sum(CANARY_PROBES - each.distinct for each in spared),
+        sum(each.again for each in aimed), [late for each in aimed for late in each.late],
+        sum(each.again + len(each.late) for each in spared),
     )
 
 
-def _canaries(reach: Reach, link: Link) -> dict[str | None, str]:
+def bystanders(reach: Reach, link: Link) -> dict[str | None, str]:
     """Untargeted senders: one bystander node if there is one, and what is beside the nodes (telemetry, control)."""
     involved = {node.address for node in (*link.senders, link.receiver)}
-    bystanders = [node for node in reach.environment().nodes if node.address not in involved and node.state == "ready"]
-    return {None: reach.address} | {node.name: node.address for node in bystanders[:1]}
+    others = [node for node in reach.environment().nodes if node.address not in involved and node.state == "ready"]
+    return {None: reach.address} | {node.name: node.address for node in others[:1]}
 
 
 def _sender(reach: Reach, node: str | None, receiver: Receiver, count: int, source: str) -> Process:
-    argv = [*reach.own, *_PROBE, "send", receiver.node.address, receiver.port, str(count), source]
+    argv = [*reach.own, "-m", _PROBE, "send", receiver.node.address, receiver.port, str(count), source]
     return reach.popen(node, argv, where="netns" if node else "node")
 
 
-class Receiver:
-    """A probe receiver in a node's network namespace; a context manager that always ends it."""
+class Receiver(Companion):
+    """A probe receiver in a node's network namespace."""
 
     def __init__(self, reach: Reach, node: Node) -> None:
-        self.node = node
-        self._reach = reach
-
-    def __enter__(self) -> Self:
-        """Starts it and waits until it listens."""
-        stdin, self._tell = os.pipe()
-        listen, stdout = os.pipe()
-        try:
-            self._process = self._reach.popen(
-                self.node.name, [*self._reach.own, *_PROBE, "receive", self.node.address], where="netns", stdin=stdin, stdout=stdout)
-        finally:
-            os.close(stdin)
-            os.close(stdout)
-        self._listen = os.fdopen(listen)
-        self.port = self._listen.readline().strip()
+        super().__init__(reach, node.name, _PROBE, "receive", node.address)
+        self.node, self.port = node, self.line()
         if not self.port:
-            raise ResourceError(f"no probe receiver could be started in {self.node.name}")
-        return self
+            self.end()
+            raise ResourceError(f"no probe receiver could be started in {node.name}")
 
-    def counts(self) -> dict[str, int]:
-        """Tells it that all probes are sent; returns how many distinct ones arrived, by sender address."""
-        os.write(self._tell, b"done\n")
-        counts: dict[str, int] = json.loads(self._listen.readline() or "{}")
-        return counts
-
-    def __exit__(self, *_: object) -> None:
-        """Ends it, whatever happened."""
-        os.close(self._tell)
-        self._listen.close()
-        if self._process.poll() is None:
-            self._process.signal(signal.SIGKILL)
+    def arrived(self) -> dict[str, Arrived]:
+        """Tells it that all probes are sent; returns what arrived, by sender address."""
+        return {source: Arrived(**told) for source, told in self.ask("done").items()}

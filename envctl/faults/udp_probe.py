@@ -1,12 +1,14 @@
 """Sequence-numbered UDP probes that cross the same packet rules as real traffic.
 
 Run inside a node's network namespace: `python -m envctl.faults.udp_probe receive ADDRESS` prints the port it listens on, reads a
-line from standard input when the senders are done, and prints as JSON how many distinct probes came from each sender;
+line from standard input when the senders are done, and prints as JSON what came from each sender: how many distinct probes, how many
+came again, and the numbers of those that came after a later one, with the seconds by which they were late;
 `… send ADDRESS PORT COUNT SOURCE` sends COUNT probes from SOURCE, paced so that no queue overflows.
 """
 
 from __future__ import annotations
 
+import bisect
 import json
 import select
 import socket
@@ -20,13 +22,40 @@ IDLE_LIMIT_S = 60.0  # a receiver whose parent has gone ends by itself
 BUFFER_BYTES = 4 << 20
 
 
+class Arrivals:
+    """What has arrived from one sender."""
+
+    def __init__(self) -> None:
+        self._numbers: set[int] = set()
+        self._again = 0
+        self._late: list[tuple[int, float]] = []
+        self._newest: list[int] = []  # each probe that was the latest when it came, and when that was
+        self._when: list[float] = []
+
+    def note(self, number: int, now: float) -> None:
+        """A probe has arrived."""
+        if number in self._numbers:
+            self._again += 1
+            return
+        self._numbers.add(number)
+        if not self._newest or number > self._newest[-1]:
+            self._newest.append(number)
+            self._when.append(now)
+        else:
+            self._late.append((number, round(now - self._when[bisect.bisect(self._newest, number)], 6)))
+
+    def told(self) -> dict[str, object]:
+        """For the one who asked."""
+        return {"distinct": len(self._numbers), "again": self._again, "late": self._late}
+
+
 def receive(address: str) -> None:
     """Counts distinct probes by sender until told to stop."""
     probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
     probe.bind((address, 0))
     _say(str(probe.getsockname()[1]))
-    seen: dict[str, set[int]] = {}
+    seen: dict[str, Arrivals] = {}
     deadline = time.monotonic() + IDLE_LIMIT_S
     told = False
     while True:
@@ -36,10 +65,10 @@ def receive(address: str) -> None:
             break
         if probe in ready:
             data, (source, _) = probe.recvfrom(64)
-            seen.setdefault(source, set()).add(struct.unpack("!I", data[:4])[0])
+            seen.setdefault(source, Arrivals()).note(struct.unpack("!I", data[:4])[0], time.monotonic())
         if sys.stdin in ready:
             told, deadline = True, time.monotonic() + DRAIN_S
-    _say(json.dumps({source: len(numbers) for source, numbers in seen.items()}))
+    _say(json.dumps({source: arrivals.told() for source, arrivals in seen.items()}))
 
 
 def send(address: str, port: int, count: int, source: str) -> None:

@@ -32,7 +32,9 @@ def check_faults(document: Document, scenario: Scenario, topology: Topology | No
         kind = _plugin(document, (*at, "fault"), "envctl.faults", fault.fault)
         if kind is None or check(document, dict(fault.params), kind.schema, at):
             continue
-        _check_percentages(document, at, fault.params)
+        if not _check_percentages(document, at, fault.params):
+            for parameter, problem in kind.problems(fault.params) if hasattr(kind, "problems") else ():
+                document.problem((*at, parameter), f"`{parameter}` {problem}")
         if topology is not None:
             for parameter, name in kind.references(fault.params):
                 if parameter != "stub":
@@ -81,11 +83,13 @@ def _check_target(document: Document, at: Location, parameter: str, name: str, t
         document.problem(at, f"no component or node is called {name!r}", did_you_mean(name, topology.components))
 
 
-def _check_percentages(document: Document, at: Location, params: Mapping[str, Any]) -> None:
-    for name, value in params.items():
-        found = _PERCENTAGE.fullmatch(value) if isinstance(value, str) else None
-        if found and float(found[1]) > 100:
-            document.problem((*at, name), f"found {value!r}, allowed: 0 % to 100 %")
+def _check_percentages(document: Document, at: Location, params: Mapping[str, Any]) -> bool:
+    """Whether one of them is impossible."""
+    wrong = [name for name, value in params.items()
+             if isinstance(value, str) and (found := _PERCENTAGE.fullmatch(value)) and float(found[1]) > 100]
+    for name in wrong:
+        document.problem((*at, name), f"found {params[name]!r}, allowed: 0 % to 100 %")
+    return bool(wrong)
 
 
 def _check_blast(document: Document, at: Location, fault: FaultSpec, limit: int | None, topology: Topology) -> None:

@@ -44,6 +44,12 @@ def rate_per_s(text: str) -> float:
     return float(number) / _SECONDS[unit]
 
 
+def bits_per_s(text: str) -> float:
+    """`1 Mbit/s`, `500 kbit/s` or `1 Gbit/s` as bits per second."""
+    number, unit = _match(_NUMBER + r"\s*([kMG])bit/s", text, "a bandwidth such as 1 Mbit/s or 500 kbit/s").groups()
+    return float(number) * _QUANTITY[unit]
+
+
 def quantity(text: str) -> float:
     """A quantity of Kubernetes, such as `500m`, `1.5`, `512Mi` or `1e3` (its API conventions, "Quantity")."""
     found = _match(r"(\+?(?:\d{1,30}\.?\d{0,30}|\.\d{1,30}))([eE][-+]?\d{1,2}|[numkMGTPE]|[KMGTPE]i|)", text, "a quantity such as 500m or 512Mi")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -12,13 +13,14 @@ from typing import Literal
 
 from envctl.errors import CapabilityError
 from envctl.toolchain.lookup import PROGRAMS, PULUMI_VERSION, available, find, which
-from envctl.toolchain.machine import attempt, machine_problems
+from envctl.toolchain.machine import answer, attempt, machine_problems
 from envctl.toolchain.tool import Tool, cache_dir
 
 _GIB = 1024**3
 _LINKS = "ip link add envctl0 type bridge && ip link add envctl1 type veth peer name envctl2 master envctl0"
 _RULES = "nft add table inet t && nft add set inet t s '{ type ipv4_addr; flags timeout; }'"
-_NETEM = "tc qdisc add dev lo root netem delay 1ms"
+_DISCIPLINES = (sys.executable, "-m", "envctl.faults.qdiscs", "netem", "htb")
+_QUEUE = (sys.executable, "-m", "envctl.faults.queue_holder", "try")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +86,27 @@ def _network() -> Iterator[Fact]:
     tools = {name: tool for name in ("ip", "nft") if (tool := _found(name))}
     if "ip" in tools:
         yield _tried("network", "bridges and virtual interfaces", _LINKS, tools["ip"], step="sudo modprobe -a bridge veth")
-        yield _tried("netem", "delay and reordering by the kernel's netem", _NETEM, tools["ip"], step="not needed by the faults here", need="note")
     if "nft" in tools:
         yield _tried("packet rules", "nftables sets with timeouts", _RULES, tools["nft"], step="sudo modprobe nf_tables")
+    yield _shaping()
 
 
-def _tried(topic: str, what: str, script: str, tool: Tool, *, step: str, need: Literal["note", "missing"] = "missing") -> Fact:
+def _shaping() -> Fact:
+    """By which means the faults that shape links can work: each mechanism is asked for in a network namespace."""
+    kernel = json.loads(answer(_DISCIPLINES)[0] or "{}")
+    queue = answer(_QUEUE)[0]
+    queue = "" if queue in ("", "None") else f"a queue of netfilter ({queue})"
+    means = {"latency": "netem" if kernel.get("netem") else queue, "reorder and corrupt": queue, "bandwidth": "HTB" if kernel.get("htb") else ""}
+    text = ", ".join(f"{fault} by {what}" if what else f"no {fault}" for fault, what in means.items())
+    if all(means.values()):
+        return Fact("shaping", "ok", text)
+    return Fact("shaping", "note", text, "sudo modprobe -a sch_htb sch_netem nfnetlink_queue nft_queue (or xt_NFQUEUE nft_compat)")
+
+
+def _tried(topic: str, what: str, script: str, tool: Tool, *, step: str) -> Fact:
     path = ":".join(str(program.parent) for program in tool.programs.values())
     said = attempt(("sh", "-ec", script), {**os.environ, **tool.env, "PATH": f"{path}:{os.environ.get('PATH', '')}"})
-    return Fact(topic, need, f"{what}: {said.splitlines()[0]}", step) if said else Fact(topic, "ok", f"{what} work")
+    return Fact(topic, "missing", f"{what}: {said.splitlines()[0]}", step) if said else Fact(topic, "ok", f"{what} work")
 
 
 def _found(name: str) -> Tool | None:

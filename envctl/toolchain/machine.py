@@ -51,11 +51,16 @@ def attempt(command: Iterable[str], env: dict[str, str] | None = None) -> str:
 
     Raises FileNotFoundError without util-linux.
     """
+    return answer(command, env)[1]
+
+
+def answer(command: Iterable[str], env: dict[str, str] | None = None) -> tuple[str, str]:
+    """What a command says in new namespaces of an ordinary user, and its error as `attempt` gives it."""
     try:
         done = subprocess.run([*_UNSHARE, *command], capture_output=True, text=True, timeout=_TRY_S, check=False, env=env)
     except subprocess.TimeoutExpired:
-        return f"no answer in {_TRY_S:.0f} s"
-    return (done.stderr.strip() or f"status {done.returncode}") if done.returncode else ""
+        return "", f"no answer in {_TRY_S:.0f} s"
+    return done.stdout.strip(), (done.stderr.strip() or f"status {done.returncode}") if done.returncode else ""
 
 
 def diagnose(signs: Signs) -> Lack:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from envctl.faults.udp_probe import Arrivals
 from envctl.waiting import until
 
 RECEIVER = "import envctl.faults.udp_probe as probe; probe.DRAIN_S = 0.0; probe.receive('127.0.0.1')"
@@ -29,4 +30,11 @@ def test_what_has_arrived_is_counted_by_a_receiver_that_got_no_time_until_it_sho
         receiver.stdin.write("done\n")
         receiver.stdin.flush()
         os.kill(receiver.pid, signal.SIGCONT)
-        assert json.loads(receiver.stdout.readline()) == {"127.0.0.1": 100}
+        assert json.loads(receiver.stdout.readline()) == {"127.0.0.1": {"distinct": 100, "again": 0, "late": []}}
+
+
+def test_what_comes_again_or_late_is_told_with_the_time_by_which_it_was_late() -> None:
+    arrivals = Arrivals()
+    for now, number in enumerate((0, 2, 2, 3, 1, 0, 4)):
+        arrivals.note(number, float(now))
+    assert arrivals.told() == {"distinct": 5, "again": 2, "late": [(1, 3.0)]}

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from envctl.cli.doctor import doctor
 from envctl.cli.setup import setup
 from envctl.errors import ResourceError
-from envctl.toolchain import find
+from envctl.toolchain import examination, find
 from envctl.toolchain.examination import Fact, can_run
 from envctl.toolchain.lookup import PROGRAMS
 
@@ -28,6 +28,23 @@ def test_doctor_finds_everything_on_a_machine_that_was_set_up() -> None:
     assert (answer["can_run"], result.exit_code) == (True, 0), [fact for fact in answer["facts"] if fact["state"] == "missing"]
     assert set(PROGRAMS) <= set(facts)
     assert facts["redis"]["found"].startswith(find("redis").version)
+    assert " by HTB" in facts["shaping"]["found"]
+
+
+@pytest.mark.parametrize(("answers", "state", "found"), [
+    (('{"netem": true, "htb": true}', "queue"), "ok", "latency by netem, reorder and corrupt by a queue of netfilter (queue), bandwidth by HTB"),
+    (('{"netem": false, "htb": true}', "NFQUEUE"), "ok", "latency by a queue of netfilter (NFQUEUE), reorder and corrupt by "),
+    (('{"netem": true, "htb": false}', "None"), "note", "latency by netem, no reorder and corrupt, no bandwidth"),
+    (("", ""), "note", "no latency, no reorder and corrupt, no bandwidth"),
+])
+def test_doctor_says_by_which_means_links_can_be_shaped(
+    monkeypatch: pytest.MonkeyPatch, answers: tuple[str, str], state: str, found: str,
+) -> None:
+    said = iter(answers)
+    monkeypatch.setattr(examination, "answer", lambda _command: (next(said), ""))
+    fact = examination._shaping()
+    assert (fact.state, fact.found[: len(found)]) == (state, found)
+    assert bool(fact.step) == (state == "note")
 
 
 def test_doctor_names_each_missing_tool_and_what_to_do(bare: Path) -> None:
