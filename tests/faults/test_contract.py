@@ -24,6 +24,7 @@ HELD: dict[str, dict[str, Any]] = {
     "crash-loop": {"target": "server", "pick": 1},
     "node-pause": {"target": "server"},
     "node-pause, zone": {"zone": "b"},
+    "dns-failure": {"target": "server"},
 }
 TARGETS = {"partition, minority": "trio-0", "node-pause, zone": "server-1"}  # whose restart it outlives; of the others it is server-0
 Made = Callable[[str, World], Fault]
