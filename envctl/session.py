@@ -109,11 +109,12 @@ def _require_powers(scenario: Scenario, place: Substrate) -> None:
     needed = dict.fromkeys(scenario.powers, f"scenario {scenario.name}")
     for spec in scenario.faults:
         needed |= dict.fromkeys(getattr(plugins.load("envctl.faults", spec.fault), "powers", ()), f"fault {spec.fault}")
+    reasons = [kind.missing for spec in scenario.faults if hasattr(kind := plugins.load("envctl.faults", spec.fault), "missing")]
     if missing := {power: by for power, by in needed.items() if power not in place.powers}:
         have = [name for name in plugins.names("envctl.substrates") if set(needed) <= plugins.load("envctl.substrates", name).powers]
         raise CapabilityError(
             "\n".join(f"{by} needs the power {power}, which the substrate {place.name} does not have" for power, by in missing.items()),
-            hint=f"`--substrate {have[0]}` has it" if have else "no substrate has all that it needs",
+            hint=f"`--substrate {have[0]}` has it" if have else reasons[0] if reasons else "no substrate has all that it needs",
         )
 
 

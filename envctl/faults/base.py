@@ -82,7 +82,8 @@ class FaultKind(Protocol):
     name: ClassVar[str]
     schema: ClassVar[Mapping[str, Any]]  # JSON Schema of its parameters in a scenario
     tools: ClassVar[tuple[str, ...]]  # tools of the machine that it uses, looked for before anything starts
-    # Optional: `powers: ClassVar[frozenset[Power]]`, what it needs that not every substrate has; likewise.
+    # Optional: `powers: ClassVar[frozenset[Power]]`, what it needs that not every substrate has; likewise.  Where none has them,
+    # `missing: ClassVar[str]` tells why.
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> Fault:
