@@ -39,7 +39,7 @@ def test_a_fault_may_need_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_slow_disk_is_refused_everywhere_and_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     load = spec.load_scenario
-    fault = FaultSpec("slow", "slow-disk", 1.0, (), 1.0, {"target": "shop-db", "write": "1MiB"})
+    fault = FaultSpec("slow", "slow-disk", 1.0, (), 1.0, {"target": "shop-db", "write": "1Mi"})
     monkeypatch.setattr(spec, "load_scenario", lambda *args, **options: replace(load(*args, **options), faults=(fault,)))
     for substrate in ("embedded", "docker", "kubernetes"):
         with pytest.raises(CapabilityError, match=f"needs the power io-limits, which the substrate {substrate} does not have") as refusal:

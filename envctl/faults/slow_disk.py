@@ -16,7 +16,7 @@ from envctl.substrates.base import Power
 
 
 class SlowDisk:
-    """`{fault: slow-disk, target: shop-db, pick: 1, write: 1MiB}`: bytes a second that each node may write, or `read`."""
+    """`{fault: slow-disk, target: shop-db, pick: 1, write: 1Mi}`: bytes a second that each node may write, or `read`."""
 
     name: ClassVar[str] = "slow-disk"
     tools: ClassVar[tuple[str, ...]] = ()
@@ -31,8 +31,8 @@ class SlowDisk:
         "properties": {
             "target": {"type": "string", "description": "component or node"},
             "pick": {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"},
-            "read": {"type": "string", "pattern": r"^\d+\s*(KiB|MiB|GiB)$", "description": "that it may read in a second, as 1MiB"},
-            "write": {"type": "string", "pattern": r"^\d+\s*(KiB|MiB|GiB)$", "description": "that it may write in a second, as 1MiB"},
+            "read": {"type": "string", "pattern": r"^\d+\s*(Ki|Mi|Gi)$", "description": "that it may read in a second, as 1Mi"},
+            "write": {"type": "string", "pattern": r"^\d+\s*(Ki|Mi|Gi)$", "description": "that it may write in a second, as 1Mi"},
         },
     }
 
