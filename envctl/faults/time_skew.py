@@ -12,37 +12,23 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
-from envctl.errors import CapabilityError, DeadlineError, ResourceError, UsageError
+from envctl.errors import CapabilityError, ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, World
+from envctl.faults.leased import ASKED_S, Leased, asked
 from envctl.faults.targets import aimed_at, placed
 from envctl.model.environment import Node
-from envctl.substrates.base import Power, Process
+from envctl.substrates.base import Power
 from envctl.waiting import until
 
 TOLERANCE_S = 0.1  # beyond the time that a reading takes
 SETTLE_S = (0.2, 0.8, 2.0)  # for how long a process lives before it reads its clock: within that it has been found
-READY_S, ASKED_S = 60.0, 20.0
+READY_S, RIGHT_S = 60.0, 2.0
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _JUMP = r"^[+-]?\d+(\.\d+)?\s*(ms|s|m|h|d)$"
-_SKEWER = ("-m", "envctl.faults.skewer")
-
-
-@dataclass(slots=True)
-class _Skewer:
-    """What keeps one life of a node skewed."""
-
-    main: int
-    process: Process
-    tell: int  # descriptors of its standard input and output
-    said: IO[str]
-
-    def close(self) -> None:
-        os.close(self.tell)
-        self.said.close()
+_SKEWER = "envctl.faults.skewer"
 
 
 class TimeSkew:
@@ -70,7 +56,7 @@ class TimeSkew:
         self._params = params
         self._world = world
         self._base_ns = 0
-        self._skewers: dict[str, _Skewer] = {}  # of each target
+        self._skewers: dict[str, Leased] = {}  # of each target
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> TimeSkew:
@@ -124,25 +110,14 @@ class TimeSkew:
                 continue  # it has no clock as it is
             if main is None:
                 raise ResourceError(f"{target.name} is not alive: it has no clock")
-            if there and there.main == main and there.process.poll() is None:
-                os.write(there.tell, f"{lease_s}\n".encode())
-            else:
-                self._forget(target.name)
-                there = self._skewers[target.name] = self._begin(main, lease_s)
-            if not there.said.readline() and self._world.reach.node(target.name).pid == main:
+            if there and there.main == main and there.renew(lease_s):
+                continue
+            self._forget(target.name)
+            how = (str(self._base_ns), str(round(self._offset_s * 1e9)), str(self._drift), str(lease_s))
+            there = self._skewers[target.name] = Leased(self._world.reach, _SKEWER, main, "skew", *how)
+            if not there.begun() and self._world.reach.node(target.name).pid == main:
                 raise ResourceError(f"the clock of {target.name} could not be skewed")
 
-    def _begin(self, main: int, lease_s: float) -> _Skewer:
-        arguments = (str(main), "skew", str(self._base_ns), str(round(self._offset_s * 1e9)), str(self._drift), str(lease_s))
-        stdin, tell = os.pipe()
-        said, stdout = os.pipe()
-        try:
-            reach = self._world.reach
-            process = reach.popen(None, [*reach.own, *_SKEWER, *arguments], stdin=stdin, stdout=stdout)
-        finally:
-            os.close(stdin)
-            os.close(stdout)
-        return _Skewer(main, process, tell, os.fdopen(said))
 
     def verify(self) -> Effect:
         """Every process of the targets is skewed, and one that lives there reads what was asked; in another node, it reads the right time."""
@@ -174,13 +149,12 @@ class TimeSkew:
         for node in self._targets:
             self._forget(node.name)
             if (main := self._world.reach.node(node.name).pid) is not None:
-                self._asked(main, "right")
+                asked(self._world.reach, _SKEWER, main, "right")
 
     def _forget(self, name: str) -> None:
         """Lets go of what keeps a node skewed, and waits for it to have put the clocks right."""
         if skewer := self._skewers.pop(name, None):
-            skewer.close()
-            skewer.process.wait(ASKED_S)
+            skewer.end()
 
     def absent(self) -> Effect:
         """No process of the targets is skewed, and one that lives there reads the right time."""
@@ -205,7 +179,7 @@ class TimeSkew:
         return self._offset_s + (time.time_ns() - self._base_ns) / 1e9 * self._drift if self._base_ns else self._offset_s + self._drift
 
     def _is_right(self, node: str) -> bool:
-        return until(lambda: abs(self._read(node, SETTLE_S[0])) <= TOLERANCE_S, ASKED_S / 10)
+        return until(lambda: abs(self._read(node, SETTLE_S[0])) <= TOLERANCE_S, RIGHT_S)
 
     def _read(self, node: str, settle_s: float) -> float:
         """How far the clock is from ours, in seconds, in a process that has lived for a while when it reads it.  Raises CapabilityError."""
@@ -229,21 +203,5 @@ class TimeSkew:
         return float(line) - ours
 
     def _look(self, main: int) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = json.loads(self._asked(main, "look"))
+        found: dict[str, list[int]] = json.loads(asked(self._world.reach, _SKEWER, main, "look") or '{"skewed": [], "right": [], "waiting": []}')
         return found
-
-    def _asked(self, main: int, verb: str) -> str:
-        """What a look at the processes of a node says.  Raises CapabilityError, with why."""
-        said, stdout = os.pipe()
-        reach = self._world.reach
-        process = reach.popen(None, [*reach.own, *_SKEWER, str(main), verb], stdout=stdout, stderr=stdout)
-        os.close(stdout)
-        with os.fdopen(said) as lines:
-            text = lines.read()
-        try:
-            status = process.wait(ASKED_S)
-        except DeadlineError as error:
-            raise ResourceError(f"the clocks beside {main} could not be looked at") from error
-        if status:
-            raise CapabilityError(text.strip() or f"the clocks of the node could not be set (exit status {status})")
-        return text or '{"skewed": [], "right": [], "waiting": []}'

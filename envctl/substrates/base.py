@@ -39,13 +39,14 @@ Where = Literal["node", "netns"]
 """`node`: all of the node's namespaces, its root, its user.  `netns`: only its network namespace, with the right to change
 packet rules and interfaces there, and the tools that are beside the nodes: the position from which faults act."""
 
-Power = Literal["snapshots", "limits", "throttling", "io-limits", "addresses", "manifests", "rootless", "time-skew"]
+Power = Literal["snapshots", "limits", "throttling", "io-limits", "disk-sizes", "addresses", "manifests", "rootless", "time-skew"]
 """What not every substrate can; a scenario may ask for it (`powers:`), and so may a fault.
 
 `snapshots`: seeded data is kept and given to new nodes (`Reach.keep_data`, `NodeSpec.data`).
 `limits`: the `resources:` of components are enforced, and nodes can be bounded further (`Reach.limit`).
 `throttling`: the CPU that a node uses can be bounded (`Reach.limit`), whether or not there are `limits`.
 `io-limits`: what a node reads and writes can be slowed down while it runs.
+`disk-sizes`: a node's `/tmp` and `/dev/shm` are file systems of its own, whose sizes can be changed from beside it, as with `time-skew`.
 `addresses`: a node has the same address in all its lives, and so has the one that replaces it; elsewhere only its name leads to it always.
 `manifests`: components may be made of objects of Kubernetes (`NodeSpec.template`).
 `rootless`: nothing on the machine needs the right of root, no service of it either.

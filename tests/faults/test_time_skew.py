@@ -81,7 +81,7 @@ def test_the_clock_is_right_after_the_lease_even_where_nobody_is_left_to_set_it(
     fault.apply(8)
     with telling(reach, "server-0") as ask:
         assert until(lambda: ask()[0] < -86000, 7)
-        fault._skewers["server-0"].process.signal(signal.SIGKILL)
+        fault._skewers["server-0"].signal(signal.SIGKILL)
         assert until(lambda: abs(ask()[0]) < 1, 20)
         fault.heal()
         assert fault.absent().shown
