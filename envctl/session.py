@@ -98,10 +98,18 @@ def make_plan(project: Project, scenario_file: Path | None, asked: Asked) -> tup
         plan = replace(plan, notes=(*plan.notes, *told(topology, plan.components)))
     if scenario is not None:
         _require_powers(scenario, place)
+        plan = _with_disks(plan, scenario)
     if scenario is not None and scenario.faults:
         tools = dict.fromkeys(tool for spec in scenario.faults for tool in plugins.load("envctl.faults", spec.fault).tools)
         require_ground(plan.substrate, tuple(tools))  # likewise
     return plan, scenario
+
+
+def _with_disks(plan: Plan, scenario: Scenario) -> Plan:
+    """The plan with what the scenario's faults need of nodes from their birth."""
+    kinds = ((spec, plugins.load("envctl.faults", spec.fault)) for spec in scenario.faults)
+    disks = {name: size for spec, kind in kinds if hasattr(kind, "disks") for name, size in kind.disks(spec.params).items()}
+    return replace(plan, disks=disks, digest=f"{plan.digest}-{sorted(disks.items())}") if disks else plan
 
 
 def _require_powers(scenario: Scenario, place: Substrate) -> None:

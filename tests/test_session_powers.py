@@ -47,6 +47,20 @@ def test_a_slow_disk_is_refused_everywhere_and_what_is_missing_is_said(monkeypat
         assert "io.max" in refusal.value.hint
 
 
+def test_who_is_filled_is_born_with_a_disk_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = spec.load_scenario
+    project, asked = load_project(find_root(ROOT)), session.Asked(full=True, substrate="embedded")
+    monkeypatch.setattr(session, "require_ground", lambda *_: None)
+    faults = tuple(FaultSpec(path, "disk-full", 1.0, (), 1.0, {"target": "bus", "path": path}) for path in ("/data", "/tmp"))
+    monkeypatch.setattr(spec, "load_scenario", lambda *args, **options: replace(load(*args, **options), faults=faults[1:]))
+    without, _ = session.make_plan(project, ROOT / "scenarios/checkout-under-fire.yaml", asked)
+    assert without.disks == {}
+    monkeypatch.setattr(spec, "load_scenario", lambda *args, **options: replace(load(*args, **options), faults=faults))
+    plan, _ = session.make_plan(project, ROOT / "scenarios/checkout-under-fire.yaml", asked)
+    assert plan.disks == {"bus": 512 << 20}
+    assert plan.digest != without.digest
+
+
 @pytest.mark.parametrize(("substrate", "power"), [("embedded", "snapshots"), ("docker", "limits")])
 def test_what_is_there_is_no_reason_to_refuse(monkeypatch: pytest.MonkeyPatch, substrate: str, power: str) -> None:
     assert plan(monkeypatch, substrate, power) == substrate

@@ -84,6 +84,7 @@ class FaultKind(Protocol):
     tools: ClassVar[tuple[str, ...]]  # tools of the machine that it uses, looked for before anything starts
     # Optional: `powers: ClassVar[frozenset[Power]]`, what it needs that not every substrate has; likewise.  Where none has them,
     # `missing: ClassVar[str]` tells why.
+    # Optional: `disks(params)`, a class method: component or node → bytes, whose `/data` is to be a file system of that size from its birth.
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> Fault:

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
         else:
             _keep(place, float(rest[0]))
     except (CapabilityError, OSError) as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, getattr(error, "hint", ""), sep="; ", file=sys.stderr)  # noqa: T201
         return 3
     return 0
 
@@ -67,7 +67,8 @@ def _check_kind(place: Path, mounts: str) -> None:
         kind, _, options = more.split(" ", 2)
         if about.split()[4] == str(place) and kind == "tmpfs" and re.search(r"\bsize=\d", options):
             return
-    raise CapabilityError(f"{place} is no file system of its own with a fixed size: to fill it would fill the machine's disk")
+    raise CapabilityError(f"{place} is no file system of its own with a fixed size: to fill it would fill the machine's disk",
+                          hint="a node that `envctl ci` brings up for the scenario has one as /data")
 
 
 def _size(place: Path) -> int:

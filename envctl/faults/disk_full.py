@@ -1,7 +1,8 @@
 """Disk full: a node can't write any more to one of its directories, while everybody else can.
 
-It takes a directory that is a file system of its own with a fixed size, in memory, as an embedded node's `/tmp` and `/dev/shm` are; that
-becomes as small as what is in it.  A directory on the machine's disk is refused: to fill it would fill everybody's.
+It takes a directory that is a file system of its own with a fixed size, in memory; that becomes as small as what is in it.  An embedded
+node's `/tmp` and `/dev/shm` are always so, its `/data` where the scenario that it is brought up for says that it is filled.  A directory
+on the machine's disk is refused: to fill it would fill everybody's.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from envctl.faults.base import Blast, Effect, World
 from envctl.faults.leased import Leased, asked
 from envctl.faults.targets import aimed_at, placed
 from envctl.model.environment import Node
+from envctl.spec.units import size_bytes
 from envctl.substrates.base import Power
 
+DATA, SIZE = "/data", "512Mi"
 WRITE_BYTES = 65536  # more than the page that a file system has at least
 READY_S = 30.0
 _FILLER = "envctl.faults.disk_filler"
@@ -25,7 +28,7 @@ _WRITE = 'head -c "$2" /dev/zero > "$1/.envctl-write-$$"; s=$?; rm -f "$1/.envct
 
 
 class DiskFull:
-    """`{fault: disk-full, target: orders, pick: 1, path: /tmp}`, where `target` is a component or a node."""
+    """`{fault: disk-full, target: orders, pick: 1, path: /data}`, where `target` is a component or a node."""
 
     name: ClassVar[str] = "disk-full"
     tools: ClassVar[tuple[str, ...]] = ()
@@ -37,7 +40,8 @@ class DiskFull:
         "properties": {
             "target": {"type": "string", "description": "component or node"},
             "pick": {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"},
-            "path": {"enum": ["/tmp", "/dev/shm"], "description": "/tmp or /dev/shm; default: /tmp"},  # noqa: S108 - the node's own
+            "path": {"enum": ["/data", "/tmp", "/dev/shm"], "description": "/data, /tmp or /dev/shm; default: /data"},  # noqa: S108 - the node's own
+            "size": {"type": "string", "pattern": r"^[1-9]\d*\s*(Mi|Gi)$", "description": "of `/data` from its birth, in memory, as 256Mi; default: 512Mi"},
         },
     }
     instantaneous = False
@@ -57,13 +61,18 @@ class DiskFull:
         """The target."""
         return [("target", params["target"])] if isinstance(params.get("target"), str) else []
 
+    @classmethod
+    def disks(cls, params: Mapping[str, Any]) -> Mapping[str, int]:
+        """Whose `/data` must be a file system of its own, so that it can be full for a node alone."""
+        return {params["target"]: size_bytes(params.get("size", SIZE))} if params.get("path", DATA) == DATA else {}
+
     @cached_property
     def _targets(self) -> tuple[Node, ...]:
         return aimed_at(self._world, self._params)
 
     @property
     def _path(self) -> str:
-        return str(self._params.get("path", "/tmp"))  # noqa: S108 - the node's own
+        return str(self._params.get("path", DATA))
 
     def probe(self) -> Blast:
         """See `Fault.probe`: every target is alive, and the directory is of a kind that can be full for it alone."""

@@ -46,7 +46,8 @@ Power = Literal["snapshots", "limits", "throttling", "io-limits", "disk-sizes", 
 `limits`: the `resources:` of components are enforced, and nodes can be bounded further (`Reach.limit`).
 `throttling`: the CPU that a node uses can be bounded (`Reach.limit`), whether or not there are `limits`.
 `io-limits`: what a node reads and writes can be slowed down while it runs.
-`disk-sizes`: a node's `/tmp` and `/dev/shm` are file systems of its own, whose sizes can be changed from beside it, as with `time-skew`.
+`disk-sizes`: a node's `/tmp` and `/dev/shm`, and its `/data` where it is born so (`NodeSpec.disk_bytes`), are file systems of its own, whose
+    sizes can be changed from beside it, as with `time-skew`.
 `addresses`: a node has the same address in all its lives, and so has the one that replaces it; elsewhere only its name leads to it always.
 `manifests`: components may be made of objects of Kubernetes (`NodeSpec.template`).
 `rootless`: nothing on the machine needs the right of root, no service of it either.

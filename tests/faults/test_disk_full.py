@@ -22,7 +22,7 @@ def test_what_is_there_stays_what_is_deleted_gives_no_room_and_the_size_comes_ba
         return done.status, done.stdout, done.stderr
 
     assert run("head -c 500000 /dev/zero > /tmp/a; echo kept > /tmp/b; df --output=size /tmp | tail -1 | tr -d ' '")[:2] == (0, "1048576\n")
-    fault = DiskFull.build({"target": "server-0"}, world())
+    fault = DiskFull.build({"target": "server-0", "path": "/tmp"}, world())
     fault.apply(60)
     assert "No space left" in run(WRITE.format("/tmp"))[2]
     assert run("rm /tmp/more; cat /tmp/b")[:2] == (0, "kept\n")
@@ -45,4 +45,4 @@ def test_the_room_comes_back_when_only_its_lease_is_left(world: Callable[..., Wo
 
 def test_a_directory_on_the_machines_disk_is_refused(world: Callable[..., World]) -> None:
     with pytest.raises(CapabilityError, match="would fill the machine's disk"):
-        DiskFull.build({"target": "server-0", "path": "/data"}, world()).probe()
+        DiskFull.build({"target": "server-1"}, world()).probe()
