@@ -98,10 +98,18 @@ def make_plan(project: Project, scenario_file: Path | None, asked: Asked) -> tup
         plan = replace(plan, notes=(*plan.notes, *told(topology, plan.components)))
     if scenario is not None:
         _require_powers(scenario, place)
+        plan = _with_disks(plan, scenario)
     if scenario is not None and scenario.faults:
         tools = dict.fromkeys(tool for spec in scenario.faults for tool in plugins.load("envctl.faults", spec.fault).tools)
         require_ground(plan.substrate, tuple(tools))  # likewise
     return plan, scenario
+
+
+def _with_disks(plan: Plan, scenario: Scenario) -> Plan:
+    """The plan with what the scenario's faults need of nodes from their birth."""
+    kinds = ((spec, plugins.load("envctl.faults", spec.fault)) for spec in scenario.faults)
+    disks = {name: size for spec, kind in kinds if hasattr(kind, "disks") for name, size in kind.disks(spec.params).items()}
+    return replace(plan, disks=disks, digest=f"{plan.digest}-{sorted(disks.items())}") if disks else plan
 
 
 def _require_powers(scenario: Scenario, place: Substrate) -> None:
@@ -109,11 +117,12 @@ def _require_powers(scenario: Scenario, place: Substrate) -> None:
     needed = dict.fromkeys(scenario.powers, f"scenario {scenario.name}")
     for spec in scenario.faults:
         needed |= dict.fromkeys(getattr(plugins.load("envctl.faults", spec.fault), "powers", ()), f"fault {spec.fault}")
+    reasons = [kind.missing for spec in scenario.faults if hasattr(kind := plugins.load("envctl.faults", spec.fault), "missing")]
     if missing := {power: by for power, by in needed.items() if power not in place.powers}:
         have = [name for name in plugins.names("envctl.substrates") if set(needed) <= plugins.load("envctl.substrates", name).powers]
         raise CapabilityError(
             "\n".join(f"{by} needs the power {power}, which the substrate {place.name} does not have" for power, by in missing.items()),
-            hint=f"`--substrate {have[0]}` has it" if have else "no substrate has all that it needs",
+            hint=f"`--substrate {have[0]}` has it" if have else reasons[0] if reasons else "no substrate has all that it needs",
         )
 
 

@@ -84,9 +84,11 @@ class FaultKind(Protocol):
     tools: ClassVar[tuple[str, ...]]  # tools of the machine that it uses, looked for before anything starts
     mechanism: ClassVar[str]  # how it acts, in a few words
     proof: ClassVar[str]  # what its effect is measured by, likewise
-    # Optional: `powers: ClassVar[frozenset[Power]]`, what it needs that not every substrate has; likewise.
     # Optional: `problems(params) -> Sequence[tuple[str, str]]`, a class method: (parameter, what is wrong with it) pairs of params
     # that have passed the schema and still can't be, so that they are refused with their line.
+    # Optional: `powers: ClassVar[frozenset[Power]]`, what it needs that not every substrate has; likewise.  Where none has them,
+    # `missing: ClassVar[str]` tells why.
+    # Optional: `disks(params)`, a class method: component or node → bytes, whose `/data` is to be a file system of that size from its birth.
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> Fault:

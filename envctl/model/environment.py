@@ -57,6 +57,7 @@ class NodeSpec:
     cwd: str = "/"
     mounts: tuple[Mount, ...] = ()
     data: Path | None = None
+    disk_bytes: int = 0  # size of `/data`, where it is to be a file system of its own (in memory)
     ports: Mapping[str, int] = field(default_factory=dict)
     ready: Probe | None = None
     one_shot: bool = False  # a job: ready when it has exited 0

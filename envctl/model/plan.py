@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -52,6 +52,7 @@ class Plan:
     labels: Mapping[str, str]  # envctl.dev/… → value
     source_digests: Mapping[str, str]  # component → content hash of its sources, configuration and build
     digest: str
+    disks: Mapping[str, int] = field(default_factory=dict)  # component or node → size of its `/data`, where the scenario fills it
     notes: tuple[str, ...] = ()  # what a person should know about how the subset came about
 
     @property

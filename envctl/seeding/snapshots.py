@@ -83,7 +83,7 @@ def _making_plan(plan: Plan, key: str) -> Plan:
     labels = {**plan.labels, "envctl.dev/env": env_id}
     components = {name: _stopping_alone(component) for name, component in plan.topology.components.items()}
     topology = replace(plan.topology, components=components)
-    return replace(plan, env_id=env_id, topology=topology, selected=_stateful(plan), stubbed=(), ttl_s=MAKING_TTL_S, labels=labels, digest=key)
+    return replace(plan, env_id=env_id, topology=topology, selected=_stateful(plan), stubbed=(), ttl_s=MAKING_TTL_S, labels=labels, digest=key, disks={})
 
 
 def _stopping_alone(component: AnyComponent) -> AnyComponent:

@@ -135,4 +135,11 @@ def realised(plan: Plan, substrate: Substrate, cache: Path, seed_key: str) -> Se
         plan.topology, plan.env_id, plan.components, plan.stubbed, cache, seed_key, http, grpc, substrate.packaging,
         manifests="manifests" in substrate.powers,
     )
-    return realise_all(plan.topology, plan.components, plan.stubbed, site)
+    return [_with_disks(each, plan.disks) for each in realise_all(plan.topology, plan.components, plan.stubbed, site)]
+
+
+def _with_disks(realisation: Realisation, disks: Mapping[str, int]) -> Realisation:
+    """What it is where a scenario fills the `/data` of some nodes: other nodes, with file systems of their own."""
+    sizes = {spec.name: disks.get(spec.name, disks.get(spec.component, 0)) for spec in realisation.nodes}
+    nodes = (replace(spec, disk_bytes=size, digest=f"{spec.digest}-{size}") if (size := sizes[spec.name]) else spec for spec in realisation.nodes)
+    return replace(realisation, nodes=tuple(nodes))

@@ -39,15 +39,20 @@ Where = Literal["node", "netns"]
 """`node`: all of the node's namespaces, its root, its user.  `netns`: only its network namespace, with the right to change
 packet rules and interfaces there, and the tools that are beside the nodes: the position from which faults act."""
 
-Power = Literal["snapshots", "limits", "addresses", "manifests", "rootless", "time-skew"]
+Power = Literal["snapshots", "limits", "throttling", "io-limits", "disk-sizes", "addresses", "manifests", "rootless", "time-skew"]
 """What not every substrate can; a scenario may ask for it (`powers:`), and so may a fault.
 
 `snapshots`: seeded data is kept and given to new nodes (`Reach.keep_data`, `NodeSpec.data`).
 `limits`: the `resources:` of components are enforced, and nodes can be bounded further (`Reach.limit`).
+`throttling`: the CPU that a node uses can be bounded (`Reach.limit`), whether or not there are `limits`.
+`io-limits`: what a node reads and writes can be slowed down while it runs.
+`disk-sizes`: a node's `/tmp` and `/dev/shm`, and its `/data` where it is born so (`NodeSpec.disk_bytes`), are file systems of its own, whose
+    sizes can be changed from beside it, as with `time-skew`.
 `addresses`: a node has the same address in all its lives, and so has the one that replaces it; elsewhere only its name leads to it always.
 `manifests`: components may be made of objects of Kubernetes (`NodeSpec.template`).
 `rootless`: nothing on the machine needs the right of root, no service of it either.
-`time-skew`: a node may be born with another time than the others."""
+`time-skew`: what runs beside the nodes sees their processes under the numbers that `Reach.node` tells, and may change their memory:
+    so their wall clocks can be skewed."""
 
 Usage = Mapping[str, tuple[float, int]]
 """What a node uses, by process (or as one whole): seconds of CPU so far, resident bytes."""
@@ -121,12 +126,18 @@ class Reach(Protocol):
         """Bounds what a node may use, in all its lives, until `unlimit`, or until `lease_s` seconds from now (renewed as a hold).
 
         The later bounds take the place of the earlier ones, and none is wider than the node's own limits.  For memory that it uses
-        beyond a bound the kernel ends processes of it, or the bound is refused with ResourceError.  Needs the power `limits`:
-        raises CapabilityError without it.
+        beyond a bound the kernel ends processes of it, or the bound is refused with ResourceError.  Needs the power `limits`, for CPU
+        alone `throttling`: raises CapabilityError without it.
         """
 
     def unlimit(self, node: str) -> None:
         """Gives it back what it may use by itself.  Idempotent."""
+
+    def throttled(self, node: str) -> float:
+        """Seconds for which a bound on its CPU has kept the node from running, in this life of it (on each CPU, where that is counted so).
+
+        Raises ResourceError when the node is down.
+        """
 
     def lose(self, node: str, senders: Sequence[str], share: float, lease_s: float) -> bool:
         """Has a share of the packets from some nodes to one lost by the substrate's own means, until `unlose` or the lease's end (renewed as a hold).

@@ -25,7 +25,7 @@ def realiser() -> Iterator[Any]:
             for name, zone in NODES.items():
                 made.start_node(
                     NodeSpec(name=name, component=name.rpartition("-")[0], kind="service", zone=zone, command=("sleep", "600"),
-                             digest="1"), ready_timeout_s=20)
+                             digest="1", disk_bytes=4 << 20 if name == "server-0" else 0), ready_timeout_s=20)
             yield made
         finally:
             made.end_environment()

@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -387,3 +388,23 @@ def test_a_restart_ends_a_node_in_good_order_and_starts_it_at_once_with_its_data
         reach.restart("job-0")
     with pytest.raises(ResourceError, match="job-0 is exited: there is nothing to pause"):
         reach.pause("job-0", 1)
+
+
+def test_a_node_may_have_its_data_on_a_disk_of_its_own_which_it_keeps_over_restarts(cells, tmp_path: Path) -> None:
+    reach, realiser = cells.make()
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / "a").write_text("x" * 100_000)
+    spec = cells.node("a-0", "sleep", "300", data=given, disk_bytes=1 << 20)
+    realiser.start_node(spec, ready_timeout_s=20)
+    assert reach.run("a-0", ["sh", "-c", "wc -c < /data/a; echo kept > /data/b; df --output=size /data | tail -1 | tr -d ' '"]).stdout == "100000\n1024\n"
+    assert "No space left" in reach.run("a-0", ["sh", "-c", "head -c 2000000 /dev/zero > /data/c; rm /data/c"]).stderr
+    reach.signal("a-0", signal.SIGKILL)
+    cells.until(lambda: reach.node("a-0").starts == 2 and reach.node("a-0").pid, "it is started again")
+    assert reach.run("a-0", ["cat", "/data/b"]).stdout == "kept\n"
+    realiser.start_node(replace(spec, digest="2"), ready_timeout_s=20)
+    assert reach.run("a-0", ["ls", "/data"]).stdout == "a\n"
+    with pytest.raises(ResourceError, match="does not fit into 8,192 bytes"):
+        realiser.start_node(replace(spec, digest="3", disk_bytes=8192), ready_timeout_s=20)
+    realiser.start_node(replace(spec, digest="4", disk_bytes=0), ready_timeout_s=20)
+    assert reach.run("a-0", ["ls", "/data"]).stdout == "a\n"

@@ -21,7 +21,7 @@ class Docker:
     name: ClassVar[str] = "docker"
     packaging: ClassVar[Packaging] = "images"
     beside: ClassVar[str] = "telemetry"  # a name of the keeper in its network
-    powers: ClassVar[frozenset[Power]] = frozenset({"limits", "addresses"})
+    powers: ClassVar[frozenset[Power]] = frozenset({"limits", "addresses", "throttling"})
 
     @staticmethod
     def lacks(tools: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:  # noqa: ARG004 - the keeper's image has them

@@ -68,6 +68,11 @@ class ContainerLife:
         """As it was made."""
         await _in_thread("unlimiting", api().update_container, self.container, **limits(self._own))
 
+    async def throttled(self) -> float:
+        """As the kernel has counted it."""
+        found = await _in_thread("looking at", api().stats, self.container, stream=False, one_shot=True)
+        return float(found["cpu_stats"]["throttling_data"]["throttled_time"]) / 1e9
+
 
 def limits(resources: Resources) -> dict[str, int]:
     """Limits in the words of an engine's update, for which 0 is no change; it takes no word for the end of a memory limit."""

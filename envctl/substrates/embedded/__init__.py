@@ -28,7 +28,7 @@ class Embedded:
     name: ClassVar[str] = "embedded"
     packaging: ClassVar[Packaging] = "files"
     beside: ClassVar[str] = RESOLVER
-    powers: ClassVar[frozenset[Power]] = frozenset({"snapshots", "addresses", "rootless"})
+    powers: ClassVar[frozenset[Power]] = frozenset({"snapshots", "addresses", "rootless", "throttling", "disk-sizes", "time-skew"})
 
     @staticmethod
     def lacks(tools: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NoReturn
 from envctl.errors import ResourceError
 from envctl.model.environment import NodeSpec, spec_from
 from envctl.model.topology import Resources
-from envctl.substrates.embedded import names, sockets
+from envctl.substrates.embedded import names, sockets, syscalls
 from envctl.substrates.embedded.identity import NAMESPACES, RESOLVER
 from envctl.substrates.embedded.launch import CellLauncher, Processes
 from envctl.substrates.embedded.spawn import Command, Started
@@ -149,6 +149,8 @@ class Cell(Keeper[Processes]):
             await self._end(old)
         if spec.kind != "helper":
             (home / "data.new").rename(home / "data")
+            if spec.disk_bytes:
+                await self._give_disk(spec, home / "data")
         self.units[spec.name] = Unit(spec, address, self.launcher)
 
     async def _copy(self, spec: NodeSpec, target: Path) -> None:
@@ -157,9 +159,22 @@ class Cell(Keeper[Processes]):
         if await self.launcher.tool(argv, self.launcher.log(spec.name)):
             raise ResourceError(f"the data of {spec.name} could not be copied{last_lines(spec.name, await self.launcher.tail(spec.name))}")
 
+    async def _give_disk(self, spec: NodeSpec, data: Path) -> None:
+        """A file system of its own, that lives in the cell as long as the node is wanted, in place of the directory with the same content."""
+        aside = _mount_disk(data, spec.disk_bytes, self.launcher.node_uid)
+        argv = ("sh", "-c", 'cp -a "$1/." "$2" && rm -rf "$1"', "sh", str(aside), str(data))
+        if await self.launcher.tool(argv, self.launcher.log(spec.name)):
+            syscalls.unmount(str(data))
+            said = last_lines(spec.name, await self.launcher.tail(spec.name))
+            raise ResourceError(f"the data of {spec.name} does not fit into {spec.disk_bytes:,} bytes{said}")
+
     async def _end(self, unit: Unit[Processes]) -> None:
         await unit.stop()
-        await self.launcher.beside("rm", "-rf", str(self.directory / "nodes" / unit.spec.name / "data"))
+        data = self.directory / "nodes" / unit.spec.name / "data"
+        if unit.spec.disk_bytes:
+            with contextlib.suppress(OSError):  # it could not be made
+                syscalls.unmount(str(data))
+        await self.launcher.beside("rm", "-rf", str(data))
 
     # --- housekeeping ---
 
@@ -181,6 +196,14 @@ class Cell(Keeper[Processes]):
 async def live(env_id: str, directory: Path, parent: socket.socket) -> None:
     """The life of a cell; `parent` hears when it listens."""
     await Cell(env_id, directory).live(parent)
+
+
+def _mount_disk(data: Path, size: int, uid: int) -> Path:
+    """An empty file system of that size in the place of a directory; returns where this is now."""
+    aside = data.rename(data.with_name("data.new"))
+    data.mkdir()
+    syscalls.mount("tmpfs", str(data), "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, f"size={size},mode=750,uid={uid},gid={uid}")
+    return aside
 
 
 async def _obey(peer: Peer, pid: int) -> None:

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from envctl.errors import CapabilityError, ResourceError
@@ -18,6 +18,7 @@ from envctl.substrates.embedded import root, spawn
 from envctl.substrates.embedded.identity import cell_uid
 from envctl.substrates.embedded.network import Network
 from envctl.substrates.embedded.spawn import Command, Started
+from envctl.substrates.embedded.throttle import Throttle
 from envctl.substrates.usage import by_pid_namespace
 
 _LAST_BYTES = 8192
@@ -32,6 +33,7 @@ class Processes:
     pid: int
     ended: asyncio.Future[int]
     is_helper: bool
+    throttle: Throttle = field(default_factory=Throttle)
     address = zone = ""
 
     def main(self) -> int | None:
@@ -61,6 +63,7 @@ class Processes:
 
     async def pause(self, lease_s: float) -> None:  # noqa: ARG002
         """Stops every process of the node."""
+        self.throttle.paused = True
         deadline = time.monotonic() + _STOPPING_S
         while self._tell(signal.SIGSTOP):  # a process stops when it would run next, which may take a while on a busy machine
             if time.monotonic() > deadline:
@@ -69,22 +72,35 @@ class Processes:
 
     async def resume(self) -> None:
         """Lets them go on."""
+        self.throttle.paused = False
         self._tell(signal.SIGCONT)
 
     async def is_paused(self) -> bool:
-        """Whether none of them could run."""
-        return {_state(pid) for pid in by_pid_namespace().get(self.space() or 0, [])} <= {"T", "Z", "X", ""}
+        """Whether none of them could run, other than now and then because of a bound on its CPU."""
+        if self.throttle.acts and not self.throttle.paused:
+            return False
+        return set(map(_state, self._pids())) <= {"T", "Z", "X", ""}
 
     async def limit(self, bounds: Resources, lease_s: float) -> None:  # noqa: ARG002
-        """Control groups are not an ordinary user's."""
-        raise CapabilityError("what a node uses can't be limited on the embedded substrate", hint="run it on Docker or Kubernetes")
+        """Only its CPU: control groups are not an ordinary user's."""
+        if bounds.memory_bytes is not None or bounds.cpus is None:
+            raise CapabilityError("the memory of a node can't be limited on the embedded substrate", hint="run it on Docker or Kubernetes")
+        self.throttle.begin(self._pids, bounds.cpus)
 
     async def unlimit(self) -> None:
-        """Nothing to do."""
+        """Ends that."""
+        self.throttle.end(self._pids)
+
+    async def throttled(self) -> float:
+        """As the throttle has counted it."""
+        return self.throttle.stood_s
+
+    def _pids(self) -> list[int]:
+        return by_pid_namespace().get(self.space() or 0, [])
 
     def _tell(self, number: int) -> int:
         """Signals every process; returns how many of them could still have made another one."""
-        pids = by_pid_namespace().get(self.space() or 0, [])
+        pids = self._pids()
         running = [pid for pid in pids if _state(pid) not in ("T", "Z", "X", "")]
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):

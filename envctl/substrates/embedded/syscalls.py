@@ -49,6 +49,11 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
     _check(_libc.mount(*arguments, ctypes.c_ulong(flags), data.encode() or None), f"mount {source or kind} at {target}")
 
 
+def unmount(target: str) -> None:
+    """The file system at `target` disappears there; it ends when nobody uses it any more."""
+    _check(_libc.umount2(target.encode(), MNT_DETACH), f"umount {target}")
+
+
 def restrict(target: str, attributes: int, *, recursive: bool = True) -> None:
     """Adds `ATTR_…` to the mount at `target` and those beneath it; mount_setattr(2), Linux ≥ 5.12."""
     attr = _MountAttr(set=attributes)

@@ -112,6 +112,10 @@ class KeeperClient:
         """Ends that.  Idempotent."""
         self.ask("unlimit", name=node)
 
+    def throttled(self, node: str) -> float:
+        """Seconds for which a bound on its CPU has kept the node from running.  Raises ResourceError when it is down."""
+        return float(self.ask("throttled", name=node)["seconds"])
+
     def lose(self, node: str, senders: Sequence[str], share: float, lease_s: float) -> bool:  # noqa: ARG002
         """By no means of its own."""
         return False

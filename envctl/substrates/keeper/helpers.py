@@ -58,6 +58,10 @@ class HelperLife:
     async def unlimit(self) -> None:
         """Nothing to do."""
 
+    async def throttled(self) -> float:
+        """Never."""
+        return 0.0
+
 
 class Helpers:
     """Starts helpers; what they say is kept in files, one each."""

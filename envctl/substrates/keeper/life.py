@@ -45,6 +45,9 @@ class Life(Protocol):
     async def unlimit(self) -> None:
         """Ends that."""
 
+    async def throttled(self) -> float:
+        """Seconds for which a bound on its CPU has kept it from running."""
+
 
 SomeLife = TypeVar("SomeLife", bound=Life)
 

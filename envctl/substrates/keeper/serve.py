@@ -163,6 +163,10 @@ class Keeper(Generic[SomeLife]):
         """Ends that."""
         await self.unit(name).unlimit()
 
+    async def do_throttled(self, name: str) -> Message:
+        """For how long a bound has kept a node from running."""
+        return {"seconds": await self.unit(name).alive("look at").throttled()}
+
     async def do_restart(self, name: str) -> None:
         """Ends it in good order; its supervisor starts it again."""
         await self.unit(name).restart()

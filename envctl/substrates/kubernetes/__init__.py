@@ -21,7 +21,7 @@ class Kubernetes:
     name: ClassVar[str] = "kubernetes"
     packaging: ClassVar[Packaging] = "images"
     beside: ClassVar[str] = "telemetry"  # a service that leads to the keeper
-    powers: ClassVar[frozenset[Power]] = frozenset({"limits", "manifests"})
+    powers: ClassVar[frozenset[Power]] = frozenset({"limits", "manifests", "throttling"})
 
     @staticmethod
     def lacks(tools: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:  # noqa: ARG004 - the agents' image has them

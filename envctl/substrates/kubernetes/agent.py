@@ -218,6 +218,10 @@ class Agent:
         self._lease(inside.unlimit, container, lease_s)
         await asyncio.to_thread(inside.limit, container, cpus, memory_bytes)
 
+    async def do_throttled(self, container: str) -> Message:
+        """For how long a quota has kept it from running."""
+        return {"seconds": await asyncio.to_thread(inside.throttled, container)}
+
     async def do_unlimit(self, container: str) -> None:
         """Ends that."""
         await self._undo(inside.unlimit, container)

@@ -222,6 +222,13 @@ def unlimit(container: str) -> None:
     limit(container, None, None)
 
 
+def throttled(container: str) -> float:
+    """Seconds for which its quota has kept a container from running; 0 where nothing counts that."""
+    quota = _limits_of(container, "cpu", _CPU)
+    said = dict(line.split() for line in quota.with_name("cpu.stat").read_text().splitlines()) if quota else {}
+    return int(said["throttled_usec"]) / 1e6 if "throttled_usec" in said else int(said.get("throttled_time", 0)) / 1e9
+
+
 def _limits_of(container: str, controller: str, names: Iterable[str]) -> Path | None:
     """The file with a limit of a container, by whichever of its names is there."""
     groups = _groups_of(main_of(container))

@@ -82,6 +82,10 @@ class PodLife:
         """As its pod says."""
         await self.ask("unlimit")
 
+    async def throttled(self) -> float:
+        """As the kernel of its machine has counted it."""
+        return float((await self.ask("throttled"))["seconds"])
+
 
 class Agents:
     """The node agents of the cluster, of one version."""

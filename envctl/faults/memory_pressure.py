@@ -1,0 +1,190 @@
+"""Memory pressure: something in a node holds memory that the node would need, as a leak or a neighbour in the same container does.
+
+The ballast is a pipe of the node's own programs, whose last one keeps what it is given; it ends when nobody holds the other end of its
+input any more, so with us.  Where the node's memory is limited (`limits`), the kernel may kill what runs in it: that is meant.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+from envctl.errors import CapabilityError, ResourceError, UsageError
+from envctl.faults.base import Blast, Effect, World
+from envctl.faults.targets import aimed_at, placed
+from envctl.model.environment import Node
+from envctl.spec.units import size_bytes
+from envctl.substrates.base import Process
+from envctl.waiting import until
+
+FEWEST, MOST, SLACK_BYTES = 0.95, 1.1, 8 << 20  # the tolerance: what is resident of what was asked for, and the programs themselves
+SHARE = 0.5  # of the machine's available memory that may be taken: never more
+READY_S, FILL_S, GONE_S = 30.0, 20.0, 5.0
+_BALLAST = '{ head -c "$1" /dev/zero; cat; } | tail -c "$1" > /dev/null'
+_EACH = """for p in /proc/[0-9]*; do
+case $(tr '\\0' ' ' < $p/cmdline) in "tail -c $1 ") {do};; esac
+done 2>/dev/null; exit 0"""
+_AVAILABLE = "grep MemAvailable /proc/meminfo && command -v head tail cat tr"
+
+
+@dataclass(slots=True)
+class _Ballast:
+    """What holds memory in one life of a node."""
+
+    starts: int
+    process: Process
+    end: int  # of its input
+    lease: threading.Timer | None = None
+
+    def renew(self, lease_s: float) -> None:
+        if self.lease:
+            self.lease.cancel()
+        self.lease = threading.Timer(lease_s, self.drop)
+        self.lease.daemon = True
+        self.lease.start()
+
+    def drop(self) -> None:
+        """Lets go of it; once is enough."""
+        end, self.end = self.end, -1
+        if end >= 0:
+            os.close(end)
+
+
+class MemoryPressure:
+    """`{fault: memory-pressure, target: orders, pick: 1, bytes: 256Mi}`, where `target` is a component or a node."""
+
+    name: ClassVar[str] = "memory-pressure"
+    tools: ClassVar[tuple[str, ...]] = ()
+    schema: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "required": ["target", "bytes"],
+        "additionalProperties": False,
+        "properties": {
+            "target": {"type": "string", "description": "component or node"},
+            "pick": {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"},
+            "bytes": {"type": "string", "pattern": r"^[1-9]\d*\s*(Mi|Gi)$", "description": "that are held in each, as 256Mi"},
+        },
+    }
+    instantaneous = False
+
+    def __init__(self, params: Mapping[str, Any], world: World) -> None:
+        self._params = params
+        self._world = world
+        self._ballasts: dict[str, _Ballast] = {}  # of each target
+
+    @classmethod
+    def build(cls, params: Mapping[str, Any], world: World) -> MemoryPressure:
+        """See `FaultKind.build`."""
+        return cls(params, world)
+
+    @classmethod
+    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+        """The target."""
+        return [("target", params["target"])] if isinstance(params.get("target"), str) else []
+
+    @cached_property
+    def _targets(self) -> tuple[Node, ...]:
+        return aimed_at(self._world, self._params)
+
+    @cached_property
+    def _bytes(self) -> int:
+        """A little more than asked for, and different for each fault: so its ballast is known by it."""
+        return size_bytes(self._params["bytes"]) + zlib.crc32(self._world.scratch.name.encode()) % 4096
+
+    def probe(self) -> Blast:
+        """See `Fault.probe`: the machine must have plenty more, each node more than nothing."""
+        for node in self._targets:
+            try:
+                done = self._world.reach.run(node.name, ["sh", "-c", _AVAILABLE])
+            except ResourceError as error:
+                raise CapabilityError(f"memory can't be held in {node.name}: {error.message}", hint="its image needs a shell") from error
+            if done.status:
+                raise CapabilityError(f"memory can't be held in {node.name}", hint="its image needs head, tail, cat, tr and grep")
+            available = int(done.stdout.split()[1]) << 10
+            if self._bytes * len(self._targets) > available * SHARE:
+                raise UsageError(f"{len(self._targets)} × {self._params['bytes']} is more than half of what {node.name}'s machine has left",
+                                 hint=f"it has {available >> 20} MiB")
+            component = self._world.topology.components.get(node.component)
+            own = component.resources.memory_bytes if component else None
+            if own is not None and self._bytes >= own:
+                raise UsageError(f"{node.name} may use {own >> 20} MiB in all", hint="hold less in it")
+        return Blast(self._targets, f"{self._params['bytes']} in {placed(self._targets)}")
+
+    def undo(self) -> Mapping[str, Any]:
+        """See `Fault.undo`."""
+        return {"ballast": f"tail -c {self._bytes}", "nodes": [node.name for node in self._targets]}
+
+    def apply(self, lease_s: float) -> None:
+        """See `Fault.apply`.  A target that was started again meanwhile gets its ballast anew; one that was killed by the kernel does not."""
+        for target in self._targets:
+            node, there = self._world.reach.node(target.name), self._ballasts.get(target.name)
+            if node.pid is None and there:
+                continue
+            if there is None or there.starts != node.starts:
+                if there:
+                    there.drop()
+                there = self._ballasts[node.name] = self._begin(node)
+            there.renew(lease_s)
+
+    def _begin(self, node: Node) -> _Ballast:
+        stdin, end = os.pipe()
+        try:
+            process = self._world.reach.popen(node.name, ["sh", "-c", _BALLAST, "sh", str(self._bytes)], stdin=stdin,
+                                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        finally:
+            os.close(stdin)
+        return _Ballast(node.starts, process, end)
+
+    def verify(self) -> Effect:
+        """The ballast of each target is resident, and the substrate counts it as the node's; nothing holds it in another node."""
+        until(lambda: not any(ballast.end >= 0 for ballast in self._ballasts.values()) or all(map(self._is_full, self._targets)), FILL_S)
+        resident = [self._resident(node) for node in self._targets]
+        used, others = self._used(), self._others()
+        hit = [node.name for node in others if self._resident(node)]
+        fits = all(self._bytes * FEWEST <= size <= self._bytes * MOST + SLACK_BYTES for size in resident)
+        counted = all(used.get(node.name, 0) >= self._bytes * FEWEST for node in self._targets)
+        summary = f"{min(resident) >> 20} MiB held in each" + (f", and in {', '.join(hit)}" if hit else "")
+        detail = {"asked_bytes": self._bytes, "resident_bytes": resident, "used_bytes": [used.get(node.name, 0) for node in self._targets],
+                  "canary_sent": len(others), "canary_lost": len(hit)}
+        return Effect(fits and counted and not hit, summary, detail)
+
+    def _is_full(self, node: Node) -> bool:
+        return self._resident(node) >= self._bytes * FEWEST
+
+    def heal(self) -> None:
+        """See `Fault.heal`: also of a ballast whose other end did not hear of our death."""
+        for ballast in self._ballasts.values():
+            if ballast.lease:
+                ballast.lease.cancel()
+            ballast.drop()
+            ballast.process.signal(signal.SIGTERM)
+        self._ballasts.clear()
+        for node in self._targets:
+            if self._world.reach.node(node.name).pid is not None:
+                self._world.reach.run(node.name, ["sh", "-c", _EACH.format(do="kill -9 ${p#/proc/}"), "sh", str(self._bytes)])
+
+    def absent(self) -> Effect:
+        """Nothing of it is resident, and each target is ready."""
+        for node in self._targets:
+            self._world.reach.wait_ready(node.name, READY_S)
+        until(lambda: not any(map(self._resident, self._targets)), GONE_S if not self._ballasts else 0)
+        left = sum(map(self._resident, self._targets))
+        return Effect(not left, f"{left >> 20} MiB are still held" if left else "nothing is held", {"resident_bytes": left})
+
+    def _resident(self, node: Node) -> int:
+        done = self._world.reach.run(node.name, ["sh", "-c", _EACH.format(do="grep VmRSS $p/status"), "sh", str(self._bytes)])
+        return sum(int(line.split()[1]) for line in done.stdout.splitlines()) << 10
+
+    def _used(self) -> dict[str, int]:
+        return {name: sum(size for _, size in use.values()) for name, use in self._world.reach.usage().items()}
+
+    def _others(self) -> Sequence[Node]:
+        names = {node.name for node in self._targets}
+        return [node for node in self._world.reach.environment().nodes if node.name not in names and node.state == "ready"][:2]

@@ -1,0 +1,207 @@
+"""Time skew: a node whose wall clock is wrong, by a jump or more and more, while what waits in it waits as long as before.
+
+The clocks of its processes are skewed where they read them (`vdso.py`), whatever they are written in and whenever they began; a program
+that begins has the machine's time for a moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any, ClassVar
+
+from envctl.errors import CapabilityError, ResourceError, UsageError
+from envctl.faults.base import Blast, Effect, World
+from envctl.faults.leased import ASKED_S, Leased, asked
+from envctl.faults.targets import aimed_at, placed
+from envctl.model.environment import Node
+from envctl.substrates.base import Power
+from envctl.waiting import until
+
+TOLERANCE_S = 0.1  # beyond the time that a reading takes
+SETTLE_S = (0.2, 0.8, 2.0)  # for how long a process lives before it reads its clock: within that it has been found
+READY_S, RIGHT_S = 60.0, 2.0
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_JUMP = r"^[+-]?\d+(\.\d+)?\s*(ms|s|m|h|d)$"
+_SKEWER = "envctl.faults.skewer"
+
+
+class TimeSkew:
+    """`{fault: time-skew, target: orders, pick: 1, jump: -90s}`, or `drift: 1.1`, with which a clock gains 0.1 s a second."""
+
+    name: ClassVar[str] = "time-skew"
+    tools: ClassVar[tuple[str, ...]] = ()
+    powers: ClassVar[frozenset[Power]] = frozenset({"time-skew"})
+    schema: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "required": ["target"],
+        "additionalProperties": False,
+        "oneOf": [{"required": ["jump"]}, {"required": ["drift"]}],
+        "description": "it needs either `jump` or `drift`",
+        "properties": {
+            "target": {"type": "string", "description": "component or node"},
+            "pick": {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"},
+            "jump": {"type": "string", "pattern": _JUMP, "description": "how far, as -90s"},
+            "drift": {"type": "number", "minimum": 0.1, "maximum": 10, "description": "how fast it goes, as 1.1"},
+        },
+    }
+    instantaneous = False
+
+    def __init__(self, params: Mapping[str, Any], world: World) -> None:
+        self._params = params
+        self._world = world
+        self._base_ns = 0
+        self._skewers: dict[str, Leased] = {}  # of each target
+
+    @classmethod
+    def build(cls, params: Mapping[str, Any], world: World) -> TimeSkew:
+        """See `FaultKind.build`."""
+        return cls(params, world)
+
+    @classmethod
+    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+        """The target."""
+        return [("target", params["target"])] if isinstance(params.get("target"), str) else []
+
+    @cached_property
+    def _targets(self) -> tuple[Node, ...]:
+        return aimed_at(self._world, self._params)
+
+    @cached_property
+    def _offset_s(self) -> float:
+        words = re.fullmatch(r"([+-]?[\d.]+)\s*([a-z]+)", self._params.get("jump", "0s"))
+        assert words
+        return float(words[1]) * _UNITS[words[2]]
+
+    @property
+    def _drift(self) -> float:
+        return float(self._params.get("drift", 1)) - 1
+
+    def probe(self) -> Blast:
+        """See `Fault.probe`: by how much shows, and clocks can be looked at in every target."""
+        if abs(self._offset_s) < 2 * TOLERANCE_S and not self._drift:
+            raise UsageError("a clock that is as good as right shows nothing", hint=f"let it jump by {2 * TOLERANCE_S:g} s at least, or drift")
+        for node in self._targets:
+            main = self._world.reach.node(node.name).pid
+            if main is None:
+                raise UsageError(f"{node.name} is not alive: it has no clock")
+            if self._look(main)["waiting"]:
+                raise CapabilityError(f"{node.name} uses librdkafka, which waits by the wall clock: skewed, it would wait too long or not at all",
+                                      hint="aim at a component that does not")
+            self._read(node.name, 0)
+        how = f"{self._offset_s:+g} s" if "jump" in self._params else f"{self._drift:+g} s a second"
+        return Blast(self._targets, f"{placed(self._targets)} {how}")
+
+    def undo(self) -> Mapping[str, Any]:
+        """See `Fault.undo`."""
+        return {"clocks": [node.name for node in self._targets]}
+
+    def apply(self, lease_s: float) -> None:
+        """See `Fault.apply`.  A target that was started again meanwhile is skewed anew."""
+        self._base_ns = self._base_ns or time.time_ns()
+        for target in self._targets:
+            main, there = self._world.reach.node(target.name).pid, self._skewers.get(target.name)
+            if main is None and there:
+                continue  # it has no clock as it is
+            if main is None:
+                raise ResourceError(f"{target.name} is not alive: it has no clock")
+            if there and there.main == main and there.renew(lease_s):
+                continue
+            self._forget(target.name)
+            how = (str(self._base_ns), str(round(self._offset_s * 1e9)), str(self._drift), str(lease_s))
+            there = self._skewers[target.name] = Leased(self._world.reach, _SKEWER, main, "skew", *how)
+            if not there.begun() and self._world.reach.node(target.name).pid == main:
+                raise ResourceError(f"the clock of {target.name} could not be skewed")
+
+
+    def verify(self) -> Effect:
+        """Every process of the targets is skewed, and one that lives there reads what was asked; in another node, it reads the right time."""
+        skewed, missed = self._found()
+        names = {node.name for node in self._targets}
+        others = [node.name for node in self._world.reach.environment().nodes if node.name not in names and node.state == "ready"][:2]
+        with ThreadPoolExecutor(len(names) + len(others)) as pool:
+            canaries = pool.map(self._is_right, others)
+            errors = list(pool.map(lambda node: self._error(node.name, SETTLE_S if skewed else SETTLE_S[:1]), self._targets))
+            lost = sum(not right for right in canaries)
+        worst = max(errors, key=abs)
+        summary = f"as asked but for {1000 * abs(worst):.0f} ms" if abs(worst) <= TOLERANCE_S else f"{worst:+.2f} s off what was asked"
+        summary += f"; {missed} processes were missed" if missed else f"; {lost} others were skewed, too" if lost else ""
+        detail = {"errors_s": errors, "processes": skewed, "missed": missed,
+                  "canary_sent": len(others), "canary_lost": lost}
+        return Effect(abs(worst) <= TOLERANCE_S and not missed and not lost, summary, detail)
+
+    def _found(self) -> tuple[int, int]:
+        """How many processes of the targets are skewed, and how many are not although they have been there for a while."""
+        mains = [self._world.reach.node(node.name).pid for node in self._targets]
+        looks = [self._look(main) for main in mains if main is not None]
+        missed = {pid for look in looks for pid in look["right"]}
+        if missed and any(look["skewed"] for look in looks):  # it may have begun just then
+            missed &= {pid for main in mains if main is not None for pid in self._look(main)["right"]}
+        return sum(len(look["skewed"]) for look in looks), len(missed) + mains.count(None)
+
+    def heal(self) -> None:
+        """See `Fault.heal`."""
+        for node in self._targets:
+            self._forget(node.name)
+            if (main := self._world.reach.node(node.name).pid) is not None:
+                asked(self._world.reach, _SKEWER, main, "right")
+
+    def _forget(self, name: str) -> None:
+        """Lets go of what keeps a node skewed, and waits for it to have put the clocks right."""
+        if skewer := self._skewers.pop(name, None):
+            skewer.end()
+
+    def absent(self) -> Effect:
+        """No process of the targets is skewed, and one that lives there reads the right time."""
+        for node in self._targets:
+            self._world.reach.wait_ready(node.name, READY_S)
+        left, _ = self._found()
+        wrong = [node.name for node in self._targets if not self._is_right(node.name)]
+        summary = f"{left} processes are skewed, the clock is wrong in {', '.join(wrong) or 'none'}" if left or wrong else "right again"
+        return Effect(not left and not wrong, summary, {"skewed": left, "wrong": wrong})
+
+    def _error(self, node: str, settle: Sequence[float]) -> float:
+        """How far a node's clock is from where it should be, in seconds; the least of some readings."""
+        errors = []
+        for settle_s in settle:
+            errors.append(self._read(node, settle_s) - self._expected_s())
+            if abs(errors[-1]) <= TOLERANCE_S:
+                break
+        return min(errors, key=abs)
+
+    def _expected_s(self) -> float:
+        """How far it should be from ours."""
+        return self._offset_s + (time.time_ns() - self._base_ns) / 1e9 * self._drift if self._base_ns else self._offset_s + self._drift
+
+    def _is_right(self, node: str) -> bool:
+        return until(lambda: abs(self._read(node, SETTLE_S[0])) <= TOLERANCE_S, RIGHT_S)
+
+    def _read(self, node: str, settle_s: float) -> float:
+        """How far the clock is from ours, in seconds, in a process that has lived for a while when it reads it.  Raises CapabilityError."""
+        stdin, tell = os.pipe()
+        said, stdout = os.pipe()
+        try:
+            process = self._world.reach.popen(node, ["date", "-f", "-", "+%s.%N"], stdin=stdin, stdout=stdout)
+        finally:
+            os.close(stdin)
+            os.close(stdout)
+        with os.fdopen(said) as lines:
+            time.sleep(settle_s)
+            begun = time.time()
+            os.write(tell, b"now\n")
+            os.close(tell)
+            line = lines.readline()
+            ours = (begun + time.time()) / 2
+        process.wait(ASKED_S)
+        if not line:
+            raise CapabilityError(f"the clock of {node} can't be read", hint="its image needs `date` of GNU coreutils")
+        return float(line) - ours
+
+    def _look(self, main: int) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = json.loads(asked(self._world.reach, _SKEWER, main, "look") or '{"skewed": [], "right": [], "waiting": []}')
+        return found

@@ -1,0 +1,206 @@
+"""Gives living processes another wall clock: x86-64 programs of every kind read it through code that the kernel has mapped into them.
+
+In that code (the vDSO, a copy of its own for each process that is written to) the entries of `clock_gettime`, `gettimeofday` and `time`
+jump to ours, which asks the kernel and shifts CLOCK_REALTIME; what waits goes by other clocks (but for some
+that are known by name), and these stay as they are.  Ours knows
+when its lease ends, and shifts nothing from then on, whatever has happened to us.  What it replaced is kept beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import re
+import signal
+import struct
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from envctl.errors import CapabilityError, ResourceError
+
+_MAGIC = b"envctlsk"
+_DATA = struct.Struct("<8sQQqq8s8s8s")  # magic, until, base, offset, drift; what the entries began with.  Nanoseconds; drift × 2³²
+_CODE = bytes.fromhex(
+    # clock_gettime: the system call; then, of CLOCK_REALTIME and CLOCK_REALTIME_COARSE, nanoseconds, shifted, as a timespec
+    "b8e40000000f0585c0750985ff740683ff057401c3488b064869c000ca9a3b48034608e881000000b900ca9a3b31d248f7f14889064889560831c0c3"
+    # gettimeofday: likewise, of a timeval
+    "b8600000000f0585c0753f4885ff743a488b074869c000ca9a3b48694f08e80300004801c8e843000000b900ca9a3b31d248f7f14889074889d031d2"
+    "b9e803000048f7f14889470831c0c3"
+    # time: the seconds of the above
+    "4883ec184989f831ff4889e6e868ffffff488b04244883c4184d85c07403498900c3"
+    # shift: rax, where it is before `until`, becomes rax + offset + (rax - base) × drift ÷ 2³²
+    "483b0518ffffff73204889c1482b0514ffffff48f72d1dffffff480facd0204801c848030506ffffffc3",
+)
+_ENTRIES = {"__vdso_clock_gettime": 0x00, "__vdso_gettimeofday": 0x3C, "__vdso_time": 0x87}  # and where ours are in _CODE
+_JUMP_BYTES = 8  # of each entry that are replaced; a jump takes the first five
+_AT_SYSINFO_EHDR = 33
+_WAIT_BY_IT = ("librdkafka",)
+_STOP_S, _TRIES = 2.0, 50
+
+
+@dataclass(frozen=True, slots=True)
+class Skew:
+    """How a clock differs from the machine's: by `offset_ns`, and since `base_ns` by `drift` seconds more each second."""
+
+    base_ns: int
+    offset_ns: int
+    drift: float
+    until_ns: int
+
+    def head(self, entries: Sequence[bytes]) -> bytes:
+        """What stands before our code."""
+        return _DATA.pack(_MAGIC, self.until_ns, self.base_ns, self.offset_ns, round(self.drift * 2**32), *entries)
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """The kernel's code, the same for all 64-bit processes."""
+
+    size: int
+    entries: tuple[int, ...]  # where they are in it
+    begins: tuple[bytes, ...]  # and what they begin with
+    room: int  # where there is room for ours: the table of sections, which only debuggers read, and what follows it
+
+
+@cache
+def _image() -> _Image:
+    if platform.machine() != "x86_64":
+        raise CapabilityError(f"clocks can't be skewed on {platform.machine()}", hint="it works on x86_64 alone")
+    libc = ctypes.CDLL(None)
+    libc.getauxval.restype = ctypes.c_ulong
+    start = libc.getauxval(_AT_SYSINFO_EHDR)
+    size = next(end - begin for begin, end in _mapped("self") if begin == start)
+    code = ctypes.string_at(start, size)
+    found = _symbols(code)
+    entries = tuple(found[name] for name in _ENTRIES)
+    room = (struct.unpack_from("<Q", code, 0x28)[0] + 15) & ~15
+    if size - room < _DATA.size + len(_CODE):
+        raise CapabilityError("this kernel leaves no room beside its clocks", hint="another kernel may")
+    return _Image(size, entries, tuple(code[at : at + _JUMP_BYTES] for at in entries), room)
+
+
+def _symbols(code: bytes) -> dict[str, int]:
+    """Names and places of an ELF image's functions, by its dynamic section."""
+    headers, count = struct.unpack_from("<Q", code, 0x20)[0], struct.unpack_from("<H", code, 0x38)[0]
+    parts = [struct.unpack_from("<IIQQQQ", code, headers + 56 * index) for index in range(count)]
+    (dynamic,) = (part for part in parts if part[0] == 2)
+    tags = dict(struct.unpack_from("<QQ", code, dynamic[2] + 16 * index) for index in range(dynamic[5] // 16))
+    strings, symbols, (_, number) = tags[5], tags[6], struct.unpack_from("<II", code, tags[4])
+    found = {}
+    for index in range(number):
+        name, _, _, _, value = struct.unpack_from("<IBBHQ", code, symbols + 24 * index)
+        found[code[strings + name : code.index(b"\0", strings + name)].decode()] = value
+    return found
+
+
+def _mapped(pid: int | str) -> list[tuple[int, int]]:
+    """Where the kernel's code is in a process; nothing in one that has ended."""
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return []
+    return [(int(begin, 16), int(end, 16)) for begin, end in re.findall(r"^(\w+)-(\w+) .*\[vdso\]$", maps, re.MULTILINE)]
+
+
+class Clock:
+    """The wall clock of one process.  Raises OSError for one that has ended or can't be looked at."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid, self._image = pid, _image()
+        mapped = _mapped(pid)
+        if not mapped:
+            raise ProcessLookupError(pid)
+        self._start = mapped[0][0]
+
+    def waits_by_it(self) -> bool:
+        """Whether it is known to wait until times of the wall clock: with another time it would wait too long, or not at all."""
+        return any(name in Path(f"/proc/{self._pid}/maps").read_text() for name in _WAIT_BY_IT)
+
+    def is_skewed(self) -> bool:
+        """Whether its entries lead to our code."""
+        return self._entries() == self._jumps()
+
+    def skew(self, skew: Skew) -> None:
+        """Gives it another time; in one that has another time already only how it differs is changed.
+
+        Raises CapabilityError for a process whose clock is none that we know.
+        """
+        if self.is_skewed():
+            self._write(self._image.room, skew.head(self._image.begins))
+            return
+        if self._entries() != list(self._image.begins):
+            raise CapabilityError(f"the clock of {_name(self._pid)} can't be skewed: it is no ordinary 64-bit program")
+        self._write(self._image.room, skew.head(self._image.begins) + _CODE)
+        self._lead(self._jumps())
+
+    def right(self) -> None:
+        """Gives it the machine's time again; one that has it is fine."""
+        head = self._read(self._image.room, _DATA.size)
+        if head.startswith(_MAGIC) and self._entries() != list(_DATA.unpack(head)[5:]):
+            self._write(self._image.room + 8, struct.pack("<Q", 0))
+            self._lead(_DATA.unpack(head)[5:])
+
+    def _entries(self) -> list[bytes]:
+        return [self._read(at, _JUMP_BYTES) for at in self._image.entries]
+
+    def _jumps(self) -> list[bytes]:
+        """Jumps from the entries to ours."""
+        code = self._image.room + _DATA.size
+        pairs = zip(self._image.entries, _ENTRIES.values(), self._image.begins, strict=True)
+        return [b"\xe9" + struct.pack("<i", code + ours - (at + 5)) + begin[5:] for at, ours, begin in pairs]
+
+    def _lead(self, entries: Sequence[bytes]) -> None:
+        """Writes the entries while none of its threads is between their first bytes."""
+        for _ in range(_TRIES):
+            stopped = _state(self._pid) != "T"  # one that stands already is somebody else's to let go on
+            try:
+                if stopped:
+                    _stop(self._pid)
+                if not any(at < place - self._start < at + _JUMP_BYTES for place in self._places() for at in self._image.entries):
+                    for at, code in zip(self._image.entries, entries, strict=True):
+                        self._write(at, code)
+                    return
+            finally:
+                if stopped:
+                    os.kill(self._pid, signal.SIGCONT)
+            time.sleep(0)
+        raise ResourceError(f"{_name(self._pid)} reads its clock all the time")
+
+    def _places(self) -> list[int]:
+        """Where each of its threads is in the program."""
+        told = [(task / "syscall").read_text().split() for task in Path(f"/proc/{self._pid}/task").iterdir()]
+        return [int(words[-1], 16) for words in told if len(words) > 1]
+
+    def _read(self, at: int, size: int) -> bytes:
+        with open(f"/proc/{self._pid}/mem", "rb", buffering=0) as memory:  # noqa: PTH123
+            return os.pread(memory.fileno(), size, self._start + at)
+
+    def _write(self, at: int, data: bytes) -> None:
+        with open(f"/proc/{self._pid}/mem", "r+b", buffering=0) as memory:  # noqa: PTH123
+            os.pwrite(memory.fileno(), data, self._start + at)
+
+
+def _stop(pid: int) -> None:
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + _STOP_S
+    while any(_state(int(task.name), pid) not in "TZX" for task in Path(f"/proc/{pid}/task").iterdir()):
+        if time.monotonic() > deadline:
+            raise ResourceError(f"{_name(pid)} could not be stopped within {_STOP_S:g} s")
+
+
+def _state(task: int, pid: int | None = None) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid or task}/task/{task}/stat").read_text().rpartition(")")[2].split()[0]
+    return "X"
+
+
+def _name(pid: int) -> str:
+    try:
+        return f"the process {pid} ({Path(f'/proc/{pid}/exe').readlink().name})"
+    except OSError:
+        return f"the process {pid}"

@@ -1,0 +1,111 @@
+"""Wall clocks that are wrong in living processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from envctl.errors import CapabilityError, UsageError
+from envctl.faults.base import World
+from envctl.faults.time_skew import TimeSkew
+from envctl.substrates.base import Reach
+from envctl.waiting import until
+
+pytestmark = pytest.mark.cell
+
+TELLS = """
+import os, threading, time
+print("up", flush=True)
+while os.read(0, 1):
+    begun, up = time.monotonic(), float(open("/proc/uptime").read().split()[0])
+    time.sleep(0.2); threading.Event().wait(0.2); (lock := threading.Lock()).acquire(); lock.acquire(timeout=0.2)
+    print(time.time(), time.monotonic() - begun, float(open("/proc/uptime").read().split()[0]) - up, flush=True)
+"""
+
+
+@contextmanager
+def telling(reach: Reach, node: str) -> Iterator[Callable[[], tuple[float, float, float]]]:
+    """Asks one process that lives in a node: how far its clock is from ours, how long three waits of 0.2 s took for it, and for us."""
+    stdin, tell = os.pipe()
+    said, stdout = os.pipe()
+    process = reach.popen(node, ["python3", "-c", TELLS], stdin=stdin, stdout=stdout, stderr=subprocess.DEVNULL)
+    os.close(stdin)
+    os.close(stdout)
+    with os.fdopen(said) as lines:
+        assert lines.readline() == "up\n"
+
+        def ask() -> tuple[float, float, float]:
+            os.write(tell, b"?")
+            clock, waited, really = map(float, lines.readline().split())
+            return clock - time.time(), waited, really
+
+        yield ask
+        os.close(tell)
+        process.wait(10)
+
+
+def test_a_process_that_was_there_before_goes_by_the_wrong_clock_and_waits_as_long_as_ever(world: Callable[..., World], reach: Reach) -> None:
+    fault = TimeSkew.build({"target": "server-0", "jump": "+1h"}, world())
+    with telling(reach, "server-0") as ask:
+        assert abs(ask()[0]) < 1
+        fault.apply(60)
+        off, waited, really = ask()
+        assert abs(off - 3600) < 1
+        assert 0.59 < waited < 5
+        assert abs(waited - really) < 1
+        fault.heal()
+        assert abs(ask()[0]) < 1
+
+
+def test_a_clock_that_drifts_gains_more_and_more_and_is_right_again_in_the_end(world: Callable[..., World], reach: Reach) -> None:
+    fault = TimeSkew.build({"target": "server-0", "drift": 1.5}, world())
+    fault.apply(60)
+    with telling(reach, "server-0") as ask:
+        assert until(lambda: ask()[0] > 1, 20)
+        effect = fault.verify()
+        assert effect.shown, effect
+        before = ask()[0]
+        assert until(lambda: ask()[0] > before + 1, 20)
+        fault.heal()
+        assert abs(ask()[0]) < 1
+
+
+def test_the_clock_is_right_after_the_lease_even_where_nobody_is_left_to_set_it(world: Callable[..., World], reach: Reach) -> None:
+    fault = TimeSkew.build({"target": "server-0", "jump": "-1d"}, world())
+    fault.apply(8)
+    with telling(reach, "server-0") as ask:
+        assert until(lambda: ask()[0] < -86000, 7)
+        fault._skewers["server-0"].signal(signal.SIGKILL)
+        assert until(lambda: abs(ask()[0]) < 1, 20)
+        fault.heal()
+        assert fault.absent().shown
+
+
+def test_who_waits_by_the_wall_clock_is_refused_by_name(world: Callable[..., World], reach: Reach) -> None:
+    maps = "import mmap, time; f = open('/tmp/librdkafka.so.1', 'w+b'); f.truncate(4096); m = mmap.mmap(f.fileno(), 4096); time.sleep(60)"
+    process = reach.popen("server-1", ["python3", "-c", maps], stdin=subprocess.DEVNULL)
+    fault = TimeSkew.build({"target": "server", "jump": "-90s"}, world())
+
+    def is_refused() -> bool:
+        try:
+            fault.probe()
+        except CapabilityError as error:
+            return "server-1 uses librdkafka" in error.message
+        return False
+
+    assert until(is_refused, 20)
+    process.signal(signal.SIGKILL)
+    process.wait(10)
+    assert fault.probe().summary == "server-0 (zone a), server-1 (zone b) -90 s"
+
+
+@pytest.mark.parametrize("jump", ["50ms", "0s"])
+def test_what_would_show_nothing_is_refused(world: Callable[..., World], jump: str) -> None:
+    with pytest.raises(UsageError, match="shows nothing"):
+        TimeSkew.build({"target": "server", "jump": jump}, world()).probe()
