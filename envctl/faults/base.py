@@ -83,6 +83,7 @@ class FaultKind(Protocol):
     schema: ClassVar[Mapping[str, Any]]  # JSON Schema of its parameters in a scenario
     tools: ClassVar[tuple[str, ...]]  # tools of the machine that it uses, looked for before anything starts
     # Optional: `powers: ClassVar[frozenset[Power]]`, what it needs that not every substrate has; likewise.
+    # Optional: `problems(params, topology)`, a class method: (parameter, message, hint) of what the topology shows to be impossible.
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> Fault:
@@ -92,5 +93,5 @@ class FaultKind(Protocol):
     def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
         """(parameter, component or group name) pairs, so that names are checked before anything starts.
 
-        The parameter tells the kind of name: "group" is a consumer group, "zone" a zone, anything else a component.
+        The parameter tells the kind of name: "group" is a consumer group, "topic" a topic, "zone" a zone, anything else a component.
         """
