@@ -43,13 +43,13 @@ class Cluster:
 
 
 @contextmanager
-def admin(bootstrap: str) -> Iterator[Any]:
-    """A client for Kafka's admin API, closed at the end.  What Kafka refuses is raised as ResourceError."""
+def admin(bootstrap: str, *, answer_s: float = 30.0) -> Iterator[Any]:
+    """A client for Kafka's admin API, closed at the end.  What Kafka refuses, or does not answer in `answer_s`, is raised as ResourceError."""
     from kafka import KafkaAdminClient
     from kafka.errors import KafkaError
 
     try:
-        client = KafkaAdminClient(bootstrap_servers=bootstrap.split(","))
+        client = KafkaAdminClient(bootstrap_servers=bootstrap.split(","), request_timeout_ms=int(answer_s * 1000), bootstrap_timeout_ms=int(answer_s * 1000))
     except KafkaError as error:
         raise ResourceError(f"Kafka's admin API at {bootstrap} can't be reached: {error}") from error
     try:

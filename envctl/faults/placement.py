@@ -85,7 +85,7 @@ def _named(keys: Any) -> str:
 
 
 class Held:
-    """The file that says what was found, and for how long it is wanted otherwise: `renewals` counts up with each renewal."""
+    """The file that says what was found, and for how long it is wanted otherwise; `renewed` differs after each renewal."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -100,8 +100,8 @@ class Held:
 
     def renew(self, found: Placement, lease_s: float) -> None:
         """Writes it as a whole."""
-        before, half = self.read(), self.path.with_suffix(".half")
-        text = {"found": written(found), "lease_s": lease_s, "renewals": before["renewals"] + 1 if before else 1}
+        half = self.path.with_suffix(".half")
+        text = {"found": written(found), "lease_s": lease_s, "renewed": time.monotonic_ns()}
         with half.open("w", encoding="utf-8") as file:
             file.write(json.dumps(text))
             file.flush()
@@ -142,7 +142,7 @@ class Moved:
         wanted: int | Literal["all"] = params.get("partitions", "all")
         self._count = None if wanted == "all" else wanted
         self._world = world
-        self._held = Held(world.scratch.parent / f"placement-{slug(self._topic)}.json")  # one for all faults of the run
+        self._held = Held(_held_file(world, self._topic))
         self._before: dict[tuple[str, int], Partition] = {}  # what was found of those to be moved
         self._others: Partitions = {}  # and of other topics
         self._wanted: Placement = {}
@@ -201,7 +201,7 @@ class Moved:
         if torn := [key for key in chosen if not found[key].whole]:
             raise UsageError(f"{_named(torn)} has no leader or replicas out of sync", hint="let what hurt it heal first")
         self._before = {key: found[key] for key in sorted(chosen)}
-        self._others = {key: one for key, one in found.items() if key[0] != self._topic}
+        self._others = {key: one for key, one in found.items() if key[0] != self._topic and not self._is_busy(key[0])}
 
     def _elsewheres(self, client: Any) -> Placement:
         alive = cluster(client).alive
@@ -238,8 +238,7 @@ class Moved:
             now, alive = partitions(client), self._now(client)
         moved = [key for key, one in alive.items() if self._is_moved(key, one)]
         torn = [key for key, one in alive.items() if not one.whole]
-        busy = {path.stem for path in self._held.path.parent.glob("placement-*.json")}  # other faults move those
-        others = [key for key in self._others if key in now and f"placement-{slug(key[0])}" not in busy]
+        others = [key for key in self._others if key in now and not self._is_busy(key[0])]
         hit = [key for key in others if now[key].replicas != self._others[key].replicas]
         summary = f"{len(moved)} of {len(self._before)} partitions moved"
         if moved:
@@ -248,6 +247,10 @@ class Moved:
         summary += f"; so were {_named(hit)}" if hit else ""
         return Effect(bool(moved) and len(moved) == len(self._before) and not torn and not hit, summary,
                       {"partitions": self._told(alive), "canary_sent": len(others), "canary_lost": len(hit)})
+
+    def _is_busy(self, topic: str) -> bool:
+        """Whether a topic is moved by some fault now."""
+        return _held_file(self._world, topic).exists()
 
     def _now(self, client: Any) -> dict[tuple[str, int], Partition]:
         found = partitions(client, [self._topic])
@@ -277,6 +280,11 @@ class Moved:
     def _away(self, client: Any) -> list[tuple[str, int]]:
         found = self._found
         return [key for key, one in self._now(client).items() if not one.whole or Place(one.leader, one.replicas) != found[key]]
+
+
+def _held_file(world: World, topic: str) -> Path:
+    """One for all faults of the run, so that none takes for found what another has moved."""
+    return world.scratch.parent / f"placement-{slug(topic)}.json"
 
 
 def _span(found: Any) -> str:

@@ -19,13 +19,14 @@ AGAIN_S = 2.0
 def main(argv: list[str]) -> None:
     """Waits, and heals if it has to."""
     bootstrap, path = argv
-    held, renewals, deadline = Held(Path(path)), 0, 0.0
+    held, renewed, deadline = Held(Path(path)), 0, 0.0
     while (said := held.read()) is not None:
-        if said["renewals"] != renewals:
-            renewals, deadline = said["renewals"], time.monotonic() + said["lease_s"]
+        if said["renewed"] != renewed:
+            renewed, deadline = said["renewed"], time.monotonic() + said["lease_s"]
         if time.monotonic() >= deadline:
             try:
                 held.restore(bootstrap)
+                break
             except ResourceError:  # a broker is away: as long as anything is held, it is tried again
                 time.sleep(AGAIN_S)
         time.sleep(LOOK_S)
