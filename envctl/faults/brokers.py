@@ -76,8 +76,7 @@ class Watch:
             raise UsageError(f"not among the cluster's brokers: {', '.join(strangers)}")
         if self.before.torn:
             raise UsageError(f"partitions are not in sync: {', '.join(self.before.torn[:3])}", hint="let what hurt them heal first")
-        others = [name for name in self.before.ids if name not in self._names]
-        self._starts = {node.name: node.starts for node in world.reach.environment().nodes if node.name in others}
+        self._starts = {node.name: node.starts for node in world.reach.environment().nodes if node.name not in self._names}
         self._beside = ",".join(each for each in world.bootstrap.split(",") if each.partition(":")[0] not in self._names) or world.bootstrap
         self._seen_away: set[str] = set()
 
@@ -114,10 +113,11 @@ class Watch:
         return self._effect(view, shown, f"{len(self._mine())} partitions led anew" if shown else "its partitions kept their leader epochs")
 
     def _effect(self, view: View | None, shown: bool, summary: str) -> Effect:
-        """With the controller's move, and the other brokers as canary: none of them was restarted or fenced."""
+        """With the controller's move, and all other nodes as canary: none of them was restarted, no other broker fenced."""
         moved = view is not None and (view.controller, view.controller_epoch) != (self.before.controller, self.before.controller_epoch)
         must = self.before.controller in {self.before.ids[name] for name in self._names}
-        hit = [name for name, starts in self._starts.items() if self._world.reach.node(name).starts != starts or (view and name not in view.alive)]
+        fenced = set(self.before.ids) - view.alive if view else set[str]()
+        hit = [name for name, starts in self._starts.items() if name in fenced or self._world.reach.node(name).starts != starts]
         if view and moved:
             summary += f", controller {self.before.controller} → {view.controller} (epoch {view.controller_epoch})"
         elif must:

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,26 +39,29 @@ class Place:
 Placement = Mapping[tuple[str, int], Place]
 
 
-def settle(client: Any, wanted: Placement) -> None:
-    """Brings partitions to their places; idempotent.  Raises ResourceError when Kafka refuses, or it takes over SETTLE_S seconds.
+def settle(client: Any, wanted: Placement, meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Brings partitions to their places, and does something `meanwhile`, again and again; idempotent.
 
     Kafka elects only the first replica on request, so each leader goes first until it leads; the order that is wanted follows.
+    Raises ResourceError when Kafka refuses, or it takes over SETTLE_S seconds.
     """
-    _assign(client, {key: (place.leader, *(one for one in place.replicas if one != place.leader)) for key, place in wanted.items()}, wanted)
+    first = {key: (place.leader, *(one for one in place.replicas if one != place.leader)) for key, place in wanted.items()}
+    _assign(client, first, wanted, meanwhile)
     deadline = time.monotonic() + SETTLE_S
     while waiting := _led_otherwise(partitions(client, {topic for topic, _ in wanted}), wanted):
         if time.monotonic() >= deadline:
             raise ResourceError(f"brokers did not become leaders of {_named(waiting)} in {SETTLE_S:.0f} s", hint="are they all running?")
+        meanwhile()
         time.sleep(POLL_S)
         client.elect_leaders(0, _by_topic(waiting), raise_errors=False)  # of those that are in sync by now
-    _assign(client, {key: place.replicas for key, place in wanted.items()}, wanted)
+    _assign(client, {key: place.replicas for key, place in wanted.items()}, wanted, meanwhile)
 
 
 def _led_otherwise(now: Partitions, wanted: Placement) -> list[tuple[str, int]]:
     return [key for key, place in wanted.items() if now[key].leader != place.leader]
 
 
-def _assign(client: Any, orders: Mapping[tuple[str, int], tuple[int, ...]], wanted: Placement) -> None:
+def _assign(client: Any, orders: Mapping[tuple[str, int], tuple[int, ...]], wanted: Placement, meanwhile: Callable[[], None]) -> None:
     """Gives partitions these replicas in this order, except those that are where they are wanted already."""
     from kafka import TopicPartition
 
@@ -72,7 +75,12 @@ def _assign(client: Any, orders: Mapping[tuple[str, int], tuple[int, ...]], want
     refused = {key: error for key, error in client.alter_partition_reassignments(changed).items() if error is not None}
     if refused:
         raise ResourceError(f"Kafka refused to move {_named(refused)}: {next(iter(refused.values())).__name__}")
-    if not until(lambda: not client.list_partition_reassignments(list(changed)), SETTLE_S, poll_s=POLL_S):
+
+    def over() -> bool:
+        meanwhile()
+        return not client.list_partition_reassignments(list(changed))
+
+    if not until(over, SETTLE_S, poll_s=POLL_S):
         raise ResourceError(f"replicas of {_named(changed)} were not in sync after {SETTLE_S:.0f} s")
 
 
@@ -229,7 +237,7 @@ class Moved:
         self._world.reach.popen(None, [*self._world.reach.own, "-m", "envctl.faults.placement_guard", self._world.bootstrap, str(self._held.path)])
         with admin(self._world.bootstrap) as client:
             self._wanted = self._wanted or self._elsewheres(client)
-            settle(client, self._wanted)
+            settle(client, self._wanted, lambda: self._held.renew(self._found, lease_s))
 
     def verify(self) -> Effect:
         """Each partition has a leader of a later epoch where it was to be, and is whole again; no other topic's replicas have been moved."""
