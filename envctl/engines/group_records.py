@@ -1,4 +1,4 @@
-"""What Kafka keeps about consumer groups in `__consumer_offsets`: their generations, and the members of KIP-848 groups."""
+"""What Kafka keeps about consumer groups in `__consumer_offsets`: their generations, the members of KIP-848 groups, and what was committed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from envctl.engines.topics import messages_of, partitions_of, reader
+from envctl.engines.topics import ends_of, messages_of, partitions_of, reader
 
 TOPIC = "__consumer_offsets"
-CLASSIC, CONSUMER, MEMBER = 2, 3, 5  # key versions of records: a classic group, a KIP-848 group, a member of such a one
+COMMIT = (0, 1)  # key versions of records: an offset that was committed
+CLASSIC, CONSUMER, MEMBER = 2, 3, 5  # a classic group, a KIP-848 group, a member of such a one
 
 
 def generation(bootstrap: str, group: str, *, within_s: float) -> int:
@@ -33,11 +34,28 @@ def members(bootstrap: str, group: str, *, within_s: float) -> dict[str, tuple[s
     return found
 
 
-def _records(bootstrap: str, group: str, within_s: float) -> Iterator[Any]:
+def end_of_records(bootstrap: str, group: str) -> int:
+    """The offset at which the next record of a group will be, or a later one.  Raises ResourceError."""
+    ends = ends_of(bootstrap, TOPIC)
+    return ends[partition_of(group, len(ends))]
+
+
+def commits(bootstrap: str, group: str, *, start: int, within_s: float) -> dict[tuple[str, int], tuple[int, ...]]:
+    """(topic, partition) → the offsets that were committed for a group from a record on, in the order of time.  Raises ResourceError."""
+    found: dict[tuple[str, int], tuple[int, ...]] = {}
+    for message in _records(bootstrap, group, within_s, start):
+        commit = parse_commit(message.key(), message.value())
+        if commit and commit[0] == group:
+            found[commit[1:3]] = (*found.get(commit[1:3], ()), commit[3])
+    return found
+
+
+def _records(bootstrap: str, group: str, within_s: float, start: int = 0) -> Iterator[Any]:
     """The records in the group's partition, oldest first."""
     with reader(bootstrap) as consumer:
         partition = partition_of(group, partitions_of(consumer, TOPIC))
-    return (message for message in messages_of(bootstrap, TOPIC, partitions=(partition,), within_s=within_s) if message.key())
+    found = messages_of(bootstrap, TOPIC, starts={partition: start}, partitions=(partition,), within_s=within_s)
+    return (message for message in found if message.key())
 
 
 def partition_of(group: str, partitions: int) -> int:
@@ -48,6 +66,19 @@ def partition_of(group: str, partitions: int) -> int:
         value = (31 * value + int.from_bytes(units[at : at + 2], "big")) & 0xFFFFFFFF
     signed = value - (1 << 32) if value >= 1 << 31 else value
     return (0 if signed == -(1 << 31) else abs(signed)) % partitions
+
+
+def parse_commit(key: bytes, value: bytes | None) -> tuple[str, str, int, int] | None:
+    """(group, topic, partition, offset) of a commit, None for records of other types and for removals (OffsetCommitKey/Value)."""
+    if value is None or len(key) < 4:
+        return None
+    version, length = struct.unpack_from(">hh", key)
+    if version not in COMMIT:
+        return None
+    group, at = key[4 : 4 + length].decode("utf-8", "replace"), 4 + length
+    (length,) = struct.unpack_from(">h", key, at)
+    topic, at = key[at + 2 : at + 2 + length].decode("utf-8", "replace"), at + 2 + length
+    return group, topic, struct.unpack_from(">i", key, at)[0], struct.unpack_from(">q", value, 2)[0]
 
 
 def parse_generation(key: bytes, value: bytes | None) -> tuple[str, int] | None:

@@ -41,7 +41,7 @@ class Bandwidth(ByRules):
     }
 
     @classmethod
-    def problems(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+    def impossible(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
         """What can be shown."""
         if LEAST_BPS <= bits_per_s(params["rate"]) <= MOST_BPS:
             return ()

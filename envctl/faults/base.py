@@ -84,10 +84,10 @@ class FaultKind(Protocol):
     tools: ClassVar[tuple[str, ...]]  # tools of the machine that it uses, looked for before anything starts
     mechanism: ClassVar[str]  # how it acts, in a few words
     proof: ClassVar[str]  # what its effect is measured by, likewise
-    # Optional: `problems(params) -> Sequence[tuple[str, str]]`, a class method: (parameter, what is wrong with it) pairs of params
-    # that have passed the schema and still can't be, so that they are refused with their line.
     # Optional: `powers: ClassVar[frozenset[Power]]`, what it needs that not every substrate has; likewise.  Where none has them,
     # `missing: ClassVar[str]` tells why.
+    # Optional: `impossible(params)`, a class method: (parameter, what is wrong with it) of params that passed the schema and still can't be.
+    # Optional: `unfit(params, topology)`, a class method: (parameter, message, hint) of what the topology shows to be impossible.
     # Optional: `disks(params)`, a class method: component or node → bytes, whose `/data` is to be a file system of that size from its birth.
 
     @classmethod
@@ -98,5 +98,5 @@ class FaultKind(Protocol):
     def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
         """(parameter, component or group name) pairs, so that names are checked before anything starts.
 
-        The parameter tells the kind of name: "group" is a consumer group, "zone" a zone, anything else a component.
+        The parameter tells the kind of name: "group" is a consumer group, "topic" a topic, "zone" a zone, anything else a component.
         """

@@ -42,7 +42,7 @@ class Latency(ByRules):
     }
 
     @classmethod
-    def problems(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+    def impossible(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
         """What can be shown, and what is possible."""
         delay_s, wrong = duration_s(params["delay"]), []
         if not LEAST_S <= delay_s <= MOST_S:

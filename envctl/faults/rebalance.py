@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from envctl.engines.cluster import admin
 from envctl.engines.group_records import generation, members
-from envctl.errors import CapabilityError, ResourceError, UsageError
+from envctl.errors import CapabilityError, UsageError
 from envctl.faults.base import Blast, Effect, World
 from envctl.model.environment import Node
 from envctl.substrates.base import Process
@@ -85,13 +86,13 @@ class Rebalance:
         """See `Fault.probe`: the group must be stable, with an assignor that a transient member can speak."""
         if not self._world.bootstrap:
             raise UsageError("a rebalance needs a kafka component in the environment")
-        group = self._settled()
+        group = settled(self._world.bootstrap, self._group_name)
         if self._mode == "churn" and group.assignor and group.assignor not in KNOWN_ASSIGNORS:
             raise CapabilityError(f"group {self._group_name!r} uses the assignor {group.assignor!r}, which can't be joined from outside",
                                   hint=f"use mode: evict, or one of {', '.join(KNOWN_ASSIGNORS)}")
         if self._count is not None and self._count > len(group.members):
             raise UsageError(f"asked to evict {self._count} of {len(group.members)} members of {self._group_name!r}")
-        return Blast(self._consumers(), f"{self._group_name}, {self._mode}")
+        return Blast(consumers(self._world, self._group_name), f"{self._group_name}, {self._mode}")
 
     def undo(self) -> Mapping[str, Any]:
         """See `Fault.undo`: a member ends by itself, an eviction has nothing to undo."""
@@ -101,7 +102,7 @@ class Rebalance:
         """See `Fault.apply`.  The transient member has its own clock and leaves when the lease is over."""
         if self._member is not None or self._evicted:
             return
-        group = self._settled()  # again: a member may have come back since the probe, and a group on the move tells no topics
+        group = settled(self._world.bootstrap, self._group_name)  # again: a member may have come back since the probe, and a group on the move tells no topics
         self._before = self._generation()
         self._renamed = bool(group.assignor)
         if self._mode == "evict":
@@ -167,18 +168,6 @@ class Rebalance:
         return Effect(gone and stable, f"generation {self._before} → {after}, stable" if stable else "the group is not stable",
                       {"generation": after})
 
-    def _settled(self) -> Group:
-        """The group once it is stable; a group on the move (a member that was killed comes back) is waited for."""
-        group = describe(self._world.bootstrap, self._group_name)
-        deadline = time.monotonic() + SETTLE_S
-        while group.state in ON_THE_MOVE and time.monotonic() < deadline:
-            time.sleep(0.1)
-            group = describe(self._world.bootstrap, self._group_name)
-        if not group.members or group.state != STABLE:
-            raise UsageError(f"consumer group {self._group_name!r} is not stable, so no rebalance could be told from its own",
-                             hint=f"its state is {group.state}, it has {len(group.members)} members")
-        return group
-
     def _generation(self) -> int:
         return generation(self._world.bootstrap, self._group_name, within_s=SETTLE_S)
 
@@ -186,21 +175,35 @@ class Rebalance:
         group = describe(self._world.bootstrap, self._group_name)
         return group.state == STABLE and bool(group.members)
 
-    def _consumers(self) -> tuple[Node, ...]:
-        components = self._world.topology.components.values()
-        names = {c.name for c in components if any(s.group == self._group_name for s in getattr(c, "consumes", ()))}
-        return tuple(node for node in self._world.reach.environment().nodes if node.component in names)
+
+def settled(bootstrap: str, name: str) -> Group:
+    """The group once it is stable; a group on the move (a member that was killed comes back) is waited for.  Raises UsageError."""
+    group = describe(bootstrap, name)
+    deadline = time.monotonic() + SETTLE_S
+    while group.state in ON_THE_MOVE and time.monotonic() < deadline:
+        time.sleep(0.1)
+        group = describe(bootstrap, name)
+    if not group.members or group.state != STABLE:
+        raise UsageError(f"consumer group {name!r} is not stable, so no rebalance could be told from its own",
+                         hint=f"its state is {group.state}, it has {len(group.members)} members")
+    return group
+
+
+def consumers(world: World, group: str) -> tuple[Node, ...]:
+    """The nodes whose component is in the group, as the topology has it."""
+    components = world.topology.components.values()
+    names = {c.name for c in components if any(s.group == group for s in getattr(c, "consumes", ()))}
+    return tuple(node for node in world.reach.environment().nodes if node.component in names)
 
 
 def describe(bootstrap: str, group: str) -> Group:
     """The group as its coordinator sees it now.
 
-    Through kafka-python: librdkafka's admin client has been seen to crash while a coordinator is away, and this is asked
-    just then.  It can describe classic groups only; of a KIP-848 group it lists the state, and the group's records have the rest.
+    The client can describe classic groups only; of a KIP-848 group it lists the state, and the group's records have the rest.
     """
-    with _admin(bootstrap) as admin:
-        found = admin.describe_groups([group])[group]
-        newer = None if found["members"] else _listed(admin, group)
+    with admin(bootstrap) as client:
+        found = client.describe_groups([group])[group]
+        newer = None if found["members"] else _listed(client, group)
     if newer is not None and newer.get("group_type") == "consumer":
         joined = members(bootstrap, group, within_s=SETTLE_S)
         return Group(newer["group_state"], "", tuple(joined), tuple(sorted(set().union(*joined.values()))))
@@ -211,13 +214,13 @@ def describe(bootstrap: str, group: str) -> Group:
     return Group(found["group_state"], found["protocol_data"], ids, tuple(sorted(topics)))
 
 
-def _listed(admin: Any, group: str) -> Any:
+def _listed(client: Any, group: str) -> Any:
     """The group as its coordinator lists it; None where no broker that answers does."""
     from kafka.errors import KafkaError
 
-    for broker in admin.describe_cluster()["brokers"]:
+    for broker in client.describe_cluster()["brokers"]:
         with suppress(KafkaError):  # another broker may be away
-            for one in admin.list_groups(broker_ids=[broker["broker_id"]]):
+            for one in client.list_groups(broker_ids=[broker["broker_id"]]):
                 if one["group_id"] == group:
                     return one
     return None
@@ -228,23 +231,6 @@ def evict(bootstrap: str, group: str, members: Sequence[str]) -> tuple[str, ...]
     from kafka.admin import MemberToRemove
     from kafka.errors import NoError
 
-    with _admin(bootstrap) as admin:
-        answers = admin.remove_group_members(group, [MemberToRemove(member_id=member, reason="envctl rebalance") for member in members])
+    with admin(bootstrap) as client:
+        answers = client.remove_group_members(group, [MemberToRemove(member_id=member, reason="envctl rebalance") for member in members])
     return tuple(member for member, answer in answers.items() if answer is NoError)
-
-
-@contextmanager
-def _admin(bootstrap: str) -> Iterator[Any]:
-    from kafka import KafkaAdminClient
-    from kafka.errors import KafkaError
-
-    try:
-        admin = KafkaAdminClient(bootstrap_servers=bootstrap.split(","))
-    except KafkaError as error:
-        raise ResourceError(f"Kafka's admin API at {bootstrap} can't be reached: {error}") from error
-    try:
-        yield admin
-    except KafkaError as error:
-        raise ResourceError(f"Kafka refused: {error}") from error
-    finally:
-        admin.close()

@@ -36,9 +36,9 @@ class Reorder(OfAShare):
     }
 
     @classmethod
-    def problems(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+    def impossible(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
         """What can be shown."""
-        if found := super().problems(params):
+        if found := super().impossible(params):
             return found
         wrong = []
         if ratio(params["share"]) > MOST_SHARE:

@@ -39,12 +39,12 @@ class OnLinks:
     def __init__(self, params: Mapping[str, Any], world: World) -> None:
         self._params = params
         self._world = world
-        for parameter, problem in self.problems(params):
+        for parameter, problem in self.impossible(params):
             raise UsageError(f"{self.name}: {parameter} {problem}")
 
     @classmethod
-    def problems(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:  # noqa: ARG003
-        """See `FaultKind.problems`."""
+    def impossible(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:  # noqa: ARG003
+        """See `FaultKind.impossible`."""
         return ()
 
     @classmethod
@@ -106,7 +106,7 @@ class OfAShare(ByRules):
         return f"{self.share * 100:g} %"
 
     @classmethod
-    def problems(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+    def impossible(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
         """A share that probes can show."""
         try:
             share = ratio(params["share"])

@@ -161,8 +161,8 @@ def scenario_names(topology: Topology, scenario: Scenario) -> list[Reason]:
 
 
 def _plugin_names(topology: Topology, scenario: Scenario) -> Iterator[tuple[str, str, str]]:
-    """(kind, name, because) of what faults and checks refer to; nodes count as their components."""
-    owners = nodes_of(topology)
+    """(kind, name, because) of what faults and checks refer to; nodes count as their components, topics as the Kafka that has them."""
+    owners = nodes_of(topology) | topics_of(topology)
     for fault in scenario.faults:
         for parameter, name in plugins.load("envctl.faults", fault.fault).references(fault.params):
             if parameter == "zone":

@@ -10,7 +10,7 @@ from envctl import plugins
 from envctl.model.scenario import FaultSpec, Scenario
 from envctl.model.topology import Topology
 from envctl.spec.document import Document, Location, did_you_mean
-from envctl.spec.names import groups_of, known, node_count, nodes_of
+from envctl.spec.names import groups_of, known, node_count, nodes_of, topics_of
 from envctl.spec.structure import check
 from envctl.spec.timeline import written
 
@@ -33,7 +33,7 @@ def check_faults(document: Document, scenario: Scenario, topology: Topology | No
         if kind is None or check(document, dict(fault.params), kind.schema, at):
             continue
         if not _check_percentages(document, at, fault.params):
-            for parameter, problem in kind.problems(fault.params) if hasattr(kind, "problems") else ():
+            for parameter, problem in kind.impossible(fault.params) if hasattr(kind, "impossible") else ():
                 document.problem((*at, parameter), f"`{parameter}` {problem}")
         if topology is not None:
             for parameter, name in kind.references(fault.params):
@@ -41,6 +41,8 @@ def check_faults(document: Document, scenario: Scenario, topology: Topology | No
                     _check_target(document, (*at, parameter), parameter, name, topology)
                 elif name not in scenario.stubs:
                     document.problem((*at, parameter), f"{name!r} is not among `stubs`", did_you_mean(name, scenario.stubs) or "add it there")
+            for parameter, message, hint in kind.unfit(fault.params, topology) if hasattr(kind, "unfit") else ():
+                document.problem((*at, parameter), message, hint)
             if "pick" in kind.schema.get("properties", {}):
                 _check_blast(document, at, fault, scenario.limits.max_nodes, topology)
 
@@ -77,6 +79,8 @@ def _where(at: Location, params: Mapping[str, Any], name: str) -> Location:
 def _check_target(document: Document, at: Location, parameter: str, name: str, topology: Topology) -> None:
     if parameter == "group":
         known(document, at, "consumer group", name, groups_of(topology))
+    elif parameter == "topic":
+        known(document, at, "topic", name, topics_of(topology))
     elif parameter == "zone":
         known(document, at, "zone", name, topology.zones)
     elif name not in topology.components and name not in nodes_of(topology):

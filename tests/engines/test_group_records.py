@@ -2,7 +2,7 @@ import struct
 
 import pytest
 
-from envctl.engines.group_records import parse_generation, parse_member, partition_of
+from envctl.engines.group_records import parse_commit, parse_generation, parse_member, partition_of
 
 
 @pytest.mark.parametrize(("group", "java_hash"), [("payments", 1382682413), ("", 0), ("polygenelubricants", -2147483648), ("é€", 15587)])
@@ -38,3 +38,14 @@ def test_a_member_of_a_newer_group_has_its_topics_until_it_leaves():
     assert parse_member(member_key(5, "readers", "m1"), value) == ("readers", "m1", ("letters", "bills"))
     assert parse_member(member_key(5, "readers", "m1"), None) == ("readers", "m1", None)
     assert parse_member(member_key(6, "readers", "m1"), value) is None
+
+
+def commit_key(version, group, topic, partition):
+    return member_key(version, group, topic) + struct.pack(">i", partition)
+
+
+def test_a_commit_has_its_offset_until_it_is_removed():
+    value = struct.pack(">hqi", 3, 41, -1) + b"rest"
+    assert parse_commit(commit_key(1, "payments", "orders.placed", 5), value) == ("payments", "orders.placed", 5, 41)
+    assert parse_commit(commit_key(1, "payments", "orders.placed", 5), None) is None
+    assert parse_commit(key_of(2, "payments"), value) is None

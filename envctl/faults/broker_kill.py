@@ -1,0 +1,54 @@
+"""Broker kill: SIGKILL to brokers of a Kafka, proven by their exit and by what the cluster's metadata says of them.
+
+Started again at once, a broker is taken back only when its session is over (`broker.session.timeout.ms`): until then its partitions have no leader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from envctl.faults.base import Blast, Effect, World
+from envctl.faults.brokers import Watch, both, whole, wrong_target
+from envctl.faults.node_kill import NodeKill
+from envctl.model.topology import Topology
+
+
+class BrokerKill(NodeKill):
+    """`{fault: broker-kill, target: bus, pick: 1, restart: true}`, where `target` is a kafka component or one of its nodes."""
+
+    name: ClassVar[str] = "broker-kill"
+    schema: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "required": ["target"],
+        "additionalProperties": False,
+        "properties": {name: NodeKill.schema["properties"][name] for name in ("target", "pick", "restart")},
+    }
+    _watch: Watch | None = None
+
+    @classmethod
+    def build(cls, params: Mapping[str, Any], world: World) -> BrokerKill:
+        """See `FaultKind.build`."""
+        return cls(params, world)
+
+    @classmethod
+    def unfit(cls, params: Mapping[str, Any], topology: Topology) -> Sequence[tuple[str, str, str]]:
+        """See `FaultKind.unfit`."""
+        return wrong_target(params, topology, minority=True)
+
+    def probe(self) -> Blast:
+        """See `Fault.probe`: the cluster must be whole."""
+        blast = super().probe()
+        self._watch = Watch(self._world, blast.nodes)
+        return blast
+
+    def verify(self) -> Effect:
+        """Each target ended by SIGKILL; it is fenced, or (once started again) its partitions have had other leaders; a controller has moved."""
+        ended = super().verify()
+        if not ended.shown or self._watch is None:
+            return Effect(False, ended.summary, ended.detail)
+        return both(ended, self._watch.passed() if self._restart else self._watch.gone())
+
+    def absent(self) -> Effect:
+        """Every target is started again, ready and a broker of the cluster, and all replicas are in sync."""
+        return both(super().absent(), whole(self._world, self._targets))

@@ -1,0 +1,101 @@
+"""Broker restart: brokers of a Kafka are restarted in good order, as an upgrade or a change of their settings does.
+
+Each hands its partitions over before it ends.  `rolling`: the next one only when all replicas of all partitions are in sync again;
+`together`: all at once, which no majority survives where it is hit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
+
+from envctl.errors import ResourceError
+from envctl.faults.base import Blast, Effect, World
+from envctl.faults.brokers import Watch, both, whole, wrong_target
+from envctl.faults.node_kill import NodeKill
+from envctl.model.environment import Node
+from envctl.model.topology import Topology
+from envctl.stack_provider.ground import begin
+
+LOOK_S = 0.2
+
+
+class BrokerRestart(NodeKill):
+    """`{fault: broker-restart, target: bus, pick: 2, mode: rolling|together}`, where `target` is a kafka component or one of its nodes."""
+
+    name: ClassVar[str] = "broker-restart"
+    schema: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "required": ["target"],
+        "additionalProperties": False,
+        "properties": {
+            **{name: NodeKill.schema["properties"][name] for name in ("target", "pick")},
+            "mode": {"enum": ["rolling", "together"], "description": "default: rolling"},
+        },
+    }
+    _watch: Watch | None = None
+
+    def __init__(self, params: Mapping[str, Any], world: World) -> None:
+        super().__init__({**params, "rolling": True}, world)
+        self._together = params.get("mode") == "together"
+        self._restarted: list[str] = []  # those after which everything was in sync again
+
+    @classmethod
+    def build(cls, params: Mapping[str, Any], world: World) -> BrokerRestart:
+        """See `FaultKind.build`."""
+        return cls(params, world)
+
+    @classmethod
+    def unfit(cls, params: Mapping[str, Any], topology: Topology) -> Sequence[tuple[str, str, str]]:
+        """See `FaultKind.unfit`."""
+        return wrong_target(params, topology, minority=False)
+
+    def probe(self) -> Blast:
+        """See `Fault.probe`: the cluster must be whole."""
+        blast = super().probe()
+        self._watch = Watch(self._world, blast.nodes)
+        return blast
+
+    def apply(self, lease_s: float) -> None:
+        """See `Fault.apply`.  A restart lasts by itself; a renewal restarts nothing twice."""
+        if not self._together:
+            super().apply(lease_s)
+            return
+        with ThreadPoolExecutor(len(self._targets)) as pool:
+            list(pool.map(self._roll, self._targets))
+
+    def _roll(self, node: Node) -> None:
+        if node.name in self._restarted or self._world.stopping.is_set():
+            return
+        roll = super()._roll
+        doing = begin(lambda: roll(node))
+        while not doing.done():
+            if self._watch is not None:
+                self._watch.now()  # a broker that leads nothing is seen to be away only meanwhile
+            time.sleep(LOOK_S)
+        doing.result()
+        again = whole(self._world, [node])
+        if not again.shown and not self._world.stopping.is_set():
+            raise ResourceError(f"after the restart of {node.name}: {again.summary}")
+        self._restarted.append(node.name)
+
+    def verify(self) -> Effect:
+        """Each target was started once more, in its turn, after what was restarted before was in sync; its partitions were handed over; nobody else was restarted."""
+        if self._watch is None:
+            return Effect(False, "not probed")
+        now = [self._now(node) for node in self._targets]
+        if self._together:
+            once = all(new.starts == old.starts + 1 for new, old in zip(now, self._targets, strict=True))
+            restarted = Effect(once, "restarted together" if once else "not restarted", self._detail())
+        else:
+            restarted = super().verify()
+        done = restarted.shown and sorted(self._restarted) == sorted(node.name for node in self._targets)
+        if not done:
+            return Effect(False, restarted.summary, restarted.detail)
+        return both(restarted, self._watch.passed())
+
+    def absent(self) -> Effect:
+        """Every target is ready and a broker of the cluster, and all replicas are in sync."""
+        return both(super().absent(), whole(self._world, self._targets))
