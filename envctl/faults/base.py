@@ -83,6 +83,7 @@ class FaultKind(Protocol):
     schema: ClassVar[Mapping[str, Any]]  # JSON Schema of its parameters in a scenario
     tools: ClassVar[tuple[str, ...]]  # tools of the machine that it uses, looked for before anything starts
     # Optional: `powers: ClassVar[frozenset[Power]]`, what it needs that not every substrate has; likewise.
+    # Optional: `unfit(target: str, topology: Topology) -> str`, why its `target`, which is there, can't be one; empty where it can.
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> Fault:

@@ -39,6 +39,8 @@ def check_faults(document: Document, scenario: Scenario, topology: Topology | No
                     _check_target(document, (*at, parameter), parameter, name, topology)
                 elif name not in scenario.stubs:
                     document.problem((*at, parameter), f"{name!r} is not among `stubs`", did_you_mean(name, scenario.stubs) or "add it there")
+            if "unfit" in dir(kind) and (why := _unfit(kind, str(fault.params["target"]), topology)):
+                document.problem((*at, "target"), why)
             if "pick" in kind.schema.get("properties", {}):
                 _check_blast(document, at, fault, scenario.limits.max_nodes, topology)
 
@@ -79,6 +81,10 @@ def _check_target(document: Document, at: Location, parameter: str, name: str, t
         known(document, at, "zone", name, topology.zones)
     elif name not in topology.components and name not in nodes_of(topology):
         document.problem(at, f"no component or node is called {name!r}", did_you_mean(name, topology.components))
+
+
+def _unfit(kind: Any, target: str, topology: Topology) -> str:
+    return str(kind.unfit(target, topology)) if target in (*topology.components, *nodes_of(topology)) else ""
 
 
 def _check_percentages(document: Document, at: Location, params: Mapping[str, Any]) -> None:
