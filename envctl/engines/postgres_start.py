@@ -53,6 +53,7 @@ rejoin() {{
   say "$primary has been promoted: this node follows it"
   : > "$PGDATA.rejoining"
   on "$primary" checkpoint  # so that its control file names the new timeline
+  rm -f "$PGDATA/postmaster.pid"  # of the life before: there is no server in this node now, whatever has that number
   if pg_rewind -D "$PGDATA" --source-server="host=$primary port={PORT} user=postgres dbname=postgres"; then
     : > "$PGDATA/standby.signal"
     rm "$PGDATA.rejoining"

@@ -81,8 +81,10 @@ class ZoneOutage:
 
     def verify(self) -> Effect:
         """Each node of the zone was killed and stays down, each of the others hears nothing from there, and they hear each other."""
+        silent = set(self._drops.left()) if self._drops.counters() is not None else {node.name for node in self._others}
+        if self._others and not silent:
+            return Effect(shown=False, summary="it is cut off from nobody")
         killed = self._kill.verify()
-        silent = set(self._drops.left()) if self._drops.counters() else {node.name for node in self._others}
         open_ = [node.name for node in self._others if node.name not in silent]
         nodes = self._world.reach.environment().nodes
         down = {node.name for node in nodes if node.pid is None}
