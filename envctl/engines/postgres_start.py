@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 PORT: Final = 5432
-ALONE_S: Final = 30  # how long a former primary waits for peers that don't answer
+ALONE_S: Final = 10  # how long a former primary waits for peers that don't answer
 
 PATHS: Final = 'PATH="$PATH:$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1)"'
 START: Final = rf"""set -u

@@ -171,6 +171,29 @@ def test_a_primary_that_stood_still_while_another_one_was_promoted_ends_and_foll
     assert fault().absent().shown
 
 
+def test_a_former_primary_that_hears_nobody_starts_and_gives_way_to_whoever_was_promoted(reach: Reach, fault: Callable[[], DatabaseFailover]) -> None:
+    away, (old, new) = fault(), roles(reach)
+    away.probe()
+    away.apply(60)
+    reach.hold(new, 60)
+    reach.signal(new, signal.SIGKILL)
+    reach.release(old)
+    assert until(lambda: primaries(reach) == [old], 60), "nobody tells it that it was overtaken"
+    reach.release(new)
+    assert until(lambda: whole(reach, new, old), 60)
+    away.heal()
+    assert away.absent().detail["old_primary_opened"] == 1, "which is told"
+    assert not away.absent().shown
+
+
+def test_who_was_killed_while_it_rewound_its_data_begins_with_a_copy(reach: Reach) -> None:
+    new, old = roles(reach)
+    assert reach.run(old, ["sh", "-c", "touch /data/pg.rejoining && rm /data/pg/global/pg_control"]).status == 0
+    starts = reach.node(old).starts
+    reach.signal(old, signal.SIGKILL)
+    assert until(lambda: reach.node(old).starts > starts and whole(reach, new, old), 60)
+
+
 def test_two_at_once_both_heal(reach: Reach, fault: Callable[[], DatabaseFailover]) -> None:
     first, second = fault(), fault()
     for each in (first, second):
