@@ -160,6 +160,14 @@ def test_who_dies_before_anybody_is_promoted_leaves_the_old_primary(reach: Reach
     assert until(lambda: whole(reach, old, new), 60)
 
 
+def test_nodes_that_start_together_find_out_who_they_are(reach: Reach) -> None:
+    primary, standby = roles(reach)
+    starts = {name: reach.node(name).starts for name in (primary, standby)}
+    for name in starts:
+        reach.signal(name, signal.SIGKILL)
+    assert until(lambda: all(reach.node(name).starts > starts[name] for name in starts) and whole(reach, primary, standby), 60)
+
+
 def test_a_primary_that_stood_still_while_another_one_was_promoted_ends_and_follows_it(reach: Reach, fault: Callable[[], DatabaseFailover]) -> None:
     old, new = roles(reach)
     starts = reach.node(old).starts
