@@ -16,7 +16,7 @@ ALONE_S: Final = 10  # how long a former primary waits for peers that don't answ
 PATHS: Final = 'PATH="$PATH:$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1)"'
 START: Final = rf"""set -u
 {PATHS}; export PATH PGCONNECT_TIMEOUT=2
-main=$$
+main=$(exec sh -c 'echo "$PPID"')  # its own number: Kubernetes makes one dollar of two
 
 say() {{ echo "envctl: $*"; }}
 
