@@ -145,7 +145,7 @@ def _container(component: Postgres, site: Site, index: int) -> NodeSpec:
         name=name, component=component.name, kind=component.kind, zone=site.zone(component, index), digest="",
         command=tuple(_flags(component, index)), entrypoint=("sh", "-c", START, "sh"), image=image,
         user=user_of(image, debian="999:999", alpine="70:70"),
-        env={**_env(component, index, _PGDATA), "ENVCTL_HBA": _HBA},
+        env={**_env(component, index, _PGDATA), "ENVCTL_HBA": _HBA, "RES_OPTIONS": "timeout:1 attempts:1"},  # the name of a node that is down may lead nowhere
         ports={"postgres": PORT}, ready=Probe("exec", command=("timeout", "5", "sh", "-c", psql, "sh", _ready_query(component))),
         # A tiny init: a postmaster that is PID 1 would take orphans that end badly for backends of its own, and restart.
         init=True, stop_signal="SIGINT", stop_grace_s=10.0, resources=component.resources, volumes=("/var/lib/postgresql/data",),

@@ -38,11 +38,12 @@ look() {{
 
 overtaken() {{ [ "$primary" ] && [ "$line" \> "$(timeline)" ]; }}
 
-# The mark stays until the data are whole: whoever is killed on the way begins with a copy.
+# The mark stays until the data are whole: whoever is killed on the way begins with a copy.  They are not synced twice: a server
+# whose data were not shut down in good order syncs them all before it starts.
 copy() {{
   : > "$PGDATA.rejoining"
   until look; [ "$primary" ] && rm -rf "$PGDATA.new" &&
-      pg_basebackup -h "$primary" -p {PORT} -U postgres --checkpoint=fast -D "$PGDATA.new"; do
+      pg_basebackup -h "$primary" -p {PORT} -U postgres --checkpoint=fast --no-sync -D "$PGDATA.new"; do
     sleep 0.2
   done
   : > "$PGDATA.new/standby.signal"
@@ -54,7 +55,7 @@ rejoin() {{
   : > "$PGDATA.rejoining"
   on "$primary" checkpoint  # so that its control file names the new timeline
   rm -f "$PGDATA/postmaster.pid"  # of the life before: there is no server in this node now, whatever has that number
-  if pg_rewind -D "$PGDATA" --source-server="host=$primary port={PORT} user=postgres dbname=postgres"; then
+  if pg_rewind --no-sync -D "$PGDATA" --source-server="host=$primary port={PORT} user=postgres dbname=postgres"; then
     : > "$PGDATA/standby.signal"
     rm "$PGDATA.rejoining"
   else

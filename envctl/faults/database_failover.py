@@ -27,6 +27,7 @@ from envctl.waiting import until
 
 KILLED = 128 + signal.SIGKILL
 FENCE_S = 5.0  # how long the old primary may take to be dead
+PROMOTE_S = 30.0  # how long the standby may take to be primary
 REJOIN_S = 60.0  # how long it may take to follow the new one
 RELEASED_S = 3.0  # how long a node that is released may take to begin its start
 OPENED = "database system is ready to accept connections"  # what a server says when it takes writes; a standby's says "read-only"
@@ -117,8 +118,8 @@ class DatabaseFailover:
         self._world.reach.hold(old.name, lease_s)
         if self._opened is None:
             self._opened = self._times_open(old)
-            self._fence(old, lease_s)
-            self._promote(new)
+            self._fence(old)
+            self._promote(old, new, lease_s)
 
     def _ends(self) -> tuple[Node, Node]:
         if self._old is None or self._new is None:
@@ -127,23 +128,31 @@ class DatabaseFailover:
         assert self._new
         return self._old, self._new
 
-    def _fence(self, old: Node, lease_s: float) -> None:
-        """Kills the old primary; returns when it is known to be dead and to stay so for a whole lease."""
+    def _fence(self, old: Node) -> None:
+        """Kills the old primary; returns when it is known to be dead."""
         self._begun = time.monotonic()
         if self._now(old).pid is not None:
             self._world.reach.signal(old.name, signal.SIGKILL)
         if not until(lambda: self._now(old).pid is None, FENCE_S):
             raise ResourceError(f"{old.name} could not be fenced, so nobody is promoted")
+
+    def _promote(self, old: Node, new: Node, lease_s: float) -> None:
+        """Promotes the standby while the old primary is held down, however long that takes."""
+
+        def promoted() -> bool:
+            self._world.reach.hold(old.name, lease_s)
+            role = self._role(new.name)
+            return role is not None and role.primary
+
         self._world.reach.hold(old.name, lease_s)
         if self._now(old).pid is not None:
             raise ResourceError(f"{old.name} was started again, so nobody is promoted")
-
-    def _promote(self, new: Node) -> None:
-        self._ask(new.name, "select pg_promote(true, 15)")
-        if not until(lambda: bool((role := self._role(new.name)) and role.primary), FENCE_S):
+        self._ask(new.name, "select pg_promote(false)")
+        if not until(promoted, PROMOTE_S):
             raise ResourceError(f"{new.name} was not promoted")
         self._promoted_s = time.monotonic() - self._begun
         self._ask(new.name, "checkpoint")  # whose timeline the control file then names
+        self._world.reach.hold(old.name, lease_s)
 
     def verify(self) -> Effect:
         """The old primary is dead and does not answer, the new one takes writes on a new timeline, and no other node has ended."""
@@ -180,7 +189,7 @@ class DatabaseFailover:
         if not until(lambda: not self._held(nodes), RELEASED_S):
             return Effect(shown=False, summary=f"{', '.join(self._held(nodes))} is still held down")
         begun = time.monotonic()
-        whole = until(lambda: self._whole(nodes), REJOIN_S, poll_s=0.2)
+        whole = until(lambda: self._whole(nodes), REJOIN_S, poll_s=0.5)
         roles = {node.name: self._role(node.name) for node in nodes}
         told = {name: asdict(role) if role else None for name, role in roles.items()}
         opened = self._times_open(self._old) - self._opened if self._old and self._opened is not None else 0
