@@ -68,7 +68,7 @@ class DatabaseFailover:
         self._old: Node | None = None  # the primary when the fault was probed
         self._new: Node | None = None  # the standby that is to take its place
         self._timeline = 0  # of the old primary
-        self._others: dict[str, int | None] = {}  # node that is neither → its process then
+        self._others: tuple[str, ...] = ()  # the nodes that are neither, and lived then
         self._opened: int | None = None  # how often the old primary had been open for writes when it was fenced
         self._begun = 0.0  # when it was killed, on the monotonic clock
         self._promoted_s: float | None = None  # from the kill until the new one took writes
@@ -105,7 +105,7 @@ class DatabaseFailover:
         self._old, self._new = nodes[primaries[0]], nodes[standbys[0]]
         self._timeline = roles[primaries[0]].timeline
         ends = (self._old.name, self._new.name)
-        self._others = {node.name: node.pid for node in self._world.reach.environment().nodes if node.name not in ends and node.pid is not None}
+        self._others = tuple(node.name for node in self._world.reach.environment().nodes if node.name not in ends and node.pid is not None)
         return Blast((self._old,), f"{placed([self._old])} → {placed([self._new])}")
 
     def undo(self) -> Mapping[str, Any]:
@@ -115,9 +115,10 @@ class DatabaseFailover:
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A renewal only renews the hold: nobody is fenced or promoted twice."""
         old, new = self._ends()
+        fresh = self._opened is None
+        self._opened = self._times_open(old) if self._opened is None else self._opened
         self._world.reach.hold(old.name, lease_s)
-        if self._opened is None:
-            self._opened = self._times_open(old)
+        if fresh:
             self._fence(old)
             self._promote(old, new, lease_s)
 
