@@ -3,6 +3,8 @@
 A commit is acknowledged when it is on the disk of the primary and of a standby (`synchronous_commit = on`), so no
 acknowledged write is lost with a node.  The price is declared: while no standby is there, writes wait.
 
+Which node is primary may change: whoever asks for it names all of them.
+
 Everyone in the environment's own network is trusted (no passwords): it has no way in but from its own host's loopback.
 """
 
@@ -17,6 +19,7 @@ from envctl.engines.base import Provision, Realisation, Site
 from envctl.engines.containers import sealed_container, tag_of, user_of
 from envctl.engines.content import digest, made_once
 from envctl.engines.nodes import PATH, sealed, tool_mounts, tool_names
+from envctl.engines.postgres_start import PATHS, PORT, START
 from envctl.engines.provision_postgres import statements
 from envctl.engines.sources import migration_directories, tree_copy
 from envctl.engines.unprivileged import not_root, run
@@ -26,7 +29,6 @@ from envctl.model.topology import AnyComponent, Postgres, Probe
 from envctl.toolchain.lookup import find
 from envctl.toolchain.tool import Tool
 
-PORT = 5432
 _FORM = 1  # raise it when prepared data directories become different
 _HBA = "local all all trust\nhost all all all trust\nhost replication all all trust\n"
 _SETTINGS = {
@@ -48,8 +50,6 @@ _SETTINGS = {
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] %q%u@%d ",
 }
-_STANDBY = 'test -e /data/standby || touch /data/pg/standby.signal /data/standby; exec "$@"'
-"""A standby begins as one; whether it still is one after a restart is for its own data to say."""
 
 
 class PostgresEngine:
@@ -118,49 +118,35 @@ def _node(component: Postgres, tool: Tool, prepared: Path, site: Site, index: in
     name = _names(component)[index]
     data = site.data(name, prepared)
     _check_major(name, tool, data)
-    server = (str(tool.programs["postgres"]), "-D", "/data/pg", *_flags(component, index))
     spec = NodeSpec(
         name=name, component=component.name, kind=component.kind, zone=site.zone(component, index), digest="",
-        command=("/bin/sh", "-c", _STANDBY, "sh", *server) if index else server,
-        env={"PATH": PATH, "LC_ALL": "C.UTF-8", "TZ": "UTC", **tool.env},
+        command=("/bin/sh", "-c", START, "sh", *_flags(component, index)),
+        env={**_env(component, index, "/data/pg"), "PATH": f"{tool.programs['postgres'].parent}:{PATH}", **tool.env},
         cwd="/data", mounts=tool_mounts(tool), data=data, ports={"postgres": PORT},
-        ready=_probe(component, tool, index), stop_signal="SIGINT", stop_grace_s=10.0, resources=component.resources,
+        ready=_probe(component, tool), stop_signal="SIGINT", stop_grace_s=10.0, resources=component.resources,
     )
     # Databases that were added are made in the running server: they are no part of the digest.
     return sealed(spec, data=f"postgres-{_FORM}-{tool.version}-{site.seed_key}", names=tool_names(tool))
 
 
-_PGDATA = "/var/lib/postgresql/data/pg"
-_PATH = 'PATH="$PATH:$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1)"'
-_START = f"""set -eu
-{_PATH}; export PATH
-if [ ! -e {_PGDATA} ]; then
-  rm -rf {_PGDATA}.new
-  if [ "${{ENVCTL_PRIMARY:-}}" ]; then
-    until pg_basebackup --host="$ENVCTL_PRIMARY" --port={PORT} --username=postgres --checkpoint=fast -D {_PGDATA}.new; do
-      rm -rf {_PGDATA}.new; sleep 0.2
-    done
-    touch {_PGDATA}.new/standby.signal
-  else
-    initdb --username=postgres --auth=trust --encoding=UTF8 --locale=C.UTF-8 --data-checksums -D {_PGDATA}.new
-    printf '%s' "$ENVCTL_HBA" > {_PGDATA}.new/pg_hba.conf
-  fi
-  mv {_PGDATA}.new {_PGDATA}
-fi
-exec postgres -D {_PGDATA} "$@\""""
-"""A container begins with no data: the primary makes some, a standby copies the primary's; later starts find their own."""
+def _env(component: Postgres, index: int, data: str) -> dict[str, str]:
+    peers = [name for name in _names(component) if name != _names(component)[index]]
+    return {"LC_ALL": "C.UTF-8", "TZ": "UTC", "PGDATA": data, "ENVCTL_PEERS": " ".join(peers), "ENVCTL_STANDBY": "1" if index else ""}
+
+
+_PGDATA = "/var/lib/postgresql/data/pg"  # a container begins with no data
 
 
 def _container(component: Postgres, site: Site, index: int) -> NodeSpec:
     name = _names(component)[index]
     image = component.image or f"postgres:{tag_of(component.version, parts=1)}"
-    psql = f'{_PATH}; psql -h /tmp -U postgres -d postgres -XAtqc "$1" | grep -qx t'
+    psql = f'{PATHS}; psql -h /tmp -U postgres -d postgres -XAtqc "$1" | grep -qx t'
     return sealed_container(NodeSpec(
         name=name, component=component.name, kind=component.kind, zone=site.zone(component, index), digest="",
-        command=tuple(_flags(component, index)), entrypoint=("sh", "-c", _START, "sh"), image=image,
+        command=tuple(_flags(component, index)), entrypoint=("sh", "-c", START, "sh"), image=image,
         user=user_of(image, debian="999:999", alpine="70:70"),
-        env={"LC_ALL": "C.UTF-8", "TZ": "UTC", "ENVCTL_HBA": _HBA, **({"ENVCTL_PRIMARY": _names(component)[0]} if index else {})},
-        ports={"postgres": PORT}, ready=Probe("exec", command=("timeout", "5", "sh", "-c", psql, "sh", _ready_query(component, index))),
+        env={**_env(component, index, _PGDATA), "ENVCTL_HBA": _HBA, "RES_OPTIONS": "timeout:1 attempts:1"},  # the name of a node that is down may lead nowhere
+        ports={"postgres": PORT}, ready=Probe("exec", command=("timeout", "5", "sh", "-c", psql, "sh", _ready_query(component))),
         # A tiny init: a postmaster that is PID 1 would take orphans that end badly for backends of its own, and restart.
         init=True, stop_signal="SIGINT", stop_grace_s=10.0, resources=component.resources, volumes=("/var/lib/postgresql/data",),
     ))
@@ -191,20 +177,18 @@ def _flags(component: Postgres, index: int) -> list[str]:
     return [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
 
 
-def _probe(component: Postgres, tool: Tool, index: int) -> Probe:
+def _probe(component: Postgres, tool: Tool) -> Probe:
     psql = f"{tool.programs['psql']} -h /tmp -U postgres -d postgres -XAtqc"
-    query = _ready_query(component, index)
+    query = _ready_query(component)
     return Probe("exec", command=("timeout", "5", "/bin/sh", "-c", f'{psql} "$1" | grep -qx t', "sh", query))
 
 
-def _ready_query(component: Postgres, index: int) -> str:
-    """The primary is ready when a standby follows and a commit gets through; a standby, when it follows."""
+def _ready_query(component: Postgres) -> str:
+    """The primary, whoever it is now, is ready when a standby follows and a commit gets through; a standby, when it follows."""
     commits = "pg_logical_emit_message(true, 'envctl', 'ready') is not null"
     followed = "exists (select from pg_stat_replication where state = 'streaming' and sync_state in ('sync', 'quorum'))"
     follows = "exists (select from pg_stat_wal_receiver where status = 'streaming')"
-    if index:
-        return f"select {follows}"
-    return f"select case when {followed} then {commits} end" if component.standbys else f"select {commits}"
+    return f"select case when pg_is_in_recovery() then {follows} when {followed} then {commits} end" if component.standbys else f"select {commits}"
 
 
 def _provision(component: Postgres, site: Site) -> Provision:

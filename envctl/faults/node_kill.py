@@ -7,23 +7,21 @@ until a run that is stopped takes no further one.
 
 from __future__ import annotations
 
-import math
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, ClassVar
 
 from envctl.errors import UsageError
 from envctl.faults.base import Blast, Effect, World
+from envctl.faults.restarting import RESTART_S, roll
 from envctl.faults.targets import aimed_at, placed
 from envctl.model.environment import Node
-from envctl.stack_provider.ground import begin
 from envctl.waiting import until
 
 KILLED = 128 + signal.SIGKILL
 OBSERVE_S = 10.0  # how long the kill may take to be seen
-RESTART_S = 30.0  # how long the supervisor may take to start the process again
 
 
 class NodeKill:
@@ -87,8 +85,7 @@ class NodeKill:
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A renewal only renews the hold; nothing is killed twice."""
         if self._rolling:
-            for node in self._targets:
-                self._roll(node)
+            roll(self._world, self._targets)
             return
         with ThreadPoolExecutor(len(self._targets)) as pool:  # a zone goes at once
             list(pool.map(lambda node: self._strike(node, lease_s), self._targets))
@@ -98,21 +95,6 @@ class NodeKill:
             self._world.reach.hold(node.name, lease_s)
         if self._now(node).pid == node.pid:
             self._world.reach.signal(node.name, signal.SIGKILL)
-
-    def _roll(self, node: Node) -> None:
-        if self._world.stopping.is_set():
-            return
-        if self._now(node).starts == node.starts:
-            self._unless_stopped(lambda: self._world.reach.restart(node.name))
-            until(lambda: self._world.stopping.is_set() or self._now(node).starts > node.starts, RESTART_S)
-        self._unless_stopped(lambda: self._world.reach.wait_ready(node.name, RESTART_S))
-
-    def _unless_stopped(self, work: Callable[[], None]) -> None:
-        """Waits for something no longer than the run goes on: a node may take its time to end, or to be ready again.  Raises what it raises."""
-        doing = begin(work)  # which keeps no run from ending either
-        until(lambda: self._world.stopping.is_set() or doing.done(), math.inf)
-        if doing.done():
-            doing.result()
 
     def verify(self) -> Effect:
         """Each target ended by SIGKILL, and was started again or stays down, as asked; or was started again in its turn."""

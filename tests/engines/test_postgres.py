@@ -10,6 +10,7 @@ import pytest
 
 from envctl.engines.base import Site
 from envctl.engines.postgres import PostgresEngine
+from envctl.engines.postgres_start import START
 from envctl.errors import CapabilityError
 from envctl.model.topology import Postgres, Topology
 from envctl.toolchain import find
@@ -44,6 +45,10 @@ def test_a_version_that_is_not_there_is_never_replaced_by_another(site: MakeSite
     wanted = replace(DB, version="9")
     with pytest.raises(CapabilityError, match="postgres 9 is not here; there is"):
         PostgresEngine().realise(wanted, site(wanted))
+
+
+def test_the_start_of_a_node_means_the_same_in_a_pod() -> None:
+    assert "$$" not in START, "Kubernetes makes one dollar of two"
 
 
 @pytest.mark.engines

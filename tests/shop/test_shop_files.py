@@ -49,7 +49,8 @@ def test_the_committed_traffic_is_what_its_generator_writes(tmp_path: Path) -> N
     generator = tmp_path / "checkout.py"
     generator.write_bytes((ROOT / "scenarios/traffic/checkout.py").read_bytes())
     subprocess.run([sys.executable, str(generator)], check=True)
-    assert (tmp_path / "checkout.jsonl").read_bytes() == (ROOT / "scenarios/traffic/checkout.jsonl").read_bytes()
+    for name in ("checkout.jsonl", "orders.jsonl"):
+        assert (tmp_path / name).read_bytes() == (ROOT / "scenarios/traffic" / name).read_bytes()
 
 
 @pytest.mark.parametrize("patch", DEFECTS, ids=lambda file: file.stem)

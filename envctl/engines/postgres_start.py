@@ -1,0 +1,116 @@
+"""How a node of PostgreSQL starts: what it is to be, it asks its peers each time, so that there is one primary whatever happened.
+
+A node that was primary may have been overtaken while it was away.  It starts as one again only when every peer says that it is
+a standby of no newer timeline (each promotion begins one).  Otherwise it rewinds its data to the new primary's, or copies
+them where that can't be done, and follows.  Where no peer answers for long, it starts: without a standby it can't acknowledge
+a write, and a guard beside the server ends it as soon as a primary of a newer timeline is heard of.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PORT: Final = 5432
+ALONE_S: Final = 10  # how long a former primary waits for peers that don't answer
+
+PATHS: Final = 'PATH="$PATH:$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1)"'
+START: Final = rf"""set -u
+{PATHS}; export PATH PGCONNECT_TIMEOUT=2
+main=$(exec sh -c 'echo "$PPID"')  # its own number: Kubernetes makes one dollar of two
+
+say() {{ echo "envctl: $*"; }}
+
+on() {{ timeout 5 psql -h "$1" -p {PORT} -U postgres -d postgres -XAtq -F ' ' -c "$2"; }}
+
+timeline() {{ ls "$PGDATA/pg_wal" | grep -E '^[0-9A-F]{{8}}' | cut -c 1-8 | sort | tail -n 1; }}
+
+# heard: how many peers answer; newest: the newest timeline that one of them knows; primary: who is, of all, that of the newest, `line`
+look() {{
+  heard=0 newest=0 primary= line=0
+  for peer in $ENVCTL_PEERS; do
+    set -- $(on "$peer" "select pg_is_in_recovery(), max(left(name, 8)) from pg_ls_waldir() where name ~ '^[0-9A-F]{{8}}'" 2>/dev/null)
+    [ $# = 2 ] || continue
+    heard=$((heard + 1))
+    if [ "$2" \> "$newest" ]; then newest=$2; fi
+    if [ "$1" = f ] && [ "$2" \> "$line" ]; then primary=$peer line=$2; fi
+  done
+}}
+
+overtaken() {{ [ "$primary" ] && [ "$line" \> "$(timeline)" ]; }}
+
+# The mark stays until the data are whole: whoever is killed on the way begins with a copy.  They are not synced twice: a server
+# whose data were not shut down in good order syncs them all before it starts.
+copy() {{
+  : > "$PGDATA.rejoining"
+  until look; [ "$primary" ] && rm -rf "$PGDATA.new" &&
+      pg_basebackup -h "$primary" -p {PORT} -U postgres --checkpoint=fast --no-sync -D "$PGDATA.new"; do
+    sleep 0.2
+  done
+  : > "$PGDATA.new/standby.signal"
+  rm -rf "$PGDATA" && mv "$PGDATA.new" "$PGDATA" && rm "$PGDATA.rejoining"
+}}
+
+rejoin() {{
+  say "$primary has been promoted: this node follows it"
+  : > "$PGDATA.rejoining"
+  on "$primary" checkpoint  # so that its control file names the new timeline
+  rm -f "$PGDATA/postmaster.pid"  # of the life before: there is no server in this node now, whatever has that number
+  if pg_rewind --no-sync -D "$PGDATA" --source-server="host=$primary port={PORT} user=postgres dbname=postgres"; then
+    : > "$PGDATA/standby.signal"
+    rm "$PGDATA.rejoining"
+  else
+    copy
+  fi
+}}
+
+first() {{
+  rm -rf "$PGDATA.new"
+  initdb --username=postgres --auth=trust --encoding=UTF8 --locale=C.UTF-8 --data-checksums -D "$PGDATA.new" || exit
+  printf '%s' "$ENVCTL_HBA" > "$PGDATA.new/pg_hba.conf"
+  mv "$PGDATA.new" "$PGDATA"
+}}
+
+again() {{
+  set -- $ENVCTL_PEERS
+  peers=$# latest=$(($(date +%s) + {ALONE_S}))
+  while look; do
+    if overtaken; then rejoin; return; fi
+    # A newer timeline without its primary: that one is on its way back.
+    if [ "$newest" \> "$(timeline)" ]; then sleep 0.2; continue; fi
+    if [ "$heard" = "$peers" ] || [ "$(date +%s)" -ge "$latest" ]; then return; fi
+    sleep 0.1
+  done
+}}
+
+guard() {{
+  while sleep 1 && kill -0 "$main" 2>/dev/null; do
+    if [ -e "$PGDATA/standby.signal" ]; then continue; fi
+    look
+    if overtaken; then
+      say "$primary has been promoted: this node ends, and follows it when it is started again"
+      kill -QUIT "$main"
+      return
+    fi
+  done
+}}
+
+if [ -e "$PGDATA.rejoining" ]; then copy
+elif [ ! -e "$PGDATA" ]; then if [ "$ENVCTL_STANDBY" ]; then copy; else first; fi
+elif [ ! -e "$PGDATA.begun" ]; then if [ "$ENVCTL_STANDBY" ]; then : > "$PGDATA/standby.signal"; fi
+elif [ ! -e "$PGDATA/standby.signal" ]; then again
+fi
+: > "$PGDATA.begun"
+if [ "$ENVCTL_PEERS" ]; then (guard &); fi
+exec postgres -D "$PGDATA" "$@"
+"""  # noqa: S608 - the query is the program's own
+"""A shell program; its arguments are the server's.
+
+`PGDATA` is where the data are: prepared, or made by the first start (`ENVCTL_HBA`).  `ENVCTL_PEERS` names the other
+nodes; `ENVCTL_STANDBY` is set where the first start is a standby's.
+"""
+
+
+def asked(query: str, host: str = "/tmp") -> tuple[str, ...]:  # noqa: S108 - the node's own
+    """The command that asks the server of the node in which it runs, or of another host, as superuser: unaligned rows, status 0."""
+    psql = f'{PATHS}; export PATH PGCONNECT_TIMEOUT=2; exec psql -h "$2" -p {PORT} -U postgres -d postgres -XAtqc "$1"'
+    return ("timeout", "20", "sh", "-c", psql, "sh", query, host)

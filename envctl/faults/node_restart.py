@@ -1,0 +1,106 @@
+"""Node restart: nodes end in good order (their stop signal, their grace) and start again with their data, as at a deployment.
+
+All at once, or with `rolling: true` each once the one before it is ready again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any, ClassVar
+
+from envctl.errors import UsageError
+from envctl.faults.base import Blast, Effect, World
+from envctl.faults.restarting import RESTART_S, restart, roll
+from envctl.faults.targets import aimed_at, placed
+from envctl.model.environment import Node
+
+
+class NodeRestart:
+    """`{fault: node-restart, target: orders, pick: 1}`, where `target` is a component or a node; or `{zone: b, rolling: true}`."""
+
+    name: ClassVar[str] = "node-restart"
+    tools: ClassVar[tuple[str, ...]] = ()
+    schema: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "additionalProperties": False,
+        "oneOf": [{"required": ["target"]}, {"required": ["zone"]}],
+        "description": "it needs either `target` or `zone`",
+        "properties": {
+            "target": {"type": "string", "description": "component or node"},
+            "zone": {"type": "string", "description": "all nodes that are in this zone when the fault begins"},
+            "pick": {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"},
+            "rolling": {"type": "boolean", "description": "each once the one before it is ready again; default: all at once"},
+        },
+    }
+    instantaneous = True
+
+    def __init__(self, params: Mapping[str, Any], world: World) -> None:
+        self._params = params
+        self._world = world
+        self._rolling = bool(params.get("rolling", False))
+        self._others: dict[str, Node] = {}  # that are no target, as they were when the fault was probed
+
+    @classmethod
+    def build(cls, params: Mapping[str, Any], world: World) -> NodeRestart:
+        """See `FaultKind.build`."""
+        return cls(params, world)
+
+    @classmethod
+    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+        """The target or the zone."""
+        return [(name, params[name]) for name in ("target", "zone") if isinstance(params.get(name), str)]
+
+    @cached_property
+    def _targets(self) -> tuple[Node, ...]:
+        """The nodes as they were when the fault was last probed."""
+        return aimed_at(self._world, self._params)
+
+    def probe(self) -> Blast:
+        """See `Fault.probe`: every target must be ready, or it would not be its restart that is seen.  Looks anew each time it is asked."""
+        self._targets = aimed_at(self._world, self._params)
+        unready = [node.name for node in self._targets if node.state != "ready" or node.pid is None]
+        if unready:
+            raise UsageError(f"can't restart what is not ready: {', '.join(unready)}")
+        names = {node.name for node in self._targets}
+        self._others = {node.name: node for node in self._world.reach.environment().nodes if node.name not in names and node.pid is not None}
+        return Blast(self._targets, placed(self._targets))
+
+    def undo(self) -> Mapping[str, Any]:
+        """See `Fault.undo`.  A node that has ended in good order is started again by its supervisor."""
+        return {"release": [node.name for node in self._targets]}
+
+    def apply(self, lease_s: float) -> None:  # noqa: ARG002
+        """See `Fault.apply`.  Nothing is held, and a renewal restarts nobody again."""
+        if self._rolling:
+            roll(self._world, self._targets)
+            return
+        with ThreadPoolExecutor(len(self._targets)) as pool:
+            list(pool.map(lambda node: restart(self._world, node), self._targets))
+
+    def verify(self) -> Effect:
+        """Each target was started once more, in its turn where it rolls, and no other node was."""
+        now = [self._world.reach.node(node.name) for node in self._targets]
+        again = [new.name for new, old in zip(now, self._targets, strict=True) if new.starts == old.starts + 1 and new.started_at != old.started_at]
+        begun = [node.started_at or 0.0 for node in now]
+        turns = not self._rolling or begun == sorted(set(begun))
+        others = {node.name: node for node in self._world.reach.environment().nodes if node.name in self._others}
+        hit = [name for name, old in self._others.items() if name not in others or others[name].starts != old.starts]
+        summary = f"{len(again)} of {len(now)} restarted" + (" one after the other" if self._rolling and turns else "")
+        if self._world.stopping.is_set():
+            summary += "; the run was stopped on the way"
+        told = [{"node": n.name, "zone": n.zone, "exit_status": n.exit_status, "starts": n.starts, "started_at": n.started_at} for n in now]
+        return Effect(len(again) == len(now) and turns and not hit, summary + (f"; so was {', '.join(hit)}" if hit else ""),
+                      {"nodes": told, "canary_sent": len(self._others), "canary_lost": len(hit)})
+
+    def heal(self) -> None:
+        """See `Fault.heal`."""
+        for node in self._targets:
+            self._world.reach.release(node.name)
+
+    def absent(self) -> Effect:
+        """Every target is ready again."""
+        for node in self._targets:
+            self._world.reach.wait_ready(node.name, RESTART_S)
+        return Effect(shown=True, summary="running again")
