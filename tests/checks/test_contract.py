@@ -10,6 +10,7 @@ from envctl.model.verdict import Finding
 
 PARAMS = {
     "no-loss": {"from": "accepted", "to": "published", "within": "20s"},
+    "no-phantom": {"in": "published", "of": "accepted", "within": "20s"},
     "no-duplicates": {"in": "charges", "value": 1},
     "per-key-order": {"in": "published", "as": "accepted"},
     "converges": {"sources": ["charges", "report"], "within": "20s"},
