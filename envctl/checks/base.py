@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from envctl.model.verdict import Finding
@@ -25,8 +25,16 @@ class Check(Protocol):
 
     @classmethod
     def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-        """(kind, name) pairs of what the parameters name; kind is "stream", "group" or "component"."""
+        """(kind, name) pairs of what the parameters name; kind is "stream", "group", "component", "topic", "operation" or "fault" (its id)."""
 
     @classmethod
     def waits_s(cls, params: Mapping[str, Any]) -> float:
         """How long after the traffic this check's condition may take to come true (its `within`); 0 when it can't change."""
+
+
+class Particular(Protocol):
+    """What a check may have beside, where its schema can't say all that is wrong with its parameters."""
+
+    @classmethod
+    def wrong(cls, params: Mapping[str, Any]) -> Iterable[tuple[Sequence[str], str]]:
+        """(place, why) of each problem in parameters that fit the schema; the place leads from the parameters to what is wrong."""

@@ -15,6 +15,7 @@ PARAMS = {
     "per-key-order": {"in": "published", "as": "accepted"},
     "converges": {"sources": ["charges", "report"], "within": "20s"},
     "lag-drains": {"group": "payments", "within": "20s", "below": 5},
+    "degraded-mode": {"while": "kill", "operation": "browse", "expect": {"success_rate": ">= 99 %"}, "answers": {"response.status": 200}},
     "traces-complete": {"edges": ["gateway -> orders", "orders ~> payments"], "operations": ["place_order"]},
 }
 NAMES = plugins.names("envctl.checks")
@@ -32,7 +33,8 @@ def test_a_check_keeps_its_contract(name, history):
     assert not jsonschema.Draft202012Validator(check.schema).is_valid({**params, "nonsense": 1})
     assert not jsonschema.Draft202012Validator(check.schema).is_valid({})
     assert check.name == name
-    assert {kind for kind, _ in check.references(params)} <= {"stream", "group", "component"}
+    assert {kind for kind, _ in check.references(params)} <= {"stream", "group", "component", "topic", "operation", "fault"}
+    assert not list(getattr(check, "wrong", lambda _: ())(params))
     assert check.waits_s(params) == (20.0 if "within" in params else check.waits_s({}) if name == "traces-complete" else 0.0)
     found = check.judge("its-id", params, history.record())
     assert isinstance(found, Finding)
