@@ -8,6 +8,8 @@ import pytest
 from envctl import plugins
 from envctl.model.verdict import Finding
 
+REGISTER = {"get": {"f": "read", "value": "response.value"}, "put": {"f": "write", "key": "request.name", "value": "request.value"}}
+TXN = {"order": {"f": "txn", "value": [["r", "request.a", "response.a"], ["append", "request.b", "request.id"]]}}
 PARAMS = {
     "no-loss": {"from": "accepted", "to": "published", "within": "20s"},
     "no-phantom": {"in": "published", "of": "accepted", "within": "20s"},
@@ -15,6 +17,10 @@ PARAMS = {
     "per-key-order": {"in": "published", "as": "accepted"},
     "converges": {"sources": ["charges", "report"], "within": "20s"},
     "lag-drains": {"group": "payments", "within": "20s", "below": 5},
+    "linearizable": {"model": "register", "operations": REGISTER, "budget": 1000},
+    "serializable": {"model": "list-append", "operations": TXN},
+    "strict-serializable": {"operations": TXN},
+    "session": {"operations": REGISTER, "process": "request.session"},
     "degraded-mode": {"while": "kill", "operation": "browse", "expect": {"success_rate": ">= 99 %"}, "answers": {"response.status": 200}},
     "traces-complete": {"edges": ["gateway -> orders", "orders ~> payments"], "operations": ["place_order"]},
 }
