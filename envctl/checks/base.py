@@ -25,7 +25,7 @@ class Check(Protocol):
 
     @classmethod
     def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-        """(kind, name) pairs of what the parameters name; kind is "stream", "group", "component", "topic", "operation" or "fault" (its id)."""
+        """(kind, name) pairs of what the parameters name; kind is "stream", "group", "component", "topic" (that a stream observes), "operation" or "fault" (its id)."""
 
     @classmethod
     def waits_s(cls, params: Mapping[str, Any]) -> float:

@@ -56,4 +56,4 @@ def _collected(spec: CheckSpec) -> bool:
         references = plugins.load("envctl.checks", spec.check).references(spec.params)
     except Exception:  # noqa: BLE001 — what it reads is unknown, so that it may gain by another round
         return True
-    return any(kind in ("stream", "group") for kind, _ in references)
+    return any(kind in ("stream", "group", "topic") for kind, _ in references)

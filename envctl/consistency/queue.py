@@ -190,15 +190,19 @@ def finding_of(history: History, found: Sequence[Anomaly]) -> Finding:
     return Finding(NAME, NAME, "pass", f"{len(sends):,} sent and {len(polled):,} polled messages are those of a log", stats=stats)
 
 
-def _evidence(found: Sequence[Anomaly]) -> tuple[Evidence, ...]:
+def worst_first(found: Sequence[Anomaly]) -> list[Anomaly]:
+    """The first few of them, one of each name before the second of any."""
     ranks: Counter[str] = Counter()
     ranked: list[tuple[int, int, int]] = []
     for at, each in enumerate(found):
         ranked.append((ranks[each.name], ANOMALIES.index(each.name), at))
         ranks[each.name] += 1
-    chosen = [found[at] for _, _, at in sorted(ranked)[:SHOWN]]
+    return [found[at] for _, _, at in sorted(ranked)[:SHOWN]]
+
+
+def _evidence(found: Sequence[Anomaly]) -> tuple[Evidence, ...]:
     return tuple(Evidence(f"{each.name}: {each.text}", ids=tuple(dict.fromkeys(str(op.index) for op in each.operations)),
-                          at_ns=each.operations[0].at_ns, detail={"anomaly": each.name, "key": each.key}) for each in chosen)
+                          at_ns=each.operations[0].at_ns, detail={"anomaly": each.name, "key": each.key}) for each in worst_first(found))
 
 
 def misfit(op: Operation) -> tuple[int, str, str] | None:

@@ -21,6 +21,7 @@ PARAMS = {
     "serializable": {"model": "list-append", "operations": TXN},
     "strict-serializable": {"operations": TXN},
     "session": {"operations": REGISTER, "process": "request.session"},
+    "queue-model": {"topic": "orders.placed", "sent": "accepted", "group": "payments", "allow": ["duplicate"], "within": "20s"},
     "degraded-mode": {"while": "kill", "operation": "browse", "expect": {"success_rate": ">= 99 %"}, "answers": {"response.status": 200}},
     "traces-complete": {"edges": ["gateway -> orders", "orders ~> payments"], "operations": ["place_order"]},
 }
