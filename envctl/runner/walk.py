@@ -13,17 +13,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from envctl.checks.settling import patience_s, settled
+from envctl import plugins
+from envctl.checks.base import Redelivery
+from envctl.checks.idempotent_consumer import changes
+from envctl.checks.settling import acts, patience_s, settled
 from envctl.errors import EnvctlError, UsageError
 from envctl.faults.base import Blast
 from envctl.model.event import Log, Op, Sample, Step
-from envctl.model.scenario import Condition, FaultSpec, Scenario
+from envctl.model.scenario import CheckSpec, Condition, FaultSpec, Scenario
 from envctl.model.topology import Topology
 from envctl.record import EVENTS, Record, RecordWriter, RunManifest
 from envctl.runner.collect import Collector, bootstrap_of
 from envctl.runner.drain import Drain, quiet_s
 from envctl.runner.faulting import FaultRun, Field, build, check_limits, probe
 from envctl.runner.live import Held, Live, open_for_s
+from envctl.runner.redelivering import Redeliverer
 from envctl.runner.traffic import Driver
 from envctl.substrates.base import Reach
 from envctl.telemetry import raw
@@ -96,13 +100,14 @@ class Run:
             self._preflight(ground)
             collector = Collector(self.reach, self.topology, self.scenario, bootstrap, self.record, self.now_ns,
                                   self.manifest.epoch_ns)
-            collector.remember_starts()
+            collector.remember_starts(asked.topic for _, asked in self._redeliveries())
             telemetry = self.reach.environment().directory / "telemetry"
             drain = Drain(telemetry, raw.positions(telemetry), self.directory / "telemetry", quiet_s(self.topology))
             with self._watched(bootstrap):
                 self._traffic(ground)
                 self._settle(collector)
                 self._drain(drain)
+            self._redeliver(ground, collector)
             if self.reason:
                 said |= {"ok": False, "reason": self.reason}
 
@@ -243,6 +248,28 @@ class Run:
         """Waits for the spans that exporters still hold back; longer where a check misses some."""
         with self.step("drain") as said:
             said["whole"] = drain.until_whole(lambda: settled(Record(self.directory, self.scenario), telemetry=True))
+
+
+    # After everything else: unwatched, because what it does is no part of what is judged otherwise
+
+    def _redeliveries(self) -> Iterator[tuple[CheckSpec, Redelivery]]:
+        for spec in self.scenario.checks:
+            if acts(spec):
+                yield spec, plugins.load("envctl.checks", spec.check).redelivers(spec.params)
+
+    def _redeliver(self, ground: Field, collector: Collector) -> None:
+        """Delivers again what checks ask for, one after the other; where that can't be done, the check is told why."""
+        for spec, asked in self._redeliveries():
+            if self.stopping.is_set():
+                return
+            with self.step("redeliver", check=spec.id, group=asked.group, topic=asked.topic) as said:
+                try:
+                    said.update(Redeliverer(ground, collector, asked, spec.id).run(partial(self._unchanged, spec.id, asked)))
+                except EnvctlError as error:
+                    said.update(ok=False, error=error.message)
+
+    def _unchanged(self, id: str, asked: Redelivery) -> bool:
+        return not changes(Record(self.directory, self.scenario), asked, id)
 
 
 class _Once:

@@ -8,14 +8,15 @@ from typing import Any
 
 from envctl import plugins
 from envctl.model.scenario import FaultSpec, Scenario
-from envctl.model.topology import Topology
+from envctl.model.topology import Service, Topology
 from envctl.spec.document import Document, Location, did_you_mean
 from envctl.spec.names import groups_of, known, node_count, nodes_of
 from envctl.spec.structure import check
 from envctl.spec.timeline import written
 from envctl.spec.timeline_rules import ids_in_file
 
-LABELS = {"topic": "observed topic", "group": "consumer group", "operation": "operation of the traffic", "fault": "fault of the timeline"}
+LABELS = {"topic": "observed topic", "group": "consumer group", "operation": "operation of the traffic", "fault": "fault of the timeline",
+          "observation": "observed stream that is none of operations"}
 _PERCENTAGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
@@ -49,11 +50,14 @@ def check_checks(document: Document, scenario: Scenario, topology: Topology | No
     """Each check's name and parameters; `operations` are those of the traffic, where they are known."""
     streams = document.data.get("observe", {}) | dict.fromkeys(at[1] for at in document.lines if at[:1] == ("observe",) and len(at) == 2)
     names: dict[str, Any] = {"stream": streams, "fault": ids_in_file(document, [fault.id for fault in scenario.faults])}
+    operations_of = {stream.name for stream in scenario.streams.values() if stream.operation}
+    names["observation"] = [name for name in streams if name not in operations_of]
     names["topic"] = {stream.topic for stream in scenario.streams.values() if stream.topic}
     if operations:
         names |= {"operation": operations}
     if topology is not None:
-        names |= {"group": groups_of(topology), "component": topology.components}
+        subscriptions = [f"{each.group} of {each.topic}" for one in topology.components.values() if isinstance(one, Service) for each in one.consumes]
+        names |= {"group": groups_of(topology), "component": topology.components, "subscription": subscriptions}
     for index, spec in located(document, "checks", scenario.checks):
         at: Location = ("checks", index, spec.check)
         kind = _plugin(document, at, "envctl.checks", spec.check)

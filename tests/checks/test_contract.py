@@ -22,6 +22,7 @@ PARAMS = {
     "strict-serializable": {"operations": TXN},
     "session": {"operations": REGISTER, "process": "request.session"},
     "queue-model": {"topic": "orders.placed", "sent": "accepted", "group": "payments", "allow": ["duplicate"], "within": "20s"},
+    "idempotent-consumer": {"group": "payments", "topic": "orders.placed", "effects": ["charges"]},
     "degraded-mode": {"while": "kill", "operation": "browse", "expect": {"success_rate": ">= 99 %"}, "answers": {"response.status": 200}},
     "traces-complete": {"edges": ["gateway -> orders", "orders ~> payments"], "operations": ["place_order"]},
 }
@@ -40,7 +41,7 @@ def test_a_check_keeps_its_contract(name, history):
     assert not jsonschema.Draft202012Validator(check.schema).is_valid({**params, "nonsense": 1})
     assert not jsonschema.Draft202012Validator(check.schema).is_valid({})
     assert check.name == name
-    assert {kind for kind, _ in check.references(params)} <= {"stream", "group", "component", "topic", "operation", "fault"}
+    assert {kind for kind, _ in check.references(params)} <= {"stream", "group", "component", "topic", "operation", "fault", "subscription", "observation"}
     assert not list(getattr(check, "wrong", lambda _: ())(params))
     assert check.waits_s(params) == (20.0 if "within" in params else check.waits_s({}) if name == "traces-complete" else 0.0)
     found = check.judge("its-id", params, history.record())
