@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
+from envctl import plugins
 from envctl.checks.base import Redelivery
+from envctl.checks.idempotent_consumer import changes
+from envctl.checks.settling import acts
 from envctl.engines.group_offsets import committed, rewind
 from envctl.engines.topics import ends_of
 from envctl.errors import ResourceError
+from envctl.model.scenario import CheckSpec, Scenario
+from envctl.record import Record
 from envctl.runner.collect import Collector
 from envctl.runner.faulting import Field
 from envctl.spec.names import groups_of
@@ -30,6 +35,13 @@ POLL_S = 0.25
 READ_AGAIN_S = 10.0  # how long effects that differ are read again
 
 
+def redeliveries(scenario: Scenario) -> Iterator[tuple[CheckSpec, Redelivery]]:
+    """The checks of a scenario that ask for one."""
+    for spec in scenario.checks:
+        if acts(spec):
+            yield spec, plugins.load("envctl.checks", spec.check).redelivers(spec.params)
+
+
 Place = tuple[str, str, int]  # group, topic, partition
 
 
@@ -42,8 +54,8 @@ class Redeliverer:
     asked: Redelivery
     id: str  # the check's
 
-    def run(self, same: Callable[[], bool]) -> dict[str, Any]:
-        """What was redelivered; reads the effects again as long as they are not the `same`.  Raises EnvctlError."""
+    def run(self) -> dict[str, Any]:
+        """What was redelivered; reads the effects again for a while as long as they differ.  Raises EnvctlError."""
         topic, starts = self.asked.topic, self.collector.starts_of(self.asked.topic)
         ends = ends_of(self.ground.bootstrap, topic)
         to = {partition: start for partition, start in starts.items() if start < ends[partition]}
@@ -61,10 +73,13 @@ class Redeliverer:
             self._caught_up(lags, ends, before)
         deadline = time.monotonic() + READ_AGAIN_S
         self._observe("after")
-        while not same() and time.monotonic() < deadline and not self._stopped():
+        while not self._same() and time.monotonic() < deadline and not self._stopped():
             time.sleep(POLL_S)
             self._observe("after")
         return {"messages": count, "nodes": list(names)}
+
+    def _same(self) -> bool:
+        return not changes(Record(self.ground.directory, self.ground.scenario), self.asked, self.id)
 
     def _stopped(self) -> bool:
         return self.ground.stopping.is_set()

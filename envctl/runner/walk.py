@@ -13,21 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from envctl import plugins
-from envctl.checks.base import Redelivery
-from envctl.checks.idempotent_consumer import changes
-from envctl.checks.settling import acts, patience_s, settled
+from envctl.checks.settling import patience_s, settled
 from envctl.errors import EnvctlError, UsageError
 from envctl.faults.base import Blast
 from envctl.model.event import Log, Op, Sample, Step
-from envctl.model.scenario import CheckSpec, Condition, FaultSpec, Scenario
+from envctl.model.scenario import Condition, FaultSpec, Scenario
 from envctl.model.topology import Topology
 from envctl.record import EVENTS, Record, RecordWriter, RunManifest
 from envctl.runner.collect import Collector, bootstrap_of
 from envctl.runner.drain import Drain, quiet_s
 from envctl.runner.faulting import FaultRun, Field, build, check_limits, probe
 from envctl.runner.live import Held, Live, open_for_s
-from envctl.runner.redelivering import Redeliverer
+from envctl.runner.redelivering import Redeliverer, redeliveries
 from envctl.runner.traffic import Driver
 from envctl.substrates.base import Reach
 from envctl.telemetry import raw
@@ -100,7 +97,7 @@ class Run:
             self._preflight(ground)
             collector = Collector(self.reach, self.topology, self.scenario, bootstrap, self.record, self.now_ns,
                                   self.manifest.epoch_ns)
-            collector.remember_starts(asked.topic for _, asked in self._redeliveries())
+            collector.remember_starts(asked.topic for _, asked in redeliveries(self.scenario))
             telemetry = self.reach.environment().directory / "telemetry"
             drain = Drain(telemetry, raw.positions(telemetry), self.directory / "telemetry", quiet_s(self.topology))
             with self._watched(bootstrap):
@@ -252,24 +249,16 @@ class Run:
 
     # After everything else: unwatched, because what it does is no part of what is judged otherwise
 
-    def _redeliveries(self) -> Iterator[tuple[CheckSpec, Redelivery]]:
-        for spec in self.scenario.checks:
-            if acts(spec):
-                yield spec, plugins.load("envctl.checks", spec.check).redelivers(spec.params)
-
     def _redeliver(self, ground: Field, collector: Collector) -> None:
         """Delivers again what checks ask for, one after the other; where that can't be done, the check is told why."""
-        for spec, asked in self._redeliveries():
+        for spec, asked in redeliveries(self.scenario):
             if self.stopping.is_set():
                 return
             with self.step("redeliver", check=spec.id, group=asked.group, topic=asked.topic) as said:
                 try:
-                    said.update(Redeliverer(ground, collector, asked, spec.id).run(partial(self._unchanged, spec.id, asked)))
-                except EnvctlError as error:
-                    said.update(ok=False, error=error.message)
-
-    def _unchanged(self, id: str, asked: Redelivery) -> bool:
-        return not changes(Record(self.directory, self.scenario), asked, id)
+                    said.update(Redeliverer(ground, collector, asked, spec.id).run())
+                except Exception as error:  # noqa: BLE001 — drivers raise their own errors; each makes this undone, not the run
+                    said.update(ok=False, error=error.message if isinstance(error, EnvctlError) else f"{type(error).__name__}: {error}")
 
 
 class _Once:
