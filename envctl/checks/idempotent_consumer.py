@@ -45,8 +45,7 @@ class IdempotentConsumer:
     @classmethod
     def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
         """The subscription and the effects, which are no operations: those stay as they are."""
-        return (("group", params["group"]), ("subscription", f"{params['group']} of {params['topic']}"),
-                *(("observation", effect) for effect in params["effects"]))
+        return (("subscription", f"{params['group']} of {params['topic']}"), *(("observation", effect) for effect in params["effects"]))
 
     @classmethod
     def waits_s(cls, params: Mapping[str, Any]) -> float:
