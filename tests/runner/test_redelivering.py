@@ -21,6 +21,7 @@ from envctl.model.topology import Service, Subscription, Topology
 from envctl.record import EVENTS, Record, RecordWriter, RunManifest
 from envctl.runner import redelivering
 from envctl.runner.redelivering import Redeliverer, redeliveries
+from envctl.runner.walk import Run
 
 PARTITIONS = [4, 3]
 
@@ -215,3 +216,19 @@ def test_offsets_move_only_while_a_group_has_no_members(broker):
     member.end()
     until(lambda: rewind(broker.bootstrap, "movers", "moved", {0: 1}) is None)
     assert committed(broker.bootstrap, "movers", "moved", 1) == {0: 1}
+
+
+def test_a_redelivery_that_could_not_be_done_is_told_and_ends_no_run(tmp_path, monkeypatch):
+    params = {"group": "g", "topic": "t", "effects": ["booked"]}
+    scenario = Scenario("s", Path("s.yaml"), Traffic(Path("t"), "web", None, None), streams={"booked": Stream("booked", sql="select")},
+                        checks=(CheckSpec("one", "idempotent-consumer", params), CheckSpec("two", "idempotent-consumer", params)))
+    manifest = RunManifest(id="r", scenario="s", stack="t", env_id="e", commit="c", branch="b", rng_seed=7, started_at=0.0, clock_ns=0, epoch_ns=0)
+    manifest.save(tmp_path)
+    run = Run(tmp_path, SimpleNamespace(), Topology("t", Path("t.yaml"), ("a",), {}), scenario, manifest)
+    errors = [LookupError("no topic t"), ResourceError("no node consumes as g")]
+    monkeypatch.setattr(Redeliverer, "run", lambda _: (_ for _ in ()).throw(errors.pop(0)))
+    run._redeliver(SimpleNamespace(), SimpleNamespace())
+    run.record.close()
+    ends = [step for step in Record(tmp_path, scenario).steps if step.edge == "end"]
+    assert [(step.detail["check"], step.ok, step.detail["error"]) for step in ends] == [
+        ("one", False, "LookupError: no topic t"), ("two", False, "no node consumes as g")]
