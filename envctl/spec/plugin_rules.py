@@ -49,7 +49,8 @@ def check_faults(document: Document, scenario: Scenario, topology: Topology | No
 def check_checks(document: Document, scenario: Scenario, topology: Topology | None, operations: tuple[str, ...] = ()) -> None:
     """Each check's name and parameters; `operations` are those of the traffic, where they are known."""
     streams = document.data.get("observe", {}) | dict.fromkeys(at[1] for at in document.lines if at[:1] == ("observe",) and len(at) == 2)
-    names: dict[str, Any] = {"stream": streams, "fault": ids_in_file(document, [fault.id for fault in scenario.faults])}
+    ids = [fault.id for fault in scenario.faults]
+    names: dict[str, Any] = {"stream": streams, "fault": ids_in_file(document, ids) if None in document.data.get("faults", ()) else ids}
     operations_of = {stream.name for stream in scenario.streams.values() if stream.operation}
     names["observation"] = [name for name in streams if name not in operations_of]
     names["topic"] = {stream.topic for stream in scenario.streams.values() if stream.topic}
