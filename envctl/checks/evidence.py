@@ -9,8 +9,9 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from envctl.model.event import Sample
+from envctl.model.scenario import Stream
 from envctl.model.verdict import Evidence, Finding, Outcome
-from envctl.record import Observed, Record
+from envctl.record import Observed, Operation, Record, pick
 from envctl.spec.units import duration_s
 from envctl.telemetry.store import Spans
 
@@ -73,6 +74,17 @@ def unreadable(id: str, check: str, record: Record, *streams: str) -> Finding | 
 def traffic_end_ns(record: Record) -> int:
     """When the last operation was answered, or given up."""
     return max((op.end_ns if op.end_ns is not None else op.start_ns for op in record.operations), default=0)
+
+
+def roots_of(op: Operation) -> Mapping[str, Any]:
+    """What expressions such as `response.order_id` start from, for an operation of any outcome."""
+    return {"request": op.request, "response": op.response, "key": op.key, "op": op.op, "f": op.f}
+
+
+def fields_of(op: Operation, stream: Stream) -> Mapping[str, Any]:
+    """What the fields of a stream come to for an operation of any outcome; the stream itself holds the acknowledged ones only."""
+    roots = roots_of(op)
+    return {name: pick(expression, roots) for name, expression in stream.fields.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,14 @@ def settled(record: Record, *, telemetry: bool = False) -> bool:
     missing for a check that allows no delay, and one more round shows it.  Checks that read neither gain nothing by rounds; with
     `telemetry` it is they that are asked, who gain by waiting for late spans.
     """
-    return all(finding_of(spec, record).outcome == "pass" for spec in record.scenario.checks if _collected(spec) is not telemetry)
+    return all(finding_of(spec, record).outcome == "pass" for spec in record.scenario.checks if not acts(spec) and _collected(spec) is not telemetry)
+
+
+def acts(spec: CheckSpec) -> bool:
+    """Whether a check is judged by what is done after everything else, so that nothing before tells."""
+    with suppress(Exception):
+        return hasattr(plugins.load("envctl.checks", spec.check), "redelivers")
+    return False
 
 
 def _collected(spec: CheckSpec) -> bool:
@@ -56,4 +63,4 @@ def _collected(spec: CheckSpec) -> bool:
         references = plugins.load("envctl.checks", spec.check).references(spec.params)
     except Exception:  # noqa: BLE001 — what it reads is unknown, so that it may gain by another round
         return True
-    return any(kind in ("stream", "group") for kind, _ in references)
+    return any(kind in ("stream", "group", "topic") for kind, _ in references)

@@ -94,11 +94,11 @@ def _availability(record: Record, target: float, sent: Sequence[Operation]) -> F
     title = (f"{100 - 100 * len(bad) / len(sent):.2f} % of {len(sent):,} operations were answered well "
              f"({len(bad):,} were not, {target * 100:.6g} % allows {allowed:,}){apart}")
     if len(bad) > allowed:
-        return finding(id, "slo", "fail", title, evidence=_causes(record, bad), total=len(bad), stats=stats)
+        return finding(id, "slo", "fail", title, evidence=causes(record, bad), total=len(bad), stats=stats)
     return finding(id, "slo", "pass", title, stats=stats)
 
 
-def _causes(record: Record, bad: Sequence[Operation]) -> list[Evidence]:
+def causes(record: Record, bad: Sequence[Operation]) -> list[Evidence]:
     """The bad operations by name and answer, the most frequent cause first."""
     causes: dict[str, list[Operation]] = {}
     for op in bad:
@@ -139,9 +139,9 @@ def _latency(record: Record, name: str, limit_s: float, ops: Sequence[Operation]
              "p50_s": percentile(values, Fraction(1, 2))}
     title = f"{name} is {_milli(seen)}, at most {_milli(limit_s)} asked ({len(ops):,} operations)"
     if seen > limit_s and (busy := too_busy(record, seen, limit_s)):
-        return finding(id, "slo", "inconclusive", f"{title}; {busy}", evidence=_slowest(record, slow), total=len(slow), stats=stats)
+        return finding(id, "slo", "inconclusive", f"{title}; {busy}", evidence=slowest(record, slow), total=len(slow), stats=stats)
     if seen > limit_s:
-        return finding(id, "slo", "fail", title, evidence=_slowest(record, slow), total=len(slow), stats=stats)
+        return finding(id, "slo", "fail", title, evidence=slowest(record, slow), total=len(slow), stats=stats)
     return finding(id, "slo", "pass", title, stats=stats)
 
 
@@ -149,7 +149,8 @@ def _milli(value_s: float) -> str:
     return "unbounded" if value_s == inf else f"{value_s * 1000:,.0f} ms"
 
 
-def _slowest(record: Record, slow: Sequence[Operation]) -> list[Evidence]:
+def slowest(record: Record, slow: Sequence[Operation]) -> list[Evidence]:
+    """The slowest of operations that were too slow, each with its trace and the faults around it."""
     told = []
     for op in sorted(slow, key=latency_s, reverse=True)[:SHOWN]:
         end = op.end_ns if op.end_ns is not None else record.end_ns

@@ -85,10 +85,10 @@ def _analyse(store: Spans, edges: Sequence[str], operations: Mapping[str, Operat
     epoch = record.manifest.epoch_ns
     roots = {trace: op.f for trace, op in operations.items()}
     return analyse(store, [Edge.parse(text) for text in edges], roots, known=operations, window=(epoch, epoch + record.end_ns),
-                   losses=_losses(record))
+                   losses=losses(record))
 
 
-def _losses(record: Record) -> list[Loss]:
+def losses(record: Record) -> list[Loss]:
     """What nodes had not exported when they were seen to have been killed or restarted."""
     deaths = [(str(log.detail["node"]), log.at_ns) for log in record.logs if "node" in log.detail]
     deaths += [(str(node["node"]), edge.at_ns) for window in record.faults for edge in window.edges

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from envctl.consistency import linearizable, serializable, session
+from envctl.consistency import linearizable, queue, serializable, session
 from envctl.consistency.base import Property
 
 PROPERTIES: Mapping[str, Property] = {
@@ -12,5 +12,6 @@ PROPERTIES: Mapping[str, Property] = {
     "serializable": serializable.SERIALIZABLE,
     "strict-serializable": serializable.STRICT_SERIALIZABLE,
     "session": session.PROPERTY,
+    "queue-model": queue.PROPERTY,
 }
 """Name (of `envctl check --check NAME`) → property."""

@@ -150,7 +150,7 @@ def _told(operation: Operation) -> str:
     """`read → 3 by 4 (lines 17–21)`, `cas [1, 3] by 2 (line 9, unknown)`."""
     value = f" → {_short(operation.told)}" if operation.f == "read" and operation.ended else "" if operation.f == "read" else f" {_short(operation.asked)}"
     lines = f"lines {operation.began}–{operation.ended}" if operation.ended else f"line {operation.began}, unknown"
-    return f"{operation.f}{value} by {operation.process} ({lines})"
+    return f"{operation.f}{value} by {operation.process} ({operation.where or lines})"
 
 
 def _short(value: Any) -> str:

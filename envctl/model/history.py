@@ -30,6 +30,7 @@ class Operation:
     began: int  # place of the invocation in the history (its line, in a file): only the order of places has a meaning
     ended: int | None  # place of the completion; None where the outcome is unknown
     at_ns: int | None = None  # time of the invocation, only ever shown
+    where: str = ""  # what a person finds it by; without it the lines at its places
 
 
 @dataclass(frozen=True, slots=True)

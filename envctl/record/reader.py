@@ -119,9 +119,10 @@ class Record:
 
     def unread(self, name: str) -> str:
         """Why a stream can't be relied on (never read, cut short, the reader failed); empty when it can."""
-        if name not in self.scenario.streams:
+        stream = name.partition("@")[0]  # behind it, which reading apart of the rounds
+        if stream not in self.scenario.streams:
             return f"the scenario observes nothing called {name}"
-        if self.scenario.streams[name].operation:
+        if self.scenario.streams[stream].operation:
             return "" if any(step.name == "traffic" for step in self.steps) else f"{name} has no traffic to come from"
         newest = self._index.rounds.get(name)
         if newest is None:

@@ -8,7 +8,7 @@ import re
 import threading
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from envctl import plugins
@@ -39,17 +39,25 @@ class Collector:
     epoch_ns: int  # wall clock at the run's start
     _starts: dict[str, dict[int, int]] = field(default_factory=dict)
 
-    def remember_starts(self) -> None:
-        """Notes where each topic ends before the run, so that only the run's own messages are observed."""
-        for stream in self.scenario.streams.values():
-            if stream.topic:
-                self._starts[stream.topic] = ends_of(self.bootstrap, stream.topic)
+    def remember_starts(self, topics: Iterable[str] = ()) -> None:
+        """Notes where each topic (and further `topics`) ends before the run, so that only the run's own messages are observed."""
+        for topic in dict.fromkeys((*(stream.topic for stream in self.scenario.streams.values() if stream.topic), *topics)):
+            self._starts[topic] = ends_of(self.bootstrap, topic)
+
+    def starts_of(self, topic: str) -> Mapping[int, int]:
+        """Partition → where the topic ended before the run; of a topic that was noted."""
+        return self._starts[topic]
 
     def round(self) -> None:
         """Reads every stream once; a stream that can't be read says so and the others are read all the same."""
         for stream in self.scenario.streams.values():
             if not stream.operation:
                 self._observe(stream)
+        self.record.sync()
+
+    def observe(self, stream: Stream, name: str) -> None:
+        """Reads one stream under a name of its own."""
+        self._observe(replace(stream, name=name))
         self.record.sync()
 
     def _observe(self, stream: Stream) -> None:

@@ -7,7 +7,6 @@ not successful, and with its age so far as its latency.  Else a system that hang
 from __future__ import annotations
 
 import math
-import operator
 import threading
 import time
 from collections import deque
@@ -17,15 +16,12 @@ from typing import Any
 
 from envctl.checks.slo import NO_TURN
 from envctl.model.event import Op, Sample
-from envctl.model.scenario import Comparison, Condition, Scenario
-from envctl.spec.conditions import MEASURES
+from envctl.model.scenario import Condition, Scenario
+from envctl.spec.conditions import COMPARE, MEASURES
 
 WINDOW_S = 5.0
 PATIENCE_S = 2.0
 FEWEST = 10  # operations below which a ratio or a percentile says nothing
-COMPARE: dict[Comparison, Callable[[float, float], bool]] = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
-}
 
 
 @dataclass(frozen=True, slots=True)

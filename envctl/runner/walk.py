@@ -24,6 +24,7 @@ from envctl.runner.collect import Collector, bootstrap_of
 from envctl.runner.drain import Drain, quiet_s
 from envctl.runner.faulting import FaultRun, Field, build, check_limits, probe
 from envctl.runner.live import Held, Live, open_for_s
+from envctl.runner.redelivering import Redeliverer, redeliveries
 from envctl.runner.traffic import Driver
 from envctl.substrates.base import Reach
 from envctl.telemetry import raw
@@ -96,13 +97,14 @@ class Run:
             self._preflight(ground)
             collector = Collector(self.reach, self.topology, self.scenario, bootstrap, self.record, self.now_ns,
                                   self.manifest.epoch_ns)
-            collector.remember_starts()
+            collector.remember_starts(asked.topic for _, asked in redeliveries(self.scenario))
             telemetry = self.reach.environment().directory / "telemetry"
             drain = Drain(telemetry, raw.positions(telemetry), self.directory / "telemetry", quiet_s(self.topology))
             with self._watched(bootstrap):
                 self._traffic(ground)
                 self._settle(collector)
                 self._drain(drain)
+            self._redeliver(ground, collector)
             if self.reason:
                 said |= {"ok": False, "reason": self.reason}
 
@@ -243,6 +245,20 @@ class Run:
         """Waits for the spans that exporters still hold back; longer where a check misses some."""
         with self.step("drain") as said:
             said["whole"] = drain.until_whole(lambda: settled(Record(self.directory, self.scenario), telemetry=True))
+
+
+    # After everything else: unwatched, because what it does is no part of what is judged otherwise
+
+    def _redeliver(self, ground: Field, collector: Collector) -> None:
+        """Delivers again what checks ask for, one after the other; where that can't be done, the check is told why."""
+        for spec, asked in redeliveries(self.scenario):
+            if self.stopping.is_set():
+                return
+            with self.step("redeliver", check=spec.id, group=asked.group, topic=asked.topic) as said:
+                try:
+                    said.update(Redeliverer(ground, collector, asked, spec.id).run())
+                except Exception as error:  # noqa: BLE001 — drivers raise their own errors; each makes this undone, not the run
+                    said.update(ok=False, error=error.message if isinstance(error, EnvctlError) else f"{type(error).__name__}: {error}")
 
 
 class _Once:

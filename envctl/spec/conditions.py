@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
 from envctl.model.scenario import Comparison, Condition
@@ -25,6 +26,10 @@ MEASURES: dict[str, tuple[Quantity, Literal["traffic", "group"]]] = {
     "lag": ("count", "group"),
 }
 """Measure → its quantity and what its subject names: the traffic (or one operation of it), or a consumer group."""
+
+COMPARE: dict[Comparison, Callable[[float, float], bool]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
+}
 
 _UNITS: dict[Quantity, dict[str, float]] = {
     "ratio": {"%": 0.01},

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from envctl import plugins
 from envctl.model.scenario import FaultSpec, Scenario
-from envctl.model.topology import Topology
+from envctl.model.topology import Service, Topology
 from envctl.spec.document import Document, Location, did_you_mean
 from envctl.spec.names import groups_of, known, node_count, nodes_of, topics_of
 from envctl.spec.structure import check
 from envctl.spec.timeline import written
+from envctl.spec.timeline_rules import ids_in_file
 
+LABELS = {"topic": "observed topic", "group": "consumer group", "operation": "operation of the traffic", "fault": "fault of the timeline",
+          "observation": "observed stream that is none of operations"}
 _PERCENTAGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
@@ -47,12 +50,19 @@ def check_faults(document: Document, scenario: Scenario, topology: Topology | No
                 _check_blast(document, at, fault, scenario.limits.max_nodes, topology)
 
 
-def check_checks(document: Document, scenario: Scenario, topology: Topology | None) -> None:
-    """Each check's name and parameters."""
+def check_checks(document: Document, scenario: Scenario, topology: Topology | None, operations: tuple[str, ...] = ()) -> None:
+    """Each check's name and parameters; `operations` are those of the traffic, where they are known."""
     streams = document.data.get("observe", {}) | dict.fromkeys(at[1] for at in document.lines if at[:1] == ("observe",) and len(at) == 2)
-    names: dict[str, Any] = {"stream": streams}
+    ids = [fault.id for fault in scenario.faults]
+    names: dict[str, Any] = {"stream": streams, "fault": ids_in_file(document, ids) if None in document.data.get("faults", ()) else ids}
+    operations_of = {stream.name for stream in scenario.streams.values() if stream.operation}
+    names["observation"] = [name for name in streams if name not in operations_of]
+    names["topic"] = {stream.topic for stream in scenario.streams.values() if stream.topic}
+    if operations:
+        names |= {"operation": operations}
     if topology is not None:
-        names |= {"group": groups_of(topology), "component": topology.components}
+        subscriptions = [f"{each.group} of {each.topic}" for one in topology.components.values() if isinstance(one, Service) for each in one.consumes]
+        names |= {"group": groups_of(topology), "component": topology.components, "subscription": subscriptions}
     for index, spec in located(document, "checks", scenario.checks):
         at: Location = ("checks", index, spec.check)
         kind = _plugin(document, at, "envctl.checks", spec.check)
@@ -61,8 +71,9 @@ def check_checks(document: Document, scenario: Scenario, topology: Topology | No
         _check_percentages(document, at, spec.params)
         for what, name in kind.references(spec.params):
             if what in names:
-                label = "consumer group" if what == "group" else what
-                known(document, _where(at, spec.params, name), label, name, names[what])
+                known(document, _where(at, spec.params, name), LABELS.get(what, what), name, names[what])
+        for place, why in getattr(kind, "wrong", lambda _: ())(spec.params):
+            document.problem((*at, *place), why)
 
 
 def located(document: Document, field: str, specs: tuple[Any, ...]) -> list[tuple[int, Any]]:
@@ -73,7 +84,11 @@ def located(document: Document, field: str, specs: tuple[Any, ...]) -> list[tupl
 
 def _where(at: Location, params: Mapping[str, Any], name: str) -> Location:
     """The parameter that holds a name, for the line of a problem."""
-    return next(((*at, key) for key, value in params.items() if value == name or (isinstance(value, list) and name in value)), at)
+    return next(((*at, key) for key, value in params.items() if value == name or name in _inside(value)), at)
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return (*value, *value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else ()
 
 
 def _check_target(document: Document, at: Location, parameter: str, name: str, topology: Topology) -> None:

@@ -38,7 +38,7 @@ def check_scenario(document: Document, scenario: Scenario, topology: Topology | 
             if field == "steady" and condition.hold_s:
                 document.problem(at, "`for` has no meaning in a steady condition", "leave it out; only `stop` conditions hold for a time")
     check_faults(document, scenario, topology)
-    check_checks(document, scenario, topology)
+    check_checks(document, scenario, topology, operations)
     check_timeline(document, scenario, lines)
     return lines
 

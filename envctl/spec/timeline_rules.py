@@ -43,7 +43,7 @@ def _check_names(document: Document, faults: Sequence[FaultSpec]) -> None:
         if "id" in each and named.setdefault(each["id"], at) != at:
             document.problem((*at, "id"), f"the id {each['id']!r} is taken already")
     ids = [fault.id for fault in faults]
-    known = _ids_in_file(document, ids)
+    known = ids_in_file(document, ids)
     for fault in faults:
         for name in fault.after:
             if name not in known:
@@ -53,7 +53,7 @@ def _check_names(document: Document, faults: Sequence[FaultSpec]) -> None:
         document.problem((*faults[ids.index(cycle[0])].place, "on"), f"the faults wait for each other: {' → '.join(cycle)}")
 
 
-def _ids_in_file(document: Document, ids: list[str]) -> set[str]:
+def ids_in_file(document: Document, ids: list[str]) -> set[str]:
     """Ids of all faults, those with a broken entry included (naming them is no mistake)."""
     return {*ids, *(text for at, text in document.texts.items() if at[:1] == ("faults",) and at[-1] in ("id", "fault"))}
 
