@@ -83,6 +83,8 @@ class FaultKind(Protocol):
     schema: ClassVar[Mapping[str, Any]]  # JSON Schema of its parameters in a scenario
     tools: ClassVar[tuple[str, ...]]  # tools of the machine that it uses, looked for before anything starts
     # Optional: `powers: ClassVar[frozenset[Power]]`, what it needs that not every substrate has; likewise.
+    # Optional: `claims: ClassVar[frozenset[str]]`, what it takes of its nodes for itself: faults that claim the same of one node can't overlap.
+    # `processes`: whether they run.
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> Fault:

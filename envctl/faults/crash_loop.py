@@ -31,6 +31,7 @@ class CrashLoop:
 
     name: ClassVar[str] = "crash-loop"
     tools: ClassVar[tuple[str, ...]] = ()
+    claims: ClassVar[frozenset[str]] = frozenset({"processes"})
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["target"],

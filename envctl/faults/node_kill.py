@@ -31,6 +31,7 @@ class NodeKill:
 
     name: ClassVar[str] = "node-kill"
     tools: ClassVar[tuple[str, ...]] = ()
+    claims: ClassVar[frozenset[str]] = frozenset({"processes"})
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "additionalProperties": False,

@@ -23,6 +23,7 @@ class NodePause:
 
     name: ClassVar[str] = "node-pause"
     tools: ClassVar[tuple[str, ...]] = ()
+    claims: ClassVar[frozenset[str]] = frozenset({"processes"})
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "additionalProperties": False,

@@ -93,7 +93,7 @@ def _objective(finding: Finding) -> Objective:
     if "limit_s" in stats:
         name = finding.id.partition(":")[2]
         seen = stats.get("seconds")
-        return Objective(id=finding.id, outcome=finding.outcome, title=finding.title, asked=f"{name} at most {words.duration(stats['limit_s'])}",
+        return Objective(id=finding.id, outcome=finding.outcome, title=finding.title, asked=f"{name.replace('_', ' ')} at most {words.duration(stats['limit_s'])}",
                          seen=words.duration(seen) if seen is not None else "unbounded", allowed=_slower_allowed(name, stats.get("operations")),
                          used=stats.get("slower"))
     return Objective(id=finding.id, outcome=finding.outcome, title=finding.title, asked=words.NONE, seen=words.NONE, allowed=None, used=None)
