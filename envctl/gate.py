@@ -111,7 +111,8 @@ def _fault_outcome(spec: FaultSpec, window: FaultWindow | None, record: Record) 
 def _recovery(edges: Mapping[str, FaultEdge], record: Record) -> tuple[Outcome, str]:
     recover = edges.get("recover")
     if recover is None:
-        return "inconclusive", "nothing is recorded of a recovery from it"
+        ended = any(step.name == "run" and step.edge == "end" and not step.ok for step in record.steps)
+        return "inconclusive", "the run ended before it had recovered" if ended else "nothing is recorded of a recovery from it"
     if recover.ok:
         return "pass", "; ".join(text for stage in ("verify", "absent", "recover") if (text := edges[stage].summary)) or "it acted"
     outcome, busy = outcome_of(record, recover.detail.get("conditions", ()))

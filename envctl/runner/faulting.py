@@ -125,7 +125,7 @@ class FaultRun(threading.Thread):
             self.done.set()
 
     def _act(self) -> None:
-        self._stage("probe", self._probe)
+        self._stage("probe", self._probe, _step(self.spec))
         self._stage("journal", self._journal)
         self._notice = Notice(self.spec, self._field.scenario, self._field.live, self._field.now_ns, self._event)
         self._notice.start()
@@ -195,13 +195,13 @@ class FaultRun(threading.Thread):
         summary = f"recovered in {max(took, 0):.1f} s" if self.recovered else _not_recovered(answers)
         self._event("recover", self.recovered, summary, {"seconds": max(took, 0.0), "conditions": answers})
 
-    def _stage(self, name: Stage, work: Callable[[], Any]) -> None:
+    def _stage(self, name: Stage, work: Callable[[], Any], detail: dict[str, Any] | None = None) -> None:
         try:
             said = work()
         except Exception as error:
             self._event(name, ok=False, summary=str(error), detail={"error": repr(error)})
             raise
-        self._event(name, ok=True, summary=said if isinstance(said, str) else "")
+        self._event(name, ok=True, summary=said if isinstance(said, str) else "", detail=detail)
 
     def _measured(self, name: Stage, measure: Callable[[], Effect]) -> None:
         try:
@@ -221,6 +221,10 @@ class FaultRun(threading.Thread):
 
         self._field.record.write(Log(at_ns=self._field.now_ns(), level="error", message=f"fault {self.spec.id}: {error}",
                                      detail={"traceback": traceback.format_exc()}))
+
+
+def _step(spec: FaultSpec) -> dict[str, Any]:
+    return {"escalation": spec.escalation, "step": spec.step, "steps": spec.steps} if spec.escalation else {}
 
 
 def _not_recovered(answers: list[dict[str, Any]]) -> str:

@@ -45,6 +45,13 @@ class _Signal:
     armed: bool = False
     gap: _Gap = field(default_factory=_Gap)
 
+    @property
+    def deaf(self) -> str:
+        """Why it could not tell of a fault; empty where it could."""
+        if self.gap.longest_s > WINDOW_S:
+            return f"could not be measured for {self.gap.longest_s:.1f} s"
+        return "" if self.armed else f"{'held' if self.alarm else 'was violated'} before it acted already"
+
     def fires(self, live: Live) -> bool:
         """Whether it has come on since it was seen to be off."""
         met = live.meets(self.condition, widen=self.alarm)
@@ -129,8 +136,9 @@ class Notice(threading.Thread):
         if self._acted_ns is None or self._told or not self._signals:
             return
         self._told = True
-        unknown = [signal.condition.text for signal in self._signals if signal.gap.longest_s > WINDOW_S]
-        within_s, words = self._detect.within_s, f"; not measured all the time: {'; '.join(unknown)}" if unknown else ""
+        within_s = self._detect.within_s
+        unknown = [f"{signal.condition.text} {why}" for signal in self._signals if (why := signal.deaf)]
+        words = f": {'; '.join(unknown)}" if unknown else ""
         self._say("detect", within_s is None, f"not detected{words}", {"seconds": None, "within_s": within_s, "unknown": unknown, "stopped": stopped})
 
     def _look(self) -> None:

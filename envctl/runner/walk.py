@@ -175,15 +175,15 @@ class Run:
         return bool(runs)
 
     def _without_broken_off(self, waiting: Sequence[FaultSpec], runs: Mapping[str, FaultRun]) -> list[FaultSpec]:
-        """Those that may still start: no step of an escalation after one that was not survived, and nothing that follows such a step."""
+        """Those that may still start: nothing that follows a step of an escalation that was not survived, whether another step or not."""
         left, lost = [], set[str]()
         for spec in waiting:
             if not _broken_off(spec, runs) and not lost.intersection(spec.after):
                 left.append(spec)
                 continue
             lost.add(spec.id)
-            message = f"{spec.id} was not started: the escalation was broken off before step {spec.step} of {spec.steps}" if spec.escalation else f"{spec.id} was not started: {', '.join(spec.after)} never was"
-            self.record.write(Log(at_ns=self.now_ns(), level="warning", message=message, detail={"not_started": spec.id, "escalation": spec.escalation, "step": spec.step}))
+            message = f"{spec.id} was not started: {', '.join(spec.after)} was not survived, or not started itself"
+            self.record.write(Log(at_ns=self.now_ns(), level="warning", message=message, detail={"not_started": spec.id}))
         return left
 
     def _end(self, driver: Driver, wait_s: float) -> None:
@@ -282,9 +282,9 @@ def _due(spec: FaultSpec, elapsed_s: float, runs: Mapping[str, FaultRun]) -> boo
 
 
 def _broken_off(spec: FaultSpec, runs: Mapping[str, FaultRun]) -> bool:
-    """Whether it is a step of an escalation that was not survived so far."""
+    """Whether it follows a step of an escalation that was not survived."""
     before = (runs[name] for name in spec.after if name in runs)
-    return bool(spec.escalation) and any(run.spec.escalation == spec.escalation and run.done.is_set() and not run.survived for run in before)
+    return any(run.spec.escalation and run.done.is_set() and not run.survived for run in before)
 
 
 def _pending(spec: FaultSpec, runs: Mapping[str, FaultRun]) -> bool:
