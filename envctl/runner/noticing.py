@@ -26,10 +26,11 @@ class _Gap:
     """The longest time in a row for which nothing was known."""
 
     longest_s: float = 0.0
-    _known_at: float = field(default_factory=time.monotonic)
+    _known_at: float | None = None
 
     def update(self, known: bool) -> None:
         now = time.monotonic()
+        self._known_at = now if self._known_at is None else self._known_at
         self.longest_s = max(self.longest_s, now - self._known_at)
         if known:
             self._known_at = now
