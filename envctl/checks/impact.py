@@ -138,5 +138,5 @@ def _escalation(name: str, specs: Sequence[FaultSpec], known: Mapping[str, Findi
             outcome = worst(each.outcome for each in bad)
             last = f"step {step - 1} was the last that was survived" if step > 1 else "no step was survived"
             title = f"it broke at step {step} of {steps} ({bad[0].id.partition(':')[2]}): {bad[0].title}; {last}"
-            return Finding(f"escalation:{name}", "escalation", outcome, title, "run", tuple(Evidence(f"{each.id}: {each.title}") for each in bad), len(bad))
+            return Finding(f"escalation:{name}", "escalation", outcome, title, "run", tuple(Evidence(f"{each.id}: {each.title}") for each in bad[1:]), len(bad) - 1)
     return Finding(f"escalation:{name}", "escalation", "pass", f"all {steps} steps were survived", "run")
