@@ -188,9 +188,12 @@ def post_mortem(subject: Subject, findings: Sequence[Finding], asked: Sequence[s
     scenario = subject.scenario
     slo = scenario.slo
     expected = [f"steady state: {condition.text}" for condition in scenario.steady]
+    expected += [f"while faults act: {condition.text}" for condition in scenario.during]
     expected += [f"{check.check}: {words.pairs(check.params)}" for check in scenario.checks]
     expected += [f"availability of at least {words.percent(slo.availability)}"] if slo.availability is not None else []
     expected += [f"{name} of at most {words.duration(limit)}" for name, limit in slo.latency_s.items()]
+    times = (("detect", slo.detect_s), ("recover", slo.recover_s))
+    expected += [f"time to {what} of at most {words.duration(limit)}" for what, limit in times if limit is not None]
     unmet = [f"{finding.id}: {finding.title}" for finding in findings if finding.outcome != "pass"]
     seen = unmet or ([f"all {len(findings)} findings pass"] if findings else ["nothing was judged yet"])
     return PostMortem(tried=tuple(asked), expected=tuple(expected), seen=tuple(seen), owner=scenario.owner)
