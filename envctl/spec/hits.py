@@ -1,4 +1,4 @@
-"""Which nodes a fault will hit, as far as files tell: the names it refers to, the zones that nodes get, how many it picks."""
+"""Which nodes a fault will hit, as far as files tell: its `target` or `zone`, the zones that nodes get, how many it picks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ from envctl.spec.names import nodes_of
 
 
 def within_reach(fault: FaultSpec, topology: Topology) -> frozenset[str]:
-    """The nodes of the components, nodes and zones that a fault names: those it hits are among them."""
-    if fault.fault not in plugins.names("envctl.faults"):
-        return frozenset()
-    names = dict(plugins.load("envctl.faults", fault.fault).references(fault.params)) if fault.params else {}
-    owners = nodes_of(topology)
+    """The nodes of a fault's target or zone: those it hits are among them."""
+    target, zone = fault.params.get("target"), fault.params.get("zone")
     return frozenset(
-        node for node, owner in owners.items() for what, name in names.items()
-        if (_zone(topology.components[owner], node, topology) == name if what == "zone" else name in (node, owner))
+        node for node, owner in nodes_of(topology).items()
+        if target in (node, owner) or (zone is not None and _zone(topology.components[owner], node, topology) == zone)
     )
 
 
@@ -29,11 +26,12 @@ def _zone(component: AnyComponent, node: str, topology: Topology) -> str:
 
 
 def count_hit(faults: Sequence[FaultSpec], topology: Topology) -> int | None:
-    """How many nodes faults hit together; None where only the living environment tells."""
-    if any(not {"target", "zone"} & set(fault.params) for fault in faults):
-        return None
+    """How many nodes faults hit together; None where only the living environment tells, or a name or a number is a mistake."""
     hit = [within_reach(fault, topology) for fault in faults]
-    picked = [min(int(fault.params.get("pick", len(nodes))), len(nodes)) for fault, nodes in zip(faults, hit, strict=True)]
+    picks = [fault.params.get("pick", len(nodes)) for fault, nodes in zip(faults, hit, strict=True)]
+    if not all(hit) or not all(isinstance(pick, int) for pick in picks):
+        return None
+    picked: list[int] = [min(pick, len(nodes)) for pick, nodes in zip(picks, hit, strict=True)]
     if len({fault.place for fault in faults}) == 1:  # one entry, repeated
         return picked[0]
     return len(frozenset().union(*hit)) if all(count == len(nodes) for count, nodes in zip(picked, hit, strict=True)) else None
