@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
+from envctl.checks.impact import escalations, fault_objectives, impact, outcome_of
 from envctl.checks.restarts import restarts
 from envctl.checks.settling import finding_of
-from envctl.checks.slo import counted, never_sent, objectives, too_busy
+from envctl.checks.slo import counted, never_sent, objectives
 from envctl.model.event import FaultEdge, Step
 from envctl.model.project import Gate, Waiver
 from envctl.model.scenario import FaultSpec, Scenario
 from envctl.model.verdict import Evidence, Finding, Outcome, Verdict, worst
 from envctl.record import FaultWindow, Record
 from envctl.record.verdict import load_verdict, save_verdict
-from envctl.spec.conditions import MEASURES, format_answer, format_value, parse_condition
+from envctl.spec.conditions import format_answer, format_value, parse_condition
 
 __all__ = ["explain", "judge", "load_verdict", "reproduce", "save_verdict"]
 
@@ -34,8 +34,9 @@ def judge(record: Record, *, scenario: Scenario | None = None, gate: Gate = EVER
     record = record if scenario is None else Record.load(record.directory, scenario)
     record.read()  # once and before all else: a runner that nobody follows any more may still be at its first event
     checks = [finding_of(spec, record) for spec in record.scenario.checks]
-    slo = objectives(record) if gate.slo == "all" else ()
-    findings = [*checks, *slo, *_faults(record), *_steady(record), *_run(record), *restarts(record)]
+    slo = (*objectives(record), *fault_objectives(record)) if gate.slo == "all" else ()
+    faults = _faults(record)
+    findings = [*checks, *slo, *faults, *impact(record), *escalations(record, faults), *_steady(record), *_run(record), *restarts(record)]
     if not checks and not slo:
         nothing = _run_finding("run:checks", "inconclusive", "nothing was checked: the scenario has no check and no objective")
         findings.append(replace(nothing, fixed=True))
@@ -69,7 +70,7 @@ def _faults(record: Record) -> list[Finding]:
 
 
 def _fault(spec: FaultSpec, window: FaultWindow | None, record: Record) -> Finding:
-    outcome, title = _fault_outcome(window, record)
+    outcome, title = _fault_outcome(spec, window, record)
     if outcome == "pass" and window is not None and not _met(window, record):
         outcome, title = "inconclusive", f"no operation met it: {title}"
     evidence = tuple(
@@ -86,10 +87,11 @@ def _met(window: FaultWindow, record: Record) -> bool:
     return any(not op.unsent and op.start_ns <= end and (op.end_ns is None or op.end_ns >= begin) for op in record.operations)
 
 
-def _fault_outcome(window: FaultWindow | None, record: Record) -> tuple[Outcome, str]:
+def _fault_outcome(spec: FaultSpec, window: FaultWindow | None, record: Record) -> tuple[Outcome, str]:
     """What the stages say: what was left behind or didn't recover fails, what was never shown to act is inconclusive."""
     if window is None:
-        return "inconclusive", "its time never came"
+        held_back = next((log.message for log in record.logs if log.detail.get("not_started") == spec.id), "")
+        return "inconclusive", held_back.partition(" was ")[2] or "its time never came"
     edges = {str(edge.edge): edge for edge in window.edges}
     applied = "journal" in edges and edges["journal"].ok
     for stage in ("heal", "absent"):
@@ -109,22 +111,14 @@ def _fault_outcome(window: FaultWindow | None, record: Record) -> tuple[Outcome,
 def _recovery(edges: Mapping[str, FaultEdge], record: Record) -> tuple[Outcome, str]:
     recover = edges.get("recover")
     if recover is None:
-        return "inconclusive", "nothing is recorded of a recovery from it"
+        ended = any(step.name == "run" and step.edge == "end" and not step.ok for step in record.steps)
+        return "inconclusive", "the run ended before it had recovered" if ended else "nothing is recorded of a recovery from it"
     if recover.ok:
         return "pass", "; ".join(text for stage in ("verify", "absent", "recover") if (text := edges[stage].summary)) or "it acted"
-    outcome, busy = _conditions(record, recover.detail.get("conditions", ()))
+    outcome, busy = outcome_of(record, recover.detail.get("conditions", ()))
     if outcome == "fail":
         return "fail", f"the system did not recover in time: {recover.summary}"
     return "inconclusive", recover.summary + busy
-
-
-def _conditions(record: Record, answers: Sequence[Mapping[str, Any]]) -> tuple[Outcome, str]:
-    """What measured conditions come to, and words that excuse those that did not hold; unknown ones are no failure."""
-    unmet = [answer for answer in answers if answer["ok"] is False]
-    busy = [words for answer in unmet if (words := _excuse(record, answer))]
-    if len(busy) < len(unmet):
-        return "fail", ""
-    return "pass" if all(answer["ok"] for answer in answers) else "inconclusive", f"; {busy[0]}" if busy else ""
 
 
 def _steady(record: Record) -> list[Finding]:
@@ -144,7 +138,7 @@ def _steady(record: Record) -> list[Finding]:
 
 def _looked_at(record: Record, phase: str, step: Step) -> Finding:
     conditions = step.detail.get("conditions", ())
-    outcome, busy = _conditions(record, conditions)
+    outcome, busy = outcome_of(record, conditions)
     if outcome == "fail" and phase == "before":
         outcome = "inconclusive"
     bad = sorted((c for c in conditions if not c["ok"]), key=lambda c: c["ok"] is None)
@@ -152,12 +146,6 @@ def _looked_at(record: Record, phase: str, step: Step) -> Finding:
     evidence = tuple(Evidence(format_answer(c), at_ns=step.at_ns) for c in bad)
     stats = {c["text"]: format_value(parse_condition(c["text"]), c["value"]) for c in conditions}
     return Finding(f"steady:{phase}", "steady", outcome, _phase(phase) + words + busy, "steady", evidence, len(evidence), stats)
-
-
-def _excuse(record: Record, condition: Mapping[str, Any]) -> str:
-    """Why an unmet condition on latency may be the machine's doing; empty when it is not."""
-    asked = parse_condition(condition["text"])
-    return too_busy(record, condition["value"], asked.threshold) if MEASURES[asked.measure][0] == "time" else ""
 
 
 def _phase(phase: str) -> str:

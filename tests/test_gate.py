@@ -12,7 +12,7 @@ from envctl import gate, plugins
 from envctl.errors import SpecError, UsageError
 from envctl.model.event import FaultEdge, Log, Observation, Op, Step
 from envctl.model.project import Gate, Waiver
-from envctl.model.scenario import CheckSpec, Condition, FaultSpec, Scenario, Slo, Stream, Traffic
+from envctl.model.scenario import CheckSpec, Condition, Detect, FaultSpec, Scenario, Slo, Stream, Traffic
 from envctl.model.verdict import Evidence, Finding, Verdict
 from envctl.record import EVENTS, Record, RecordWriter, RunManifest
 from envctl.spec import load_project
@@ -335,3 +335,84 @@ def test_without_events_no_check_is_asked_because_the_first_one_may_just_be_writ
     monkeypatch.setattr(gate, "finding_of", lambda *_: pytest.fail("a check was asked"))
     with pytest.raises(UsageError, match="is missing"):
         gate.judge(Record.load(tmp_path, SCENARIO))
+
+
+DURING = replace(SCENARIO, during=(Condition("success_rate(traffic) >= 80 %", "success_rate", "traffic", ">=", 0.8),))
+TOLERANCE = {"text": "success_rate(traffic) >= 80 %", "value": 0.7}
+
+
+@pytest.mark.parametrize(("ok", "outcome"), [(True, None), (False, "fail"), (None, "inconclusive")])
+def test_what_had_to_hold_meanwhile_counts(tmp_path, ok, outcome):
+    during = edge("during", ok=bool(ok), summary="as it was", conditions=[TOLERANCE | {"ok": ok, "seconds": 1.0}])
+    found = bad(judged(tmp_path, good() | {"during": [during]}, DURING))
+    assert found == ({} if outcome is None else {"during:kill": (outcome, "as it was")})
+
+
+def test_what_had_to_hold_meanwhile_and_was_not_looked_at_is_inconclusive(tmp_path):
+    assert bad(judged(tmp_path, good(), DURING))["during:kill"][0] == "inconclusive"
+
+
+NOTICED = {"seconds": 3.0, "by": "p95(traffic) < 400 ms"}
+UNNOTICED = {"seconds": None, "unknown": [], "stopped": False}
+
+
+@pytest.mark.parametrize(("within_s", "detail", "outcome", "words"), [
+    (5.0, NOTICED, None, ""), (2.0, NOTICED, "fail", "detected in 3.0 s, 2 s allowed: p95(traffic) < 400 ms"),
+    (5.0, UNNOTICED, "fail", "not detected, 5 s allowed"), (5.0, UNNOTICED | {"unknown": ["lag(x) < 2"]}, "inconclusive", "5 s allowed"),
+    (5.0, UNNOTICED | {"stopped": True}, "inconclusive", "the run was stopped before it was detected"), (5.0, None, "inconclusive", "nothing is recorded"),
+])
+def test_a_fault_that_has_to_be_noticed_is_judged_by_when_it_was(tmp_path, within_s, detail, outcome, words):
+    edges = [] if detail is None else [edge("detect", ok=True, summary="not detected", **detail)]
+    found = bad(judged(tmp_path, good() | {"detect": edges}, replace(SCENARIO, detect=Detect(within_s))))
+    (tmp_path / EVENTS).unlink()
+    overall = bad(judged(tmp_path, good() | {"detect": edges}, replace(SCENARIO, slo=replace(SCENARIO.slo, detect_s=within_s))))
+    if outcome is None:
+        assert (found, overall) == ({}, {})
+        return
+    assert found["detect:kill"][0] == overall["slo:time_to_detect"][0] == outcome
+    assert words in found["detect:kill"][1]
+    assert list(found) == ["detect:kill"]
+
+
+def test_a_fault_that_did_not_act_can_not_be_detected(tmp_path):
+    parts = good() | {"verify": [edge("verify", ok=False)], "detect": [edge("detect", **NOTICED)]}
+    assert bad(judged(tmp_path, parts, replace(SCENARIO, detect=Detect(5.0))))["detect:kill"][0] == "inconclusive"
+
+
+@pytest.mark.parametrize(("recover", "outcome"), [
+    (edge("recover", seconds=1.5), None), (edge("recover", seconds=2.5), "fail"),
+    (edge("recover", ok=False, summary="not recovered", seconds=9.0, conditions=[CONDITION | {"ok": False, "value": 0.5}]), "fail"),
+    (edge("recover", ok=False, summary="unknown", seconds=9.0, conditions=[CONDITION | {"ok": None, "value": None}]), "inconclusive"),
+])
+def test_the_time_to_recover_is_an_objective_over_all_faults(tmp_path, recover, outcome):
+    scenario = replace(SCENARIO, slo=replace(SCENARIO.slo, recover_s=2.0))
+    assert bad(judged(tmp_path, good() | {"recover": [recover]}, scenario)).get("slo:time_to_recover", (None,))[0] == outcome
+    (tmp_path / EVENTS).unlink()
+    unasked = judged(tmp_path, good() | {"recover": [recover]}, scenario, gate=Gate(slo="none"))
+    assert "slo:time_to_recover" not in bad(unasked)
+
+
+GROWING = replace(SCENARIO, faults=tuple(
+    FaultSpec(id, "node-kill", 5.0, (), None, {}, escalation="growing", step=step, steps=3) for step, id in enumerate(("kill", "two", "three"), 1)))
+
+
+def test_an_escalation_whose_steps_were_all_survived_passes(tmp_path):
+    steps = {f"{id}-{stage}": [replace(edge(stage), id=id)] for id in ("two", "three") for stage in STAGES}
+    verdict = judged(tmp_path, good() | steps, GROWING)
+    assert next(each.title for each in verdict.findings if each.id == "escalation:growing") == "all 3 steps were survived"
+    assert verdict.outcome == "pass"
+
+
+@pytest.mark.parametrize(("broken", "outcome", "words"), [
+    ({"recover": [edge("recover", ok=False, summary="not recovered", conditions=[CONDITION | {"ok": False, "value": 0.5}])]}, "fail",
+     "it broke at step 1 of 3 (kill): the system did not recover in time: not recovered; no step was survived"),
+    ({"verify": [edge("verify", ok=False, summary="no effect")]}, "inconclusive", "it broke at step 1 of 3 (kill): its effect could not be shown"),
+    ({"during": [edge("during", ok=False, summary="not tolerated", conditions=[TOLERANCE | {"ok": False}])]}, "fail", "it broke at step 1 of 3 (kill): not tolerated"),
+])
+def test_an_escalation_tells_at_which_step_it_broke(tmp_path, broken, outcome, words):
+    held_back = [Log(at_ns=7, level="warning", message=f"{id} was not started: {before} was not survived", detail={"not_started": id})
+                 for before, id in (("kill", "two"), ("two", "three"))]
+    found = bad(judged(tmp_path, good() | broken | {"logs": held_back}, GROWING))
+    assert found["escalation:growing"][0] == outcome
+    assert found["escalation:growing"][1].startswith(words)
+    assert found["fault:three"] == ("inconclusive", "not started: two was not survived")

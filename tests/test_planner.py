@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from envctl.errors import UsageError
 from envctl.model.plan import Ask, Plan
 from envctl.model.project import Project
-from envctl.model.scenario import Scenario
+from envctl.model.scenario import Detect, Measure, Scenario
 from envctl.model.topology import Image, Kafka, Postgres, Service, Source, Subscription, Topic, Topology
 from envctl.planner.changes import Changes, changed_files, changes
 from envctl.planner.identity import environment_id
@@ -24,6 +24,7 @@ from envctl.planner.project import plan_project
 from envctl.planner.reasons import requirements
 from envctl.planner.subset import Checkout, plan
 from envctl.spec import load_project, load_scenario, load_topology
+from envctl.spec.conditions import parse_condition
 
 ROOT = Path("/repository")
 SYSTEM = Path(__file__).parent / "spec" / "system"
@@ -212,6 +213,17 @@ def test_a_scenario_brings_what_it_names() -> None:
     assert "rush (fault node-kill)" in because["worker"]
     assert "rush (lag(workers))" in because["worker"]
     assert planned(topology, Changes(), scenarios=[scenario], full=True).stubbed == ()
+
+
+def test_what_conditions_and_measures_speak_of_takes_part() -> None:
+    topology = load_topology(SYSTEM / "stacks/tiny/topology.yaml")
+    scenario = load_scenario(SYSTEM / "scenarios/rush.yaml", topology)
+    fault = replace(scenario.faults[0], during=(parse_condition("memory(worker-1) < 90 %"),), detect=Detect(None, (parse_condition("connections(db) > 90 %"),)))
+    speaks = replace(scenario, faults=(fault,), stop=(parse_condition("cpu(web) > 99 %"),), during=(parse_condition("depth(jobs) < 5"),),
+                     measures={"rows": Measure("rows", sql="select 1", component="db", database="main")})
+    because = {each.component: each.because for each in planned(topology, Changes(), scenarios=[speaks]).selected}
+    for component, reason in (("worker", "memory(worker-1)"), ("db", "connections(db)"), ("web", "cpu(web)"), ("bus", "depth(jobs)"), ("db", "measure rows")):
+        assert f"rush ({reason})" in because[component]
 
 
 def test_a_component_that_a_scenario_both_names_and_stubs_runs_itself_with_a_note() -> None:

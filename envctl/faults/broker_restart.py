@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 from envctl.errors import ResourceError
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.brokers import Watch, both, whole, wrong_target
-from envctl.faults.node_kill import NodeKill
+from envctl.faults.node_restart import NodeRestart
+from envctl.faults.restarting import restart
 from envctl.model.environment import Node
 from envctl.model.topology import Topology
 from envctl.stack_provider.ground import begin
@@ -22,7 +23,7 @@ from envctl.stack_provider.ground import begin
 LOOK_S = 0.2
 
 
-class BrokerRestart(NodeKill):
+class BrokerRestart(NodeRestart):
     """`{fault: broker-restart, target: bus, pick: 2, mode: rolling|together}`, where `target` is a kafka component or one of its nodes."""
 
     name: ClassVar[str] = "broker-restart"
@@ -31,15 +32,14 @@ class BrokerRestart(NodeKill):
         "required": ["target"],
         "additionalProperties": False,
         "properties": {
-            **{name: NodeKill.schema["properties"][name] for name in ("target", "pick")},
+            **{name: NodeRestart.schema["properties"][name] for name in ("target", "pick")},
             "mode": {"enum": ["rolling", "together"], "description": "default: rolling"},
         },
     }
     _watch: Watch | None = None
 
     def __init__(self, params: Mapping[str, Any], world: World) -> None:
-        super().__init__({**params, "rolling": True}, world)
-        self._together = params.get("mode") == "together"
+        super().__init__({**params, "rolling": params.get("mode") != "together"}, world)
         self._restarted: list[str] = []  # those after which everything was in sync again
 
     @classmethod
@@ -58,19 +58,15 @@ class BrokerRestart(NodeKill):
         self._watch = Watch(self._world, blast.nodes)
         return blast
 
-    def apply(self, lease_s: float) -> None:
+    def apply(self, lease_s: float) -> None:  # noqa: ARG002
         """See `Fault.apply`.  A restart lasts by itself; a renewal restarts nothing twice."""
-        if not self._together:
-            super().apply(lease_s)
-            return
-        with ThreadPoolExecutor(len(self._targets)) as pool:
-            list(pool.map(self._roll, self._targets))
+        with ThreadPoolExecutor(1 if self._rolling else len(self._targets)) as pool:
+            list(pool.map(self._replace, self._targets))
 
-    def _roll(self, node: Node) -> None:
+    def _replace(self, node: Node) -> None:
         if node.name in self._restarted or self._world.stopping.is_set():
             return
-        roll = super()._roll
-        doing = begin(lambda: roll(node))
+        doing = begin(lambda: restart(self._world, node))
         while not doing.done():
             if self._watch is not None:
                 self._watch.now()  # a broker that leads nothing is seen to be away only meanwhile
@@ -85,16 +81,9 @@ class BrokerRestart(NodeKill):
         """Each target was started once more, in its turn, after what was restarted before was in sync; its partitions were handed over; nobody else was restarted."""
         if self._watch is None:
             return Effect(False, "not probed")
-        now = [self._now(node) for node in self._targets]
-        if self._together:
-            once = all(new.starts == old.starts + 1 for new, old in zip(now, self._targets, strict=True))
-            restarted = Effect(once, "restarted together" if once else "not restarted", self._detail())
-        else:
-            restarted = super().verify()
+        restarted = super().verify()
         done = restarted.shown and sorted(self._restarted) == sorted(node.name for node in self._targets)
-        if not done:
-            return Effect(False, restarted.summary, restarted.detail)
-        return both(restarted, self._watch.passed())
+        return both(restarted, self._watch.passed()) if done else Effect(False, restarted.summary, restarted.detail)
 
     def absent(self) -> Effect:
         """Every target is ready and a broker of the cluster, and all replicas are in sync."""

@@ -33,6 +33,7 @@ class CrashLoop:
     tools: ClassVar[tuple[str, ...]] = ()
     mechanism: ClassVar[str] = "SIGKILL whenever the node is up again"
     proof: ClassVar[str] = "starts of the target, exit status"
+    claims: ClassVar[frozenset[str]] = frozenset({"processes"})
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["target"],

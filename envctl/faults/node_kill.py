@@ -1,8 +1,7 @@
 """Node kill: SIGKILL to a node's main process, which ends everything in the node at once.
 
 With `restart: true` its supervisor starts it again; with `restart: false` it stays down until the fault is healed.  A target
-may be a zone, whose nodes all go at the same time.  With `rolling: true` nodes are restarted in good order, one after the other,
-until a run that is stopped takes no further one.
+may be a zone, whose nodes all go at the same time.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any, ClassVar
 
 from envctl.errors import UsageError
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.restarting import RESTART_S, roll
+from envctl.faults.restarting import RESTART_S
 from envctl.faults.targets import aimed_at, placed
 from envctl.model.environment import Node
 from envctl.waiting import until
@@ -29,22 +28,19 @@ class NodeKill:
 
     name: ClassVar[str] = "node-kill"
     tools: ClassVar[tuple[str, ...]] = ()
-    mechanism: ClassVar[str] = "SIGKILL, or stop and start in turn"
+    mechanism: ClassVar[str] = "SIGKILL"
     proof: ClassVar[str] = "exit status, start time"
+    claims: ClassVar[frozenset[str]] = frozenset({"processes"})
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "additionalProperties": False,
-        "allOf": [
-            {"oneOf": [{"required": ["target"]}, {"required": ["zone"]}], "description": "it needs either `target` or `zone`"},
-            {"not": {"properties": {"rolling": {"const": True}, "restart": {"const": False}}, "required": ["rolling", "restart"]},
-             "description": "with `rolling` nodes are started again"},
-        ],
+        "oneOf": [{"required": ["target"]}, {"required": ["zone"]}],
+        "description": "it needs either `target` or `zone`",
         "properties": {
             "target": {"type": "string", "description": "component or node"},
             "zone": {"type": "string", "description": "all nodes that are in this zone when the fault begins"},
             "pick": {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"},
             "restart": {"type": "boolean", "description": "default: true, the supervisor restarts it"},
-            "rolling": {"type": "boolean", "description": "each ends in good order, once the one before it is ready again; default: false"},
         },
     }
 
@@ -52,7 +48,6 @@ class NodeKill:
         self._params = params
         self._world = world
         self._restart = bool(params.get("restart", True))
-        self._rolling = bool(params.get("rolling", False))
         self.instantaneous = self._restart
 
     @classmethod
@@ -84,9 +79,6 @@ class NodeKill:
 
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A renewal only renews the hold; nothing is killed twice."""
-        if self._rolling:
-            roll(self._world, self._targets)
-            return
         with ThreadPoolExecutor(len(self._targets)) as pool:  # a zone goes at once
             list(pool.map(lambda node: self._strike(node, lease_s), self._targets))
 
@@ -97,13 +89,7 @@ class NodeKill:
             self._world.reach.signal(node.name, signal.SIGKILL)
 
     def verify(self) -> Effect:
-        """Each target ended by SIGKILL, and was started again or stays down, as asked; or was started again in its turn."""
-        if self._rolling:
-            now = [self._now(node) for node in self._targets]
-            begun = [node.started_at or 0.0 for node in now]
-            rolled = begun == sorted(set(begun)) and all(new.starts == old.starts + 1 for new, old in zip(now, self._targets, strict=True))
-            undone = "the run was stopped on the way" if self._world.stopping.is_set() else "not restarted one after the other"
-            return Effect(rolled, "restarted one after the other" if rolled else undone, self._detail())
+        """Each target ended by SIGKILL, and was started again or stays down, as asked."""
         if not until(lambda: all(self._ended(node) for node in self._targets), OBSERVE_S):
             return Effect(False, "not seen to die", self._detail())
         if self._restart:

@@ -25,6 +25,7 @@ class NodePause:
     tools: ClassVar[tuple[str, ...]] = ()
     mechanism: ClassVar[str] = "all processes stopped (freezer, or SIGSTOP)"
     proof: ClassVar[str] = "their state as the machine sees it"
+    claims: ClassVar[frozenset[str]] = frozenset({"processes"})
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "additionalProperties": False,

@@ -87,7 +87,7 @@ class NodeRestart:
         turns = not self._rolling or begun == sorted(set(begun))
         others = {node.name: node for node in self._world.reach.environment().nodes if node.name in self._others}
         hit = [name for name, old in self._others.items() if name not in others or others[name].starts != old.starts]
-        summary = f"{len(again)} of {len(now)} restarted" + (" one after the other" if self._rolling and turns else "")
+        summary = f"{len(again)} of {len(now)} restarted" + (" one after the other" if self._rolling and turns and len(again) == len(now) else "")
         if self._world.stopping.is_set():
             summary += "; the run was stopped on the way"
         told = [{"node": n.name, "zone": n.zone, "exit_status": n.exit_status, "starts": n.starts, "started_at": n.started_at} for n in now]

@@ -50,14 +50,15 @@ class Op:
 class FaultEdge:
     """A stage of a fault's contract was passed (`ok`) or not.
 
-    Stages in order: probe, journal, apply, verify, hold, heal, absent, recover.
+    Stages in order: probe, journal, apply, verify, hold, heal, absent, recover.  Beside them stand `detect` (what told of it first, whenever that
+    was) and `during` (whether what must hold while it acts did).
     """
 
     kind: Literal["fault"] = "fault"
     at_ns: int
     id: str
     fault: str
-    edge: Literal["probe", "journal", "apply", "verify", "hold", "heal", "absent", "recover"]
+    edge: Literal["probe", "journal", "apply", "verify", "hold", "heal", "absent", "recover", "detect", "during"]
     ok: bool
     summary: str = ""  # one line for a person, such as "19.8 % of 4,210"
     detail: Mapping[str, Any] = field(default_factory=dict)

@@ -24,6 +24,36 @@ class Condition:
     threshold: float
     hold_s: float = 0.0  # must hold without a break for this long
     line: int = 0
+    quantity: str = ""  # "ratio", "time", "count", "rate"; empty: what is usual for the measure
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A declared measure: one number, asked for every so often while a run goes on.  Exactly one of the sources is set.
+
+    `sql`: the only value of the only row of a query on `component`/`database`.  `http`: of a GET on `component`, what `take` names
+    (`response.status`, a field of the JSON such as `response.queue.depth`, or `latency` in seconds).  `command`: of a command in the first
+    ready node of `component` (or in the node of that name), what `take` names: the number on `stdout`, or the exit `status`.
+    """
+
+    name: str
+    sql: str = ""
+    http: str = ""
+    command: tuple[str, ...] = ()
+    component: str = ""
+    database: str = ""
+    take: str = ""
+    every_s: float = 1.0
+    timeout_s: float = 1.0  # without an answer after this long the value is unknown
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Detect:
+    """What has to notice a fault: one of the conditions `by` comes to hold, at most `within_s` after its effect began."""
+
+    within_s: float | None = None  # None: it is measured, not judged
+    by: tuple[Condition, ...] = ()  # none: the first violated condition of `steady` and `during`, or a tripped one of `stop`
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +104,12 @@ class FaultSpec:
     params: Mapping[str, Any]  # parameters of the fault kind, checked by its own schema
     line: int = 0
     place: tuple[str | int, ...] = ()  # where its entry stands in the file; that of a repeated one is the same
+    during: tuple[Condition, ...] = ()  # must hold while it acts, beside the scenario's own
+    detect: Detect | None = None  # in place of the scenario's own
+    recover_within_s: float | None = None  # in place of the scenario's own
+    escalation: str = ""  # the escalation that it is a step of
+    step: int = 0  # which one, from 1
+    steps: int = 0  # of how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +133,13 @@ class CheckSpec:
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """Objectives over the replayed traffic.  Latencies count from the intended start, in seconds, by percentile."""
+    """Objectives over the replayed traffic, and over all faults.  Latencies count from the intended start, in seconds, by percentile."""
 
     availability: float | None = None  # 0–1
     latency_s: Mapping[str, float] = field(default_factory=dict)  # {"p95": 0.8}
     line: int = 0
+    detect_s: float | None = None  # each fault is noticed within
+    recover_s: float | None = None  # the steady state holds again within, from each fault's healing
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +159,19 @@ class Scenario:
     takes: tuple[str, ...] = ()
     stubs: tuple[str, ...] = ()  # services that are left out and answered by a stub
     streams: Mapping[str, Stream] = field(default_factory=dict)
+    measures: Mapping[str, Measure] = field(default_factory=dict)
     steady: tuple[Condition, ...] = ()
     faults: tuple[FaultSpec, ...] = ()
     limits: Limits = Limits()
     stop: tuple[Condition, ...] = ()
+    during: tuple[Condition, ...] = ()  # must hold while faults act
+    detect: Detect = Detect()
     recover_within_s: float = 30.0
     checks: tuple[CheckSpec, ...] = ()
     slo: Slo = Slo()
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """All of them, wherever they stand."""
+        own = (condition for fault in self.faults for condition in (*fault.during, *(fault.detect.by if fault.detect else ())))
+        return (*self.steady, *self.stop, *self.during, *self.detect.by, *own)

@@ -11,7 +11,7 @@ from envctl.model.scenario import Scenario
 from envctl.model.topology import AnyComponent, Job, Kafka, Postgres, Redis, Service, Topology
 from envctl.planner.changes import Changes
 from envctl.planner.identity import configuration
-from envctl.spec.conditions import MEASURES
+from envctl.spec.conditions import subject_of
 from envctl.spec.contexts import context_of
 from envctl.spec.names import groups_of, nodes_of, topics_of
 
@@ -146,15 +146,17 @@ def _users_of_database(topology: Topology, postgres: Postgres, file: str) -> lis
 
 def scenario_names(topology: Topology, scenario: Scenario) -> list[Reason]:
     """(component, because) for every component that a scenario names, directly or by a topic or consumer group."""
-    groups, topics = groups_of(topology), topics_of(topology)
+    groups, topics, owners = groups_of(topology), topics_of(topology), nodes_of(topology)
     named: list[Reason] = [(name, "takes") for name in scenario.takes]
     receivers = (scenario.traffic.to, *scenario.traffic.receivers)
     named += [(name, "traffic") for name in receivers if name and name not in scenario.stubs]
     for stream in scenario.streams.values():
         named += [(stream.component or topics.get(stream.topic, ""), f"observe {stream.name}")]
-    for condition in (*scenario.steady, *scenario.stop):
-        if MEASURES[condition.measure][1] == "group":
-            named += [(member, f"{condition.measure}({condition.subject})") for member in groups.get(condition.subject, ())]
+    for condition in scenario.conditions:
+        name = condition.subject
+        subjects = {"group": groups.get(name, ()), "topic": (topics.get(name, ""),), "component": (owners.get(name, name),), "postgres": (owners.get(name, name),)}
+        named += [(each, f"{condition.measure}({name})") for each in subjects.get(subject_of(condition), ())]
+    named += [(owners.get(measure.component, measure.component), f"measure {measure.name}") for measure in scenario.measures.values()]
     for what, name, because in _plugin_names(topology, scenario):
         named += [(each, because) for each in (groups.get(name, ()) if what == "group" else (name,))]
     return [(name, f"{scenario.name} ({because})") for name, because in named if name in topology.components]

@@ -35,15 +35,29 @@ def _fault(subject: Subject, id: str, spec: FaultSpec | None, window: FaultWindo
     edges = window.edges if window else ()
     start, end = (window.start_ns, window.end_ns) if window else (None, None)
     symptom = _first_symptom(subject, window)
-    detect = None if symptom is None or start is None else (symptom[0] - start) / 1e9
+    detect_s, detected_by = _detection(window)
+    during = window.edge("during") if window else None
     measured = [edge.summary for edge in edges if edge.edge in ("verify", "hold") and edge.summary]
     return Fault(
         id=id, fault=spec.fault if spec else window.fault if window else "", outcome=finding.outcome if finding else None,
         asked=asked(spec) if spec else words.NONE, measured=measured[0].removeprefix("measured ") if measured else words.NONE,
-        title=finding.title if finding else "not judged", start_s=_s(start), end_s=_s(end), detect_s=detect,
-        symptom=symptom[1] if symptom else "", recover_s=_recovery_s(window),
+        title=finding.title if finding else "not judged", start_s=_s(start), end_s=_s(end),
+        step=f"{spec.step} of {spec.steps} of {spec.escalation}" if spec and spec.escalation else "",
+        detect_s=detect_s, detected_by=detected_by, symptom_s=None if symptom is None or start is None else (symptom[0] - start) / 1e9,
+        symptom=symptom[1] if symptom else "", tolerated=during.summary if during else "", recover_s=_recovery_s(window),
         stages=tuple((str(edge.edge), edge.ok, edge.at_ns / 1e9, _told(edge)) for edge in edges),
     )
+
+
+def _detection(window: FaultWindow | None) -> tuple[float | None, str]:
+    """How long it took, and the condition that told of it; or why none did."""
+    edge = window.edge("detect") if window else None
+    if edge is None:
+        return None, ""
+    seconds = edge.detail.get("seconds")
+    if isinstance(seconds, int | float):
+        return float(seconds), str(edge.detail.get("by", ""))
+    return None, edge.summary
 
 
 def _told(edge: FaultEdge) -> str:

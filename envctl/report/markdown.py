@@ -73,7 +73,7 @@ def _figures(report: Report) -> str:
 
 
 def _faults(report: Report) -> str:
-    rows = [[escape(fault.id), escape(fault.asked), escape(fault.measured), words.detected(fault.detect_s, acted=fault.start_s is not None), words.duration(fault.recover_s)]
+    rows = [[escape(fault.id + (f" (step {fault.step})" if fault.step else "")), escape(fault.asked), escape(fault.measured), escape(words.detected(fault.detect_s, fault.detected_by)), words.duration(fault.recover_s)]
             for fault in report.faults]
     return _table(["fault", "asked", "measured", "time to detect", "time to recover"], rows) if rows else ""
 

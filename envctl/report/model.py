@@ -111,8 +111,9 @@ class Timeline:
 class Fault:
     """A fault of the scenario: what was asked, what was measured, how the system took it.
 
-    `detect_s` is from just before it acted until the first operation under it was known to have failed, to be unanswered, or
-    to be slower than the scenario's strictest latency limit.  `recover_s` is from the healing until the steady state held.
+    `detect_s` is from its effect until the first condition told of it, `symptom_s` from just before it acted until the first operation under it
+    was known to have failed, to be unanswered, or to be slower than the scenario's strictest latency limit.  `recover_s` is from the healing
+    until the steady state held.
     """
 
     id: str
@@ -123,8 +124,12 @@ class Fault:
     title: str
     start_s: float | None
     end_s: float | None
-    detect_s: float | None  # None: no operation was seen to suffer, or it never acted
+    step: str  # of an escalation: "2 of 3 of growing"
+    detect_s: float | None  # None: no condition told of it, or none was asked, or it never acted
+    detected_by: str  # the condition, or why there is none
+    symptom_s: float | None  # None: no operation was seen to suffer, or it never acted
     symptom: str
+    tolerated: str  # how what must hold meanwhile held; empty: nothing had to
     recover_s: float | None
     stages: tuple[tuple[str, bool, float, str], ...]  # (stage, ok, at, summary)
 

@@ -93,7 +93,7 @@ def _objective(finding: Finding) -> Objective:
     if "limit_s" in stats:
         name = finding.id.partition(":")[2]
         seen = stats.get("seconds")
-        return Objective(id=finding.id, outcome=finding.outcome, title=finding.title, asked=f"{name} at most {words.duration(stats['limit_s'])}",
+        return Objective(id=finding.id, outcome=finding.outcome, title=finding.title, asked=f"{name.replace('_', ' ')} at most {words.duration(stats['limit_s'])}",
                          seen=words.duration(seen) if seen is not None else "unbounded", allowed=_slower_allowed(name, stats.get("operations")),
                          used=stats.get("slower"))
     return Objective(id=finding.id, outcome=finding.outcome, title=finding.title, asked=words.NONE, seen=words.NONE, allowed=None, used=None)
@@ -188,9 +188,12 @@ def post_mortem(subject: Subject, findings: Sequence[Finding], asked: Sequence[s
     scenario = subject.scenario
     slo = scenario.slo
     expected = [f"steady state: {condition.text}" for condition in scenario.steady]
+    expected += [f"while faults act: {condition.text}" for condition in scenario.during]
     expected += [f"{check.check}: {words.pairs(check.params)}" for check in scenario.checks]
     expected += [f"availability of at least {words.percent(slo.availability)}"] if slo.availability is not None else []
     expected += [f"{name} of at most {words.duration(limit)}" for name, limit in slo.latency_s.items()]
+    times = (("detect", slo.detect_s), ("recover", slo.recover_s))
+    expected += [f"time to {what} of at most {words.duration(limit)}" for what, limit in times if limit is not None]
     unmet = [f"{finding.id}: {finding.title}" for finding in findings if finding.outcome != "pass"]
     seen = unmet or ([f"all {len(findings)} findings pass"] if findings else ["nothing was judged yet"])
     return PostMortem(tried=tuple(asked), expected=tuple(expected), seen=tuple(seen), owner=scenario.owner)

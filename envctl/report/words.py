@@ -76,9 +76,14 @@ def _flat(value: Any) -> str:
     return str(value)
 
 
-def detected(seconds: float | None, *, acted: bool) -> str:
-    """The time until the first operation suffered under a fault."""
-    return duration(seconds) if seconds is not None else "no operation suffered" if acted else NONE
+def detected(seconds: float | None, by: str) -> str:
+    """The time until a condition told of a fault, or why none did; a dash where none was asked."""
+    return duration(seconds) if seconds is not None else by or NONE
+
+
+def suffered(seconds: float | None, symptom: str) -> str:
+    """The first operation that suffered under a fault, and when."""
+    return f"first: {symptom} after {duration(seconds)}" if symptom else "no operation suffered"
 
 
 def clip(text: str, most: int) -> str:

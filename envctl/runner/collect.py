@@ -8,6 +8,7 @@ import re
 import threading
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from envctl import plugins
 from envctl.engines.topics import ends_of, messages_of
 from envctl.errors import EnvctlError, ResourceError
 from envctl.model.event import Observation, Step
-from envctl.model.scenario import Scenario, Stream
+from envctl.model.scenario import Measure, Scenario, Stream
 from envctl.model.topology import Kafka, Topology
 from envctl.record import RecordWriter, pick
 from envctl.substrates.base import Reach
@@ -94,14 +95,10 @@ class Collector:
             yield self._observation(stream, roots, source, at_ns)
 
     def _rows(self, stream: Stream) -> Iterator[Mapping[str, Any]]:
-        import psycopg
         from psycopg.rows import dict_row
 
-        component = self.topology.components[stream.component]
-        endpoints = plugins.load("envctl.engines", component.kind)().endpoints(component)
-        with psycopg.connect(endpoints[f"{stream.database}.url"], row_factory=dict_row, connect_timeout=5, options=LIMITS) as connection:
-            connection.read_only = True  # not the session: the address asks for one that may write, to find the primary
-            yield from connection.execute(stream.sql.encode())
+        with connected(self.topology, stream) as connection:
+            yield from connection.cursor(row_factory=dict_row).execute(stream.sql.encode())
 
     def _answers(self, stream: Stream) -> Iterator[Mapping[str, Any]]:
         node = next((n for n in self.reach.environment().nodes_of(stream.component) if n.state == "ready"), None)
@@ -113,6 +110,21 @@ class Collector:
         if not isinstance(rows, list):
             raise ResourceError(f"{stream.component} answered {stream.http} with something that is not a list")
         yield from rows
+
+
+@contextmanager
+def connected(topology: Topology, source: Stream | Measure, *, timeout_s: float | None = None) -> Iterator[Any]:
+    """A connection that only reads, to the database of a stream or a measure, whose server keeps each query's time."""
+    import psycopg
+
+    component = topology.components[source.component]
+    endpoints = plugins.load("envctl.engines", component.kind)().endpoints(component)
+    limits = LIMITS if timeout_s is None else f"-c statement_timeout={round(1000 * timeout_s)}"
+    wait_s = 5 if timeout_s is None else max(2, round(timeout_s))  # libpq takes less than two for two
+    silent_ms = round(1000 * (timeout_s or 0))  # 0: what the system has
+    with psycopg.connect(endpoints[f"{source.database}.url"], connect_timeout=wait_s, options=limits, tcp_user_timeout=silent_ms) as connection:
+        connection.read_only = True  # not the session: the address asks for one that may write, to find the primary
+        yield connection
 
 
 def _within(seconds: float, read: Callable[[Stream], Rows], stream: Stream) -> list[Mapping[str, Any]]:

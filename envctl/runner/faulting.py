@@ -8,7 +8,7 @@ import random
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from envctl.model.scenario import FaultSpec, Scenario
 from envctl.model.topology import Topology
 from envctl.record import RecordWriter
 from envctl.runner.live import Live
+from envctl.runner.noticing import Notice
 from envctl.spec.conditions import format_answer
 from envctl.substrates.base import Reach
 
@@ -30,7 +31,7 @@ POLL_S = 0.1
 READY_TO_HURT_S = 15.0  # how long a fault's targets may take to be there
 PROBE_AGAIN_S = 0.5
 
-Stage = Literal["probe", "journal", "apply", "verify", "hold", "heal", "absent", "recover"]
+Stage = Literal["probe", "journal", "apply", "verify", "hold", "heal", "absent", "recover", "detect", "during"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +79,29 @@ def check_limits(scenario: Scenario, blast: Blast) -> None:
         raise UsageError(f"{blast.summary}: touches {len(zones)} zones, the scenario's limit is {limits.max_zones}")
 
 
+def check_escalations(scenario: Scenario, blasts: Mapping[str, Blast]) -> None:
+    """Refuses an escalation a step of which reaches no further than the one before.  Raises UsageError."""
+    reached: dict[tuple[str, int], set[str]] = {}
+    for fault in scenario.faults:
+        if fault.escalation:
+            reached.setdefault((fault.escalation, fault.step), set()).update(node.name for node in blasts[fault.id].nodes)
+    for fault in scenario.faults:
+        before, now = (reached.get((fault.escalation, step)) for step in (fault.step - 1, fault.step))
+        if before is not None and now is not None and len(now) <= len(before):
+            raise UsageError(f"{scenario.file.name}:{fault.line}: {fault.id}: step {fault.step} of the escalation hits {', '.join(sorted(now)) or 'no node'}, "
+                             f"the one before it {', '.join(sorted(before))}", hint="a step reaches further than the one before it")
+
+
 class FaultRun(threading.Thread):
-    """Walks one fault.  `done` is set when it has recovered or given up; `healed` tells whether it is known to be gone."""
+    """Walks one fault.  `done` is set when it has recovered or given up; `survived` tells whether every stage went well."""
 
     def __init__(self, field: Field, spec: FaultSpec, fault: Fault) -> None:
         super().__init__(name=f"fault {spec.id}", daemon=True)
         self.spec = spec
         self.done = threading.Event()
         self.recovered = False
+        self.survived = True
+        self._notice: Notice | None = None
         self._field = field
         self._fault = fault
         self._blast = Blast((), "")
@@ -103,14 +119,20 @@ class FaultRun(threading.Thread):
                     self._undo()
             except Exception as error:  # noqa: BLE001
                 self._note_error(error)
+            if self._notice is not None:
+                self._notice.over(stopped=self._field.stopping.is_set())
+            self.survived = self.survived and self.recovered
             self.done.set()
 
     def _act(self) -> None:
-        self._stage("probe", self._probe)
+        self._stage("probe", self._probe, _step(self.spec))
         self._stage("journal", self._journal)
+        self._notice = Notice(self.spec, self._field.scenario, self._field.live, self._field.now_ns, self._event)
+        self._notice.start()
         self._applied = True
         begun = time.monotonic()
         self._stage("apply", lambda: self._fault.apply(LEASE_S))
+        self._notice.acts()
         renewer = _Renewer(self._fault)
         try:
             self._measured("verify", self._fault.verify)
@@ -143,6 +165,8 @@ class FaultRun(threading.Thread):
         self._stage("heal", self._fault.heal)
         healed_ns = self._field.now_ns()
         self._measured("absent", self._fault.absent)
+        if self._notice is not None:
+            self._notice.gone()
         if not self._field.stopping.is_set():
             self._recover(healed_ns)
 
@@ -151,7 +175,8 @@ class FaultRun(threading.Thread):
 
         It is believed when they have held for as long as an operation may be open: what hangs shows by then.
         """
-        deadline, patience_s = time.monotonic() + self._field.scenario.recover_within_s, self._field.live.patience_s
+        within_s = self.spec.recover_within_s or self._field.scenario.recover_within_s
+        deadline, patience_s = time.monotonic() + within_s, self._field.live.patience_s
         answers: list[dict[str, Any]] = []
         since: float | None = None
         while time.monotonic() < deadline and not self._field.stopping.is_set():
@@ -165,16 +190,18 @@ class FaultRun(threading.Thread):
                 break
             time.sleep(POLL_S)
         took = (self._field.now_ns() - healed_ns) / 1e9 - patience_s
+        if self._notice is not None:
+            self._notice.over(stopped=self._field.stopping.is_set())
         summary = f"recovered in {max(took, 0):.1f} s" if self.recovered else _not_recovered(answers)
         self._event("recover", self.recovered, summary, {"seconds": max(took, 0.0), "conditions": answers})
 
-    def _stage(self, name: Stage, work: Callable[[], Any]) -> None:
+    def _stage(self, name: Stage, work: Callable[[], Any], detail: dict[str, Any] | None = None) -> None:
         try:
             said = work()
         except Exception as error:
             self._event(name, ok=False, summary=str(error), detail={"error": repr(error)})
             raise
-        self._event(name, ok=True, summary=said if isinstance(said, str) else "")
+        self._event(name, ok=True, summary=said if isinstance(said, str) else "", detail=detail)
 
     def _measured(self, name: Stage, measure: Callable[[], Effect]) -> None:
         try:
@@ -184,6 +211,7 @@ class FaultRun(threading.Thread):
         self._event(name, effect.shown, effect.summary, dict(effect.detail))
 
     def _event(self, edge: Stage, ok: bool, summary: str = "", detail: dict[str, Any] | None = None) -> None:
+        self.survived = self.survived and (ok or edge == "detect")
         self._field.record.write(FaultEdge(at_ns=self._field.now_ns(), id=self.spec.id, fault=self.spec.fault, edge=edge,
                                            ok=ok, summary=summary, detail=detail or {}))
         self._field.record.sync()
@@ -193,6 +221,10 @@ class FaultRun(threading.Thread):
 
         self._field.record.write(Log(at_ns=self._field.now_ns(), level="error", message=f"fault {self.spec.id}: {error}",
                                      detail={"traceback": traceback.format_exc()}))
+
+
+def _step(spec: FaultSpec) -> dict[str, Any]:
+    return {"escalation": spec.escalation, "step": spec.step, "steps": spec.steps} if spec.escalation else {}
 
 
 def _not_recovered(answers: list[dict[str, Any]]) -> str:

@@ -75,6 +75,8 @@ class Follower:
         elif kind == "sample" and event["measure"] == "kafka.consumer_group.lag" and event.get("value") is not None:
             attrs = event["attrs"]
             self._lag[attrs["group"], attrs["topic"], attrs["partition"]] = event["value"]
+        elif kind == "step" and event["name"] == "traffic" and event["edge"] == "end":
+            self._tell_rest()
         elif kind == "step" and event["edge"] == "begin" and event["name"] != "observe":
             self._step = event["name"]
         elif kind == "log" and "stop" in event.get("detail", {}):
@@ -94,12 +96,24 @@ class Follower:
         known[event["edge"]] = event.get("summary", "")
         known["ok"] &= event["ok"]
         known.setdefault("at_s", event["at_ns"] / 1e9)
+        if "step" in event.get("detail", {}):
+            known["step"] = f"step {event['detail']['step']} of {event['detail']['steps']}:"
         if event["edge"] == "recover" or (not event["ok"] and event["edge"] in ("probe", "journal")):
             self._line.note(self._told(known))
+            known["told"] = True
+
+    def _tell_rest(self) -> None:
+        """Those whose recovery was not waited for."""
+        for known in self._faults.values():
+            if not known.get("told"):
+                self._line.note(self._told(known | {"ok": False}))
 
     def _told(self, known: dict[str, Any]) -> str:
-        """`5.0 s  packet-loss   orders → bus 20 %   measured 19.8 % of 4,210   gone, recovered in 1.9 s ✔`."""
-        parts = [known.get("probe", ""), known.get("verify", ""), known.get("absent", ""), known.get("recover", "")]
+        """`5.0 s  packet-loss   orders → bus 20 %   measured 19.8 % of 4,210   detected in 1.2 s   gone   recovered in 1.9 s ✔`."""
+        target = f"{known.get('step', '')} {known.get('probe', '')}".strip()
+        during = known.get("during", "")
+        parts = [target, known.get("verify", ""), known.get("detect", "").partition(":")[0], "" if during == "tolerated" else during,
+                 known.get("absent", ""), known.get("recover", "")]
         mark = "✔" if known["ok"] else "✘"
         return f"{INDENT}{known['at_s']:>5.1f} s  {known['name']:<12} {'   '.join(part for part in parts if part)} {mark}"
 

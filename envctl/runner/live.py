@@ -17,7 +17,8 @@ from typing import Any
 from envctl.checks.slo import NO_TURN
 from envctl.model.event import Op, Sample
 from envctl.model.scenario import Condition, Scenario
-from envctl.spec.conditions import COMPARE, MEASURES
+from envctl.runner.sampled import Newest
+from envctl.spec.conditions import COMPARE, quantity_of, subject_of
 
 WINDOW_S = 5.0
 PATIENCE_S = 2.0
@@ -45,8 +46,11 @@ class _Done:
 class Live:
     """Operations and samples of the newest seconds; fed by the driver's and the samplers' threads."""
 
-    def __init__(self, now_ns: Callable[[], int], window_s: float = WINDOW_S, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, now_ns: Callable[[], int], window_s: float = WINDOW_S, patience_s: float = PATIENCE_S, newest: Newest | None = None
+    ) -> None:
         self.patience_s = patience_s
+        self._newest = newest or Newest()
         self._now_ns = now_ns
         self._window_ns = int(window_s * 1e9)
         self._lock = threading.Lock()
@@ -55,7 +59,6 @@ class Live:
         self._next: Expected | None = None
         self._end_ns = math.inf
         self._done: deque[_Done] = deque()
-        self._samples: dict[tuple[str, str], dict[str, float | None]] = {}
 
     def operation(self, event: Op) -> None:
         """Takes an edge of an operation."""
@@ -94,12 +97,9 @@ class Live:
             self._next = next(self._schedule, None)
 
     def sample(self, sample: Sample) -> None:
-        """Takes a sample; the newest per subject and partition (or node) counts."""
-        attrs = sample.attrs
-        subject = str(attrs.get("group") or attrs.get("node") or "")
-        part = f"{attrs.get('topic', '')}/{attrs.get('partition', '')}"
+        """Takes a sample; the newest of each measure and what it is about counts."""
         with self._lock:
-            self._samples.setdefault((sample.measure, subject), {})[part] = sample.value
+            self._newest.take(sample)
 
     def _forget(self) -> None:
         oldest = self._now_ns() - 12 * self._window_ns
@@ -107,14 +107,15 @@ class Live:
             self._done.popleft()
 
     def value(self, condition: Condition, since_ns: int = 0, *, widen: bool = False) -> float | None:
-        """The measure over the newest window and what is open, counting only operations that were due after `since_ns`.
+        """The measure over the newest window and what is open, counting only operations that were due, and samples that were taken, after `since_ns`.
 
         None where there are too few samples to say anything.  `widen` goes back as far as it takes to have enough: in an
         outage with few clients, operations end too seldom to fill a window.
         """
-        if condition.measure == "lag":
-            return self._total("kafka.consumer_group.lag", condition.subject)
         now_ns = self._now_ns()
+        if subject_of(condition) != "traffic":
+            with self._lock:
+                return self._newest.value(condition, now_ns, since_ns)
         start = max(now_ns - self._window_ns, since_ns)
         with self._lock:
             self._await()
@@ -123,19 +124,12 @@ class Live:
         done = [d for d in every if d.end_ns >= start]
         if condition.measure == "throughput":
             return len(done) * 1e9 / self._window_ns
-        timed = MEASURES[condition.measure][0] == "time"
+        timed = quantity_of(condition) == "time"
         patience_ns = 1e9 * (min(self.patience_s, condition.threshold) if timed else self.patience_s)
         late = [_Done(e.name, False, (now_ns - e.due_ns) / 1e9, e.due_ns, now_ns) for e in waiting if now_ns - e.due_ns > patience_ns]
         if widen and len(done) + len(late) < FEWEST:
             done = every[-FEWEST:]
         return _over([*done, *late], condition.measure)
-
-    def _total(self, measure: str, subject: str) -> float | None:
-        """Sum over a subject's parts; unknown when any part is unknown or nothing was sampled."""
-        with self._lock:
-            parts = list(self._samples.get((measure, subject), {}).values())
-        known = [value for value in parts if value is not None]
-        return sum(known) if parts and len(known) == len(parts) else None
 
     def meets(self, condition: Condition, since_ns: int = 0, *, widen: bool = False) -> bool | None:
         """Whether the condition holds now; None when nothing can be said."""
@@ -158,7 +152,7 @@ def _untried(answer: Any) -> bool:
 
 def open_for_s(scenario: Scenario) -> float:
     """How long an operation may be open before it counts: 2 s, or the longest latency that the scenario allows below its time-out."""
-    allowed = [c.threshold for c in scenario.steady if MEASURES[c.measure][0] == "time"]
+    allowed = [c.threshold for c in scenario.steady if quantity_of(c) == "time" and subject_of(c) == "traffic"]
     return max(PATIENCE_S, min(scenario.traffic.timeout_s, max((*allowed, *scenario.slo.latency_s.values()), default=0.0)))
 
 
@@ -180,7 +174,7 @@ def share_of(measure: str) -> float:
 def percentile(values: Iterable[float], share: float) -> float:
     """Nearest-rank percentile (`share` between 0 and 1) of at least one value."""
     ordered = sorted(values)
-    rank = max(1, -(-len(ordered) * round(share * 1000) // 1000))  # ceiling, without rounding errors of floats
+    rank = max(1, -(-len(ordered) * round(share * 10_000) // 10_000))  # ceiling, without rounding errors of floats
     return ordered[min(rank, len(ordered)) - 1]
 
 

@@ -22,9 +22,11 @@ from envctl.model.topology import Topology
 from envctl.record import EVENTS, Record, RecordWriter, RunManifest
 from envctl.runner.collect import Collector, bootstrap_of
 from envctl.runner.drain import Drain, quiet_s
-from envctl.runner.faulting import FaultRun, Field, build, check_limits, probe
+from envctl.runner.faulting import FaultRun, Field, build, check_escalations, check_limits, probe
 from envctl.runner.live import Held, Live, open_for_s
+from envctl.runner.measuring import samplers_of
 from envctl.runner.redelivering import Redeliverer, redeliveries
+from envctl.runner.sampled import newest_of
 from envctl.runner.traffic import Driver
 from envctl.substrates.base import Reach
 from envctl.telemetry import raw
@@ -57,7 +59,8 @@ class Run:
     def __post_init__(self) -> None:
         """Opens the record."""
         self.record = RecordWriter(self.directory / EVENTS)
-        self.live = Live(self.now_ns, patience_s=open_for_s(self.scenario))
+        newest = newest_of(self.topology, self.scenario.measures)
+        self.live = Live(self.now_ns, patience_s=open_for_s(self.scenario), newest=newest)
 
     def now_ns(self) -> int:
         """Nanoseconds since the run's start."""
@@ -111,15 +114,16 @@ class Run:
     def _preflight(self, ground: Field) -> None:
         """Every fault's targets, capabilities and reach, before anything starts; what is missing is refused here."""
         with self.step("preflight"):
-            for spec in self.scenario.faults:
-                check_limits(self.scenario, _refusable(ground, spec))
+            blasts = {spec.id: _refusable(ground, spec) for spec in self.scenario.faults}
+            check_escalations(self.scenario, blasts)
 
     @contextmanager
     def _watched(self, bootstrap: str) -> Iterator[None]:
         """Samplers and watchers run meanwhile: what ends is looked for apart, because stop conditions must not wait for an answer."""
         from envctl.telemetry.samplers import Samplers
 
-        samplers = Samplers(self.reach, self.topology, bootstrap, self.now_ns, self._sampled, self.record.write)
+        samplers = Samplers(self.reach, self.topology, bootstrap, self.now_ns, self._sampled, self.record.write,
+                            more=samplers_of(self.scenario, self.reach, self.topology, bootstrap))
         samplers.start()
         looks = (partial(self._look, [Held(condition) for condition in self.scenario.stop], time.monotonic()), partial(self._note_ends, {}))
         watchers = [threading.Thread(target=self._watch, args=(look,), name="watch", daemon=True) for look in looks]
@@ -159,6 +163,7 @@ class Run:
         waiting = list(self.scenario.faults)
         steady = _Once(self._steady)
         while not self.stopping.is_set() and (waiting or any(not r.done.is_set() for r in runs.values())):
+            waiting = self._without_broken_off(waiting, runs)
             for spec in [s for s in waiting if _due(s, time.monotonic() - begun, runs)]:
                 waiting.remove(spec)
                 if steady("before"):
@@ -170,6 +175,18 @@ class Run:
         for run in runs.values():
             run.done.wait()
         return bool(runs)
+
+    def _without_broken_off(self, waiting: Sequence[FaultSpec], runs: Mapping[str, FaultRun]) -> list[FaultSpec]:
+        """Those that may still start: nothing that follows a step of an escalation that was not survived, whether another step or not."""
+        left, lost = [], set[str]()
+        for spec in waiting:
+            if not _broken_off(spec, runs) and not lost.intersection(spec.after):
+                left.append(spec)
+                continue
+            lost.add(spec.id)
+            message = f"{spec.id} was not started: {', '.join(spec.after)} was not survived, or not started itself"
+            self.record.write(Log(at_ns=self.now_ns(), level="warning", message=message, detail={"not_started": spec.id}))
+        return left
 
     def _end(self, driver: Driver, wait_s: float) -> None:
         """Lets the traffic last for its time, or until the steady state at the end has been measured while it flows."""
@@ -280,6 +297,12 @@ def _due(spec: FaultSpec, elapsed_s: float, runs: Mapping[str, FaultRun]) -> boo
     return all(name in runs and runs[name].done.is_set() for name in spec.after)
 
 
+def _broken_off(spec: FaultSpec, runs: Mapping[str, FaultRun]) -> bool:
+    """Whether it follows a step of an escalation that was not survived."""
+    before = (runs[name] for name in spec.after if name in runs)
+    return any(run.spec.escalation and run.done.is_set() and not run.survived for run in before)
+
+
 def _pending(spec: FaultSpec, runs: Mapping[str, FaultRun]) -> bool:
     """Whether a fault may still start although the traffic is over: only while those it follows are under way."""
     return spec.at_s is None and all(name in runs for name in spec.after)
@@ -288,9 +311,11 @@ def _pending(spec: FaultSpec, runs: Mapping[str, FaultRun]) -> bool:
 def _refusable(ground: Field, spec: FaultSpec) -> Blast:
     """The fault's blast as of now.  Raises UsageError that says where in the scenario it stands."""
     try:
-        return probe(build(ground, spec), ground.stopping)
+        blast = probe(build(ground, spec), ground.stopping)
+        check_limits(ground.scenario, blast)
     except UsageError as error:
         raise UsageError(f"{ground.scenario.file.name}:{spec.line}: {spec.id}: {error.message}", hint=error.hint) from error
+    return blast
 
 
 def load_inputs(directory: Path) -> tuple[RunManifest, Topology, Scenario]:

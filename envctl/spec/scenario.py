@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from envctl.model.scenario import CheckSpec, Condition, Limits, Scenario, Slo, Stream, Traffic
+from envctl.model.scenario import CheckSpec, Detect, Limits, Measure, Scenario, Slo, Stream, Traffic
 from envctl.model.topology import Service, Topology
-from envctl.spec.conditions import parse_condition
+from envctl.spec.conditions import conditions, detect
 from envctl.spec.document import Document
 from envctl.spec.names import topics_of
 from envctl.spec.scenario_rules import check_scenario
@@ -18,7 +18,7 @@ from envctl.spec.structure import open_document, recorded
 from envctl.spec.timeline import timeline
 from envctl.spec.units import duration_s, rate_per_s, ratio
 
-_UNITS = ("observe", "faults", "checks", "steady", "stop")
+_UNITS = ("observe", "measures", "faults", "checks", "steady", "stop", "during")
 
 
 def load_scenario(file: Path, topology: Topology | None = None, *, seeds: Path | None = None, rng_seed: int | None = None) -> Scenario:
@@ -59,10 +59,13 @@ def _scenario(document: Document, topology: Topology | None, rng_seed: int | Non
         takes=tuple(data.get("takes", ())),
         stubs=tuple(data.get("stubs", ())),
         streams={name: _stream(document, name, raw) for name, raw in data.get("observe", {}).items()},
-        steady=_conditions(document, "steady"),
+        measures={name: _measure(document, name, raw) for name, raw in data.get("measures", {}).items()},
+        steady=conditions(document, ("steady",), data.get("steady")),
         faults=timeline(document, seed),
         limits=_limits(data.get("limits", {})),
-        stop=_conditions(document, "stop"),
+        stop=conditions(document, ("stop",), data.get("stop")),
+        during=conditions(document, ("during",), data.get("during")),
+        detect=detect(document, ("detect",), data["detect"]) if "detect" in data else Detect(),
         recover_within_s=duration_s(data["recover"]["within"]) if "recover" in data else 30.0,
         checks=_checks(document),
         slo=_slo(document),
@@ -108,14 +111,21 @@ def _stream(document: Document, name: str, raw: Mapping[str, Any]) -> Stream:
     )
 
 
-def _conditions(document: Document, field: str) -> tuple[Condition, ...]:
-    found = []
-    for index, text in enumerate(document.data.get(field, ())):
-        try:
-            found += [parse_condition(text, document.line(field, index))] if text is not None else []
-        except ValueError as error:
-            document.problem((field, index), str(error))
-    return tuple(found)
+def _measure(document: Document, name: str, raw: Mapping[str, Any]) -> Measure:
+    component, _, database = str(raw["on"]).partition("/")
+    every_s = duration_s(raw["every"]) if "every" in raw else 1.0
+    return Measure(
+        name,
+        sql=raw.get("sql", ""),
+        http=raw.get("http", ""),
+        command=tuple(raw.get("command", ())),
+        component=component,
+        database=database,
+        take=raw.get("take") or ("response.status" if "http" in raw else "stdout" if "command" in raw else ""),
+        every_s=every_s,
+        timeout_s=duration_s(raw["timeout"]) if "timeout" in raw else every_s,
+        line=document.line("measures", name),
+    )
 
 
 def _unique(name: str, used: Counter[str]) -> str:
@@ -145,5 +155,6 @@ def _slo(document: Document) -> Slo:
             availability = ratio(raw["availability"])
         except ValueError as error:
             document.problem(("slo", "availability"), str(error), "allowed: 0 % to 100 %")
-    latency_s = {name: duration_s(value) for name, value in raw.items() if name != "availability"}
-    return Slo(availability, latency_s, document.line("slo"))
+    times = {name: duration_s(value) for name, value in raw.items() if name != "availability"}
+    detect_s, recover_s = times.pop("time_to_detect", None), times.pop("time_to_recover", None)
+    return Slo(availability, times, document.line("slo"), detect_s, recover_s)

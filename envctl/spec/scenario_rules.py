@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from envctl.model.scenario import Condition, Scenario, Stream
-from envctl.model.topology import Postgres, Service, Topology
-from envctl.spec.conditions import MEASURES
+from envctl.model.scenario import Scenario, Stream
+from envctl.model.topology import Service, Topology
+from envctl.spec.condition_rules import check_conditions, check_measures, check_place
 from envctl.spec.document import Document, Location, did_you_mean
-from envctl.spec.names import groups_of, known, topics_of
+from envctl.spec.names import known, topics_of
 from envctl.spec.plugin_rules import check_checks, check_faults
 from envctl.spec.timeline_rules import check_timeline
 from envctl.spec.traffic import Line, read_traffic
@@ -30,16 +30,11 @@ def check_scenario(document: Document, scenario: Scenario, topology: Topology | 
     operations = tuple(dict.fromkeys(line.op for line in lines))
     for stream in scenario.streams.values():
         _check_stream(document, stream, operations, topology)
-    for field, conditions in (("steady", scenario.steady), ("stop", scenario.stop)):
-        texts = document.data.get(field, [])
-        for condition in conditions:
-            at = (field, _index(texts, condition.text))
-            _check_condition(document, at, condition, operations, topology)
-            if field == "steady" and condition.hold_s:
-                document.problem(at, "`for` has no meaning in a steady condition", "leave it out; only `stop` conditions hold for a time")
+    check_conditions(document, scenario, operations, topology)
+    check_measures(document, scenario, topology)
     check_faults(document, scenario, topology)
     check_checks(document, scenario, topology, operations)
-    check_timeline(document, scenario, lines)
+    check_timeline(document, scenario, lines, topology)
     return lines
 
 
@@ -95,41 +90,8 @@ def _check_stream(document: Document, stream: Stream, operations: tuple[str, ...
         if not stream.component:
             document.problem(at, "'on' is missing", "component/database for sql, component for http")
         elif topology is not None:
-            _check_stream_place(document, at, stream, topology)
+            check_place(document, (*at, "on"), stream, topology)
     elif stream.component:
         document.problem((*at, "on"), f"`on` has no meaning for a stream of {sources[0]}")
     if stream.topic and topology is not None:
         known(document, (*at, "topic"), "topic", stream.topic, topics_of(topology))
-
-
-def _check_stream_place(document: Document, at: Location, stream: Stream, topology: Topology) -> None:
-    at = (*at, "on")
-    if not known(document, at, "component", stream.component, topology.components):
-        return
-    component = topology.components[stream.component]
-    if stream.http:
-        if not isinstance(component, Service):
-            document.problem(at, f"{stream.component} is a {component.kind}, a service is needed here")
-    elif not isinstance(component, Postgres):
-        document.problem(at, f"{stream.component} is a {component.kind}, a postgres is needed here")
-    elif stream.database not in component.databases:
-        message = f"{stream.component} has no database {stream.database!r}"
-        document.problem(at, message, did_you_mean(f"{stream.component}/{stream.database}", _databases(component)))
-
-
-def _databases(component: Postgres) -> list[str]:
-    return [f"{component.name}/{database}" for database in component.databases]
-
-
-def _index(texts: list[str | None], text: str) -> int:
-    return next(index for index, each in enumerate(texts) if each is not None and each.strip() == text)
-
-
-def _check_condition(
-    document: Document, at: Location, condition: Condition, operations: tuple[str, ...], topology: Topology | None
-) -> None:
-    if MEASURES[condition.measure][1] == "group":
-        if topology is not None:
-            known(document, at, "consumer group", condition.subject, groups_of(topology))
-    elif condition.subject != "traffic" and operations:
-        known(document, at, "operation of the traffic", condition.subject, ("traffic", *operations))

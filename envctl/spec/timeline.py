@@ -1,7 +1,8 @@
 """`faults:` of a scenario → its timeline: entries that stand for several faults are written out, one fault each.
 
-`sequence` starts each of its entries when the one before it has healed and recovered, `parallel` starts them together, `repeat` lets an entry
-follow itself, and `nemesis` is a sequence drawn from weighted entries: the same seed draws the same one.
+`sequence` starts each of its entries when the one before it has healed and recovered or given up, `parallel` starts them together, `repeat` lets
+an entry follow itself, and `nemesis` is a sequence drawn from weighted entries: the same seed draws the same one.  `escalate` is a sequence whose
+steps reach further each time, none of which starts unless the system has survived the one before.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from envctl.model.scenario import FaultSpec
+from envctl.spec.conditions import conditions, detect
 from envctl.spec.document import Document, Location
 from envctl.spec.units import duration_s
 
-COMPOSED = ("sequence", "parallel", "nemesis")
+COMPOSED = ("sequence", "parallel", "nemesis", "escalate")
 _Entry = tuple[Location, Mapping[str, Any]]
-_OWN = frozenset({"fault", "id", "at", "on", "for", "repeat", "weight"})
+_OWN = frozenset({"fault", "id", "at", "on", "for", "repeat", "weight", "during", "detect", "recover"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,9 @@ def _fault(document: Document, raw: Mapping[str, Any], at: Location, id: str, st
         params={name: value for name, value in raw.items() if name not in _OWN},
         line=document.line(*at),
         place=at,
+        during=conditions(document, (*at, "during"), raw.get("during")),
+        detect=detect(document, (*at, "detect"), raw["detect"]) if "detect" in raw else None,
+        recover_within_s=duration_s(raw["recover"]["within"]) if "recover" in raw else None,
     )
 
 
@@ -114,9 +119,14 @@ class _Writer:
         inside = _inside(raw, at)
         if "parallel" in raw:
             return tuple(end for place, each in inside for end in self.entry(each, place, start))
+        steps = self._drawn(raw["nemesis"], inside) if "nemesis" in raw else inside
         ends: tuple[str, ...] = ()
-        for place, each in self._drawn(raw["nemesis"], inside) if "nemesis" in raw else inside:
+        name = self._unique(raw.get("id", "escalate")) if "escalate" in raw else ""
+        for number, (place, each) in enumerate(steps, 1):
+            first = len(self._faults)
             ends = self.entry(each, place, Start(after=ends) if ends else start)
+            if name:
+                self._faults[first:] = [(replace(fault, escalation=name, step=number, steps=len(steps)), on) for fault, on in self._faults[first:]]
         return ends
 
     def _drawn(self, raw: Mapping[str, Any], inside: Sequence[_Entry]) -> Sequence[_Entry]:
@@ -124,8 +134,10 @@ class _Writer:
         return rng.choices(inside, [each.get("weight", 1) for _, each in inside], k=raw["faults"])
 
     def _single(self, raw: Mapping[str, Any], at: Location, start: Start) -> str:
-        name = raw.get("id", raw["fault"])
-        self._used[name] += 1
-        id = name if self._used[name] == 1 else f"{name}-{self._used[name]}"
+        id = self._unique(raw.get("id", raw["fault"]))
         self._faults.append((_fault(self._document, raw, at, id, start), start.on))
         return id
+
+    def _unique(self, name: str) -> str:
+        self._used[name] += 1
+        return name if self._used[name] == 1 else f"{name}-{self._used[name]}"

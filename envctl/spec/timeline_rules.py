@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from envctl.model.scenario import FaultSpec, Scenario
+from envctl.model.topology import Topology
 from envctl.spec.document import Document, Location, did_you_mean
-from envctl.spec.timeline import COMPOSED, entries
-from envctl.spec.topology_rules import find_cycle
+from envctl.spec.hits import clash, count_hit, within_reach
+from envctl.spec.timeline import COMPOSED, entries, start_of
 from envctl.spec.traffic import Line
 
 COMPOSED_FIELDS = ("id", "at", "on", "repeat", *COMPOSED)
 
 
-def check_timeline(document: Document, scenario: Scenario, lines: tuple[Line, ...]) -> None:
+def check_timeline(document: Document, scenario: Scenario, lines: tuple[Line, ...], topology: Topology | None) -> None:
     """Notes every broken rule of the timeline."""
     _check_entries(document)
     _check_names(document, scenario.faults)
     starts = earliest_starts(scenario.faults)
     _check_ends(document, scenario, starts, _length_s(scenario, lines))
-    _check_overlaps(document, scenario.faults, starts)
+    _check_overlaps(document, scenario.faults, starts, topology)
+    if topology is not None:
+        _check_escalations(document, scenario.faults, topology)
 
 
 def _check_entries(document: Document) -> None:
@@ -32,6 +36,8 @@ def _check_entries(document: Document) -> None:
             document.problem((*at, "on"), "found both `at` and `on`, allowed: one of them")
         elif not inside and not starts:
             document.problem(at, "found neither `at` nor `on`", "say when it starts: `at: 5s` or `on: healed(ID)`")
+        if "escalate" in each and "escalate" in at:
+            document.problem((*at, "escalate"), "an escalation inside of an escalation", "make its steps steps of the outer one")
         for name in each if "fault" not in each else ():
             if name not in COMPOSED_FIELDS:
                 document.problem((*at, name), "unknown field", did_you_mean(name, COMPOSED_FIELDS))
@@ -48,9 +54,18 @@ def _check_names(document: Document, faults: Sequence[FaultSpec]) -> None:
         for name in fault.after:
             if name not in known:
                 document.problem((*fault.place, "on"), f"no fault has the id {name!r}", did_you_mean(name, [*ids, *named]))
-    cycle = find_cycle({fault.id: [name for name in fault.after if name in ids] for fault in faults})
-    if cycle:
-        document.problem((*faults[ids.index(cycle[0])].place, "on"), f"the faults wait for each other: {' → '.join(cycle)}")
+    _check_order(document, faults, named)
+
+
+def _check_order(document: Document, faults: Sequence[FaultSpec], named: dict[str, Location]) -> None:
+    """What starts when something has healed stands below it: so none waits for itself, or two for each other."""
+    places = {fault.id: fault.place for fault in reversed(faults)} | named
+    for index, raw in enumerate(document.data.get("faults", ())):
+        name = start_of(raw).on if raw is not None else ""
+        if name in places and places[name][1] == index:
+            document.problem(("faults", index, "on"), "it waits for its own healing", "name a fault above it")
+        elif name in places and int(places[name][1]) > index:
+            document.problem(("faults", index, "on"), f"{name!r} stands below it: it can't have healed before this one starts", "name a fault above it")
 
 
 def ids_in_file(document: Document, ids: list[str]) -> set[str]:
@@ -98,14 +113,32 @@ def _check_ends(document: Document, scenario: Scenario, starts: dict[str, float]
         told.add(at)
 
 
-def _check_overlaps(document: Document, faults: Sequence[FaultSpec], starts: dict[str, float]) -> None:
+def _check_overlaps(document: Document, faults: Sequence[FaultSpec], starts: dict[str, float], topology: Topology | None) -> None:
     timed = sorted((starts[fault.id], index, fault) for index, fault in enumerate(faults) if fault.id in starts)
     for position, (start, _, fault) in enumerate(timed):
         for before_start, _, before in timed[:position]:
-            same = (before.fault, before.params) == (fault.fault, fault.params) and not _follows(fault, before, faults)
-            if same and (start < before_start + (before.for_s or 0.0) or start == before_start):
+            if not (start < before_start + (before.for_s or 0.0) or start == before_start) or _follows(fault, before, faults):
+                continue
+            if (before.fault, before.params) == (fault.fault, fault.params):
                 message = f"the same fault ({before.id}) acts already from {before_start:g} s"
                 document.problem(fault.place, message, "healing the one would heal the other; let them follow each other")
+            elif topology is not None and clash(before, fault) and (both := within_reach(before, topology) & within_reach(fault, topology)):
+                message = f"{before.fault} ({before.id}) acts on {', '.join(sorted(both))} from {before_start:g} s, which {fault.fault} may hit, too"
+                document.problem(fault.place, message, "neither could be shown to have acted; let them follow each other, or name other nodes")
+
+
+def _check_escalations(document: Document, faults: Sequence[FaultSpec], topology: Topology) -> None:
+    """Each step reaches further than the one before; where only the living environment tells, it is looked at before the run starts."""
+    told = set()
+    for escalation in dict.fromkeys(fault.escalation for fault in faults if fault.escalation):
+        mine = [fault for fault in faults if fault.escalation == escalation]
+        counts = [count_hit([fault for fault in mine if fault.step == step], topology) for step in range(1, mine[0].steps + 1)]
+        for step, (before, count) in enumerate(pairwise(counts), 2):
+            place = next(fault.place for fault in mine if fault.step == step)
+            if before is not None and count is not None and count <= before and place not in told:
+                message = f"step {step} of the escalation hits {count} {'node' if count == 1 else 'nodes'}, the one before it {before}"
+                document.problem(place, message, "a step reaches further than the one before it; `sequence` takes entries of any reach")
+                told.add(place)
 
 
 def _follows(fault: FaultSpec, before: FaultSpec, faults: Sequence[FaultSpec]) -> bool:

@@ -12,6 +12,7 @@ from envctl.telemetry.reading import Reading
 
 LAG = "kafka.consumer_group.lag"
 GENERATION = "kafka.group.generation"
+DEPTH = "kafka.topic.depth"
 _TIMEOUT_S = 3.0
 _GROUP_TIMEOUT_S = 1.0
 
@@ -108,6 +109,42 @@ class LagSampler:
         asked = [TopicPartition(topic, partition, which) for topic, count in self._partitions.items() for partition in range(count)]
         answered = self._asker.offsets_for_times(asked, timeout=_TIMEOUT_S)
         return {(one.topic, one.partition): one.offset if one.offset >= 0 and not one.error else None for one in answered}
+
+
+class DepthSampler:
+    """`kafka.topic.depth` by topic and partition: the messages that lie in topics, such as dead letters, whether or not anybody reads them."""
+
+    def __init__(self, bootstrap: str, topics: Sequence[str]) -> None:
+        from confluent_kafka import Consumer
+
+        settings = {"group.id": "envctl-depths", "enable.auto.commit": False, "log_level": 0}
+        self._consumer = Consumer({"bootstrap.servers": bootstrap, **settings})
+        self._topics = topics
+        self._partitions: dict[str, int] = {}
+
+    def sample(self) -> Iterator[Reading]:
+        """One request a partition, which asks its leader."""
+        from confluent_kafka import TopicPartition
+
+        for topic in set(self._topics) - set(self._partitions):
+            found = self._consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
+            if found.error is not None or not found.partitions:
+                raise LookupError(f"no topic {topic}")
+            self._partitions[topic] = len(found.partitions)
+        for topic, partition in self._places():
+            first, end = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_GROUP_TIMEOUT_S)
+            yield Reading(DEPTH, end - first, {"topic": topic, "partition": partition})
+
+    def unknown(self) -> Iterator[Reading]:
+        """Every partition without a value; before the partitions are known, every topic."""
+        return (Reading(DEPTH, None, {"topic": topic, "partition": partition}) for topic, partition in self._places())
+
+    def close(self) -> None:
+        """Closes the consumer."""
+        self._consumer.close()
+
+    def _places(self) -> Iterator[tuple[str, int]]:
+        return ((topic, partition) for topic in self._topics for partition in range(self._partitions.get(topic, 1)))
 
 
 class GenerationSampler:

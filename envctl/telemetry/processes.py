@@ -125,12 +125,16 @@ def _pid_of(module: str) -> int | None:
 
 
 class PostgresSampler:
-    """`postgres.connections` (client connections) and `postgres.lock_waits` (those that wait for a lock) of each node."""
+    """Of each node `postgres.connections` (client connections), `postgres.connections_used` (as a share of `max_connections`), and
+    `postgres.lock_waits` (those that wait for a lock).
+    """
 
     QUERY = """
-    select count(*), count(*) filter (where wait_event_type = 'Lock') from pg_stat_activity
+    select count(*), count(*)::float / current_setting('max_connections')::int, count(*) filter (where wait_event_type = 'Lock') from pg_stat_activity
     where backend_type = 'client backend' and pid <> pg_backend_pid()
     """
+
+    MEASURES = ("postgres.connections", "postgres.connections_used", "postgres.lock_waits")
 
     def __init__(self, reach: Reach) -> None:
         self._reach = reach
@@ -142,16 +146,15 @@ class PostgresSampler:
         nodes = [node for node in self._reach.environment().nodes if node.kind == "postgres"]
         self._names = tuple(node.name for node in nodes)
         for node in nodes:
-            connections: int | None = None
-            waits: int | None = None
+            found: tuple[float | None, ...] = (None,) * len(self.MEASURES)
             try:
-                connections, waits = self._ask(node)
+                found = self._ask(node)
             except Exception:  # noqa: BLE001  (a node under a fault; the sample says that nothing is known)
                 self._drop(node.name)
-            yield Reading("postgres.connections", connections, {"node": node.name})
-            yield Reading("postgres.lock_waits", waits, {"node": node.name})
+            for measure, value in zip(self.MEASURES, found, strict=True):
+                yield Reading(measure, value, {"node": node.name})
 
-    def _ask(self, node: Node) -> tuple[int, int]:
+    def _ask(self, node: Node) -> tuple[float, ...]:
         import psycopg
 
         if node.name not in self._connections:
@@ -160,8 +163,7 @@ class PostgresSampler:
                 host=node.address, port=port, user="postgres", dbname="postgres", connect_timeout=2, autocommit=True,
                 application_name="envctl", options="-c statement_timeout=2000", tcp_user_timeout=2000,
             )
-        row = self._connections[node.name].execute(self.QUERY).fetchone()
-        return row[0], row[1]
+        return tuple(self._connections[node.name].execute(self.QUERY).fetchone())
 
     def _drop(self, name: str) -> None:
         connection = self._connections.pop(name, None)
@@ -169,8 +171,8 @@ class PostgresSampler:
             connection.close()
 
     def unknown(self) -> Iterator[Reading]:
-        """Both measures of the nodes that were last there."""
-        return (Reading(f"postgres.{what}", None, {"node": name}) for name in self._names for what in ("connections", "lock_waits"))
+        """The measures of the nodes that were last there."""
+        return (Reading(measure, None, {"node": name}) for name in self._names for measure in self.MEASURES)
 
     def close(self) -> None:
         """Closes the connections."""

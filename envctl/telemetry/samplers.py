@@ -40,9 +40,9 @@ class Samplers:
 
     def __init__(
         self, reach: Reach, topology: Topology, bootstrap: str, now_ns: Callable[[], int], sampled: Callable[[Sample], object],
-        said: Callable[[Log], object], *, interval_s: float = INTERVAL_S,
+        said: Callable[[Log], object], *, interval_s: float = INTERVAL_S, more: Iterable[tuple[Sampler, float]] = (),
     ) -> None:
-        """`now_ns` is the run's clock; `sampled` and `said` are called from the samplers' threads."""
+        """`now_ns` is the run's clock; `sampled` and `said` are called from the samplers' threads; `more` are samplers and how often they are asked."""
         processes = ProcessSampler(reach)
         samplers: list[tuple[Sampler, float]] = [
             (processes, 2 * interval_s), (HostSampler(), 2 * interval_s), (CostSampler(), 2 * interval_s),
@@ -53,6 +53,7 @@ class Samplers:
         if bootstrap and subscriptions:
             samplers.append((LagSampler(bootstrap, subscriptions), interval_s))
             samplers.append((GenerationSampler(bootstrap, sorted({group for group, _ in subscriptions})), interval_s))
+        samplers += more
         self._threads = [_Thread(sampler, each_s, now_ns, sampled, said) for sampler, each_s in samplers]
 
     def start(self) -> None:

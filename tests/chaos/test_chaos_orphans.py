@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.cell, pytest.mark.engines, pytest.mark.slow]
 
 def edges(site: Site) -> list[str]:
     lines = [json.loads(line) for line in site.events().splitlines(keepends=True) if line.endswith(b"\n")]
-    return [line["edge"] for line in lines if line["kind"] == "fault"]
+    return [line["edge"] for line in lines if line["kind"] == "fault" and line["edge"] not in ("detect", "during")]
 
 
 def packet_tool(site: Site) -> tuple[str, dict[str, str]]:

@@ -88,6 +88,37 @@ def test_what_is_committed_is_on_the_standby_too_and_outlives_the_primary(cell: 
     assert sql(cell, "select pg_is_in_recovery()", "postgresql://orders@db-1/orders") == "[(True,)]"
 
 
+MEASURED = """
+from pathlib import Path
+from types import SimpleNamespace
+from envctl.model.environment import Node
+from envctl.model.scenario import Measure
+from envctl.model.topology import Postgres, Topology
+from envctl.runner.measuring import MeasureSampler
+from envctl.telemetry.processes import PostgresSampler
+
+topology = Topology("t", Path("t.yaml"), (), {"db": Postgres(name="db", version="15", standbys=1, databases=("orders",))})
+for query in ("select 7.5", "select count(*) from pg_class where false", "select pg_sleep(9)", "select 1, 2", "select 1 where false", "select 'a lot'", "create table t ()"):
+    try:
+        print(*(reading.value for reading in MeasureSampler(Measure("m", sql=query, component="db", database="orders", timeout_s=1.0), None, topology).sample()))
+    except Exception as error:
+        print(type(error).__name__)
+node = Node("db-0", "db", "postgres", "a", "db-0", "ready", 1, None, 1, None, {"postgres": 5432})
+found = {r.measure: r.value for r in PostgresSampler(SimpleNamespace(environment=lambda: SimpleNamespace(nodes=(node,)))).sample()}
+print(0 <= found["postgres.connections_used"] == found["postgres.connections"] / LIMIT)
+"""
+
+
+@pytest.mark.engines
+@pytest.mark.cell
+@pytest.mark.slow
+def test_a_query_measures_one_number_in_its_time_and_connections_are_a_share(cell: Any, site: MakeSite) -> None:
+    cell.up(PostgresEngine().realise(DB, site()))
+    limit = sql(cell, "select current_setting('max_connections')::int").strip("[](),")
+    said = cell.python(MEASURED.replace("LIMIT", limit)).splitlines()
+    assert said == ["7.5", "0.0", "QueryCanceled", "ResourceError", "ResourceError", "ValueError", "ReadOnlySqlTransaction", "True"]
+
+
 @pytest.mark.engines
 @pytest.mark.cell
 @pytest.mark.slow

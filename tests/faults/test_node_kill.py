@@ -6,16 +6,13 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from envctl.errors import UsageError
 from envctl.faults.base import World
 from envctl.faults.node_kill import NodeKill
-from envctl.model.environment import NodeSpec
 from envctl.model.scenario import Limits, Scenario, Traffic
-from envctl.model.topology import Probe
 from envctl.runner.faulting import check_limits, probe
 from envctl.substrates.base import Reach
 from envctl.waiting import until
@@ -133,55 +130,6 @@ def test_a_zone_where_nothing_is_can_not_go(world: Callable[..., World]) -> None
     with pytest.raises(UsageError, match="no node of this environment is in the zone 'c'") as caught:
         NodeKill.build({"zone": "c"}, world()).probe()
     assert caught.value.hint == "its nodes are in the zones: a, b"
-
-
-def test_nodes_are_restarted_in_good_order_one_after_the_other(world: Callable[..., World], reach: Reach) -> None:
-    before = {node.name: node for node in reach.environment().nodes}
-    fault = NodeKill.build({"target": "server", "rolling": True}, world())
-    fault.probe()
-    assert not fault.verify().shown, "nothing has happened yet"
-    fault.apply(10)
-    fault.apply(10)
-    assert (fault.verify().shown, fault.verify().summary) == (True, "restarted one after the other")
-    fault.heal()
-    assert fault.absent().shown
-    first, second = (reach.node(f"server-{index}") for index in range(2))
-    assert (first.starts, second.starts) == (before["server-0"].starts + 1, before["server-1"].starts + 1)
-    assert (first.exit_status, first.started_at < second.started_at) == (128 + signal.SIGTERM, True)
-
-
-SLOW = "trap 'echo told; sleep 600' TERM; while :; do sleep 0.05; done"  # takes all the time that it is given to end
-ONCE = "test -e /data/again && exec sleep 600; touch /data/again /data/ready; trap 'rm /data/ready; exit' TERM; while :; do sleep 0.05; done"
-
-
-@pytest.mark.parametrize(("command", "fields", "ended"), [
-    (SLOW, {"stop_grace_s": 60.0}, False),
-    (ONCE, {"ready": Probe("exec", command=("test", "-e", "/data/ready"))}, True),
-], ids=["while a node ends", "while a node is not ready"])
-def test_a_run_that_is_stopped_in_a_rolling_restart_waits_for_no_node_and_takes_no_further_one(
-    command: str, fields: dict[str, Any], ended: bool, world: Callable[..., World], realiser: Any,
-) -> None:
-    for name in ("rolled-0", "rolled-1"):
-        realiser.start_node(NodeSpec(name, "rolled", "service", "a", ("sh", "-c", command), "1", **fields), ready_timeout_s=20)
-    here, begun = world(), realiser.reach.node("rolled-0").starts
-    fault = NodeKill.build({"target": "rolled", "rolling": True}, here)
-    fault.probe()
-    rolling = threading.Thread(target=fault.apply, args=(10,))
-    rolling.start()
-    try:
-        assert until(lambda: realiser.reach.node("rolled-0").starts > begun if ended else "told" in list(realiser.reach.log("rolled-0")), 20)
-        here.stopping.set()
-        rolling.join(10)
-        assert not rolling.is_alive(), "of a minute to end, or half a one to be ready, nothing is waited for"
-        assert (fault.verify().shown, fault.verify().summary) == (False, "the run was stopped on the way")
-        fault.apply(10)
-        fault.heal()
-        assert [realiser.reach.node(name).starts for name in ("rolled-0", "rolled-1")] == [begun + ended, begun]
-    finally:
-        for name in ("rolled-0", "rolled-1"):
-            realiser.reach.hold(name, 60)
-            realiser.reach.signal(name, signal.SIGKILL)
-            realiser.stop_node(name)
 
 
 def scenario(**limits: int) -> Scenario:

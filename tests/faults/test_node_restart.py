@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,10 @@ import pytest
 from envctl.errors import UsageError
 from envctl.faults.base import World
 from envctl.faults.node_restart import NodeRestart
+from envctl.model.environment import NodeSpec
+from envctl.model.topology import Probe
 from envctl.substrates.base import Reach
+from envctl.waiting import until
 
 pytestmark = pytest.mark.cell
 
@@ -78,3 +82,38 @@ def test_what_is_down_can_not_be_restarted(world: Callable[..., World], reach: R
         fault.probe()
     fault.heal()
     assert fault.absent().shown
+
+
+SLOW = "trap 'echo told; sleep 600' TERM; while :; do sleep 0.05; done"  # takes all the time that it is given to end
+ONCE = "test -e /data/again && exec sleep 600; touch /data/again /data/ready; trap 'rm /data/ready; exit' TERM; while :; do sleep 0.05; done"
+
+
+@pytest.mark.parametrize(("command", "fields", "ended"), [
+    (SLOW, {"stop_grace_s": 60.0}, False),
+    (ONCE, {"ready": Probe("exec", command=("test", "-e", "/data/ready"))}, True),
+], ids=["while a node ends", "while a node is not ready"])
+def test_a_run_that_is_stopped_in_a_rolling_restart_waits_for_no_node_and_takes_no_further_one(
+    command: str, fields: dict[str, Any], ended: bool, world: Callable[..., World], realiser: Any,
+) -> None:
+    for name in ("rolled-0", "rolled-1"):
+        realiser.start_node(NodeSpec(name, "rolled", "service", "a", ("sh", "-c", command), "1", **fields), ready_timeout_s=20)
+    here, begun = world(), realiser.reach.node("rolled-0").starts
+    fault = NodeRestart.build({"target": "rolled", "rolling": True}, here)
+    fault.probe()
+    rolling = threading.Thread(target=fault.apply, args=(10,))
+    rolling.start()
+    try:
+        assert until(lambda: realiser.reach.node("rolled-0").starts > begun if ended else "told" in list(realiser.reach.log("rolled-0")), 20)
+        here.stopping.set()
+        rolling.join(10)
+        assert not rolling.is_alive(), "of a minute to end, or half a one to be ready, nothing is waited for"
+        effect = fault.verify()
+        assert (effect.shown, effect.summary) == (False, f"{int(ended)} of 2 restarted; the run was stopped on the way")
+        fault.apply(10)
+        fault.heal()
+        assert [realiser.reach.node(name).starts for name in ("rolled-0", "rolled-1")] == [begun + ended, begun]
+    finally:
+        for name in ("rolled-0", "rolled-1"):
+            realiser.reach.hold(name, 60)
+            realiser.reach.signal(name, signal.SIGKILL)
+            realiser.stop_node(name)

@@ -92,7 +92,7 @@ def _operations():
 def _fault(id: str, kind: str, *stages: tuple[str, float, str]):
     for stage, seconds, summary in stages:
         conditions = [{"text": "p95(traffic) < 400 ms", "value": 0.12, "ok": True}]
-        detail = {"seconds": 1.5, "conditions": conditions} if stage == "recover" else {}
+        detail = {"recover": {"seconds": 1.5, "conditions": conditions}, "detect": {"seconds": 2.2, "by": "p95(traffic) < 400 ms"}}.get(stage, {})
         yield FaultEdge(at_ns=at(seconds), id=id, fault=kind, edge=stage, ok=True, summary=summary, detail=detail)
 
 
@@ -113,7 +113,8 @@ def _samples():
 def events():
     """Everything but the run's end, in the order of time."""
     loss = _fault("packet-loss", "packet-loss", ("probe", 4.9, "orders → bus 20 %"), ("journal", 5, ""), ("apply", 5.1, ""),
-                  ("verify", 6, "measured 19.8 % of 4,210"), ("heal", 9, ""), ("absent", 9.5, "gone"), ("recover", 10.5, "recovered in 1.5 s"))
+                  ("verify", 6, "measured 19.8 % of 4,210"), ("detect", 7.3, "detected in 2.2 s: p95(traffic) < 400 ms"), ("heal", 9, ""), ("absent", 9.5, "gone"),
+                  ("during", 9.5, "tolerated"), ("recover", 10.5, "recovered in 1.5 s"))
     kill = _fault("node-kill", "node-kill", ("probe", 11.9, ""), ("journal", 12, ""), ("apply", 12.1, ""))
     restart = Log(at_ns=at(12.4), level="info", message="payments-0 ended", detail={"node": "payments-0", "exit_status": 137})
     late = Log(at_ns=at(21.2), level="info", message="replay ended", detail={"late_p99_ms": 4.4})

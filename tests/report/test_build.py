@@ -40,11 +40,13 @@ def test_a_fault_tells_what_was_asked_what_was_measured_and_how_long_it_took_to_
     loss, kill = build(whole).faults
     assert loss.asked == "from orders, to bus, loss 20 %; 5.00\N{NO-BREAK SPACE}s into the traffic, for 4.00\N{NO-BREAK SPACE}s"
     assert (loss.measured, loss.recover_s, loss.outcome) == ("19.8 % of 4,210", 1.5, "pass")
-    assert loss.detect_s == pytest.approx(6.5 + 1 - 5), "the first slow operation was due at 6.5 s and had a second"
+    assert (loss.detect_s, loss.detected_by, loss.tolerated) == (2.2, "p95(traffic) < 400 ms", "tolerated")
+    assert loss.symptom_s == pytest.approx(6.5 + 1 - 5), "the first slow operation was due at 6.5 s and had a second"
     assert "place_order #55" in loss.symptom
     assert loss.stages[-1][3] == "recovered in 1.5 s; p95(traffic) < 400 ms: it was 120 ms"
     assert (kill.end_s, kill.recover_s, kill.outcome) == (None, None, None)
-    assert kill.detect_s == pytest.approx(13.05 - 12), "the operation that got no answer"
+    assert (kill.detect_s, kill.detected_by) == (None, "")
+    assert kill.symptom_s == pytest.approx(13.05 - 12), "the operation that got no answer"
 
 
 def test_the_timeline_has_every_track_over_the_same_buckets(whole):

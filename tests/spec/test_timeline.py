@@ -73,3 +73,20 @@ def test_a_nemesis_draws_by_weight_and_the_same_for_the_same_seed(faults: Faults
     assert 0.65 < Counter(fault.fault for fault in first)["node-kill"] / 400 < 0.85
     assert all(fault.after == (before.id,) for before, fault in itertools.pairwise(first))
     assert "weight" not in first[0].params
+
+
+def test_an_escalation_is_a_sequence_whose_faults_know_their_step(faults: Faults) -> None:
+    loss = "{for: 2s, fault: packet-loss, from: web, to: bus, loss: 20 %}"
+    made = faults(f"{{at: 5s, id: wider, escalate: [{KILL}, {{parallel: [{loss}, {{fault: rebalance, group: workers, mode: churn}}]}}]}}",
+                  "{on: healed(wider), fault: node-kill, target: worker-0}")
+    assert told(made) == [("node-kill", 5.0, ()), ("packet-loss", None, ("node-kill",)), ("rebalance", None, ("node-kill",)),
+                          ("node-kill-2", None, ("packet-loss", "rebalance"))]
+    assert [(fault.escalation, fault.step, fault.steps) for fault in made] == [("wider", 1, 2), ("wider", 2, 2), ("wider", 2, 2), ("", 0, 0)]
+
+
+def test_a_fault_may_have_its_own_tolerance_detection_and_deadline(faults: Faults) -> None:
+    (fault,) = faults("{at: 5s, fault: node-kill, target: worker-0, during: [lag(workers) < 9], detect: {within: 3s, by: [lag(workers) > 2 for 1s]}, recover: {within: 9s}}")
+    assert [condition.text for condition in fault.during] == ["lag(workers) < 9"]
+    assert fault.detect is not None
+    assert (fault.detect.within_s, fault.detect.by[0].hold_s, fault.recover_within_s) == (3, 1, 9)
+    assert fault.params == {"target": "worker-0"}

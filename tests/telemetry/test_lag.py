@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loopback_broker import Broker, make_topic, ready, until
 
-from envctl.telemetry.lag import GenerationSampler, LagSampler, Position, lag_of
+from envctl.telemetry.lag import DepthSampler, GenerationSampler, LagSampler, Position, lag_of
 
 
 def commit(broker, group, topic, offsets):
@@ -43,6 +43,18 @@ def test_lag_is_what_is_left_to_read_and_unknown_until_the_group_has_committed(b
 def test_a_topic_that_is_not_there_is_an_error_not_a_zero(broker):
     with pytest.raises(LookupError, match="no topic never-made"):
         list(LagSampler(broker.bootstrap, [("payments", "never-made")]).sample())
+
+
+@pytest.mark.engines
+def test_the_depth_of_a_topic_is_all_that_lies_in_it(broker):
+    make_topic(broker, "dead", [3, 0])
+    sampler = DepthSampler(broker.bootstrap, ["dead"])
+    assert [reading.value for reading in sampler.unknown()] == [None]
+    assert lags(sampler) == {0: 3, 1: 0}
+    assert [reading.value for reading in sampler.unknown()] == [None, None]
+    sampler.close()
+    with pytest.raises(LookupError, match="no topic never-made"):
+        list(DepthSampler(broker.bootstrap, ["never-made"]).sample())
 
 
 @pytest.mark.engines
