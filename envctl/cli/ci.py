@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,12 @@ WORST = (
 @click.option("--scenario", "names", multiple=True, metavar="NAME", help="Run this scenario; may be given again. Default: those of the suite.")
 @click.option("--suite", default="pr", show_default=True, help="Run the scenarios of this suite.")
 @click.option("--inconclusive", type=click.Choice(["fail", "retry", "warn"]), help="What an inconclusive run means.")
+@click.option("--shrink", is_flag=True, help="Shrink what fails to the smallest scenario that still does (envctl shrink); takes up to half an hour each.")
 @click.option("--keep", is_flag=True, help="Leave the environment up (until its lease is over).")
 @planning
 @ready_timeout
 @rng_seed
-def ci(*, names: tuple[str, ...], suite: str, inconclusive: str | None, keep: bool, **options: object) -> int:
+def ci(*, names: tuple[str, ...], suite: str, inconclusive: str | None, shrink: bool, keep: bool, **options: object) -> int:
     """Plan, bring up, seed, run, judge, report and tear down, for each scenario.
 
     The environment is removed whatever happens. Exits 0 for pass, 5 for fail, 7 for inconclusive, 8 when it was cancelled, 10
@@ -41,14 +43,16 @@ def ci(*, names: tuple[str, ...], suite: str, inconclusive: str | None, keep: bo
     from envctl.cli.options import asked_for
     from envctl.spec import find_root, load_project
 
+    if shrink and keep:
+        raise UsageError("--shrink needs a fresh environment for each try, --keep leaves one up", hint="leave one of them out")
     project = load_project(find_root(Path.cwd()))
     asked = asked_for(options, keep=keep)
     policy = inconclusive or (project.suites[suite].inconclusive if suite in project.suites else "retry")
-    codes = _all(project, _files(project, names, suite), asked, policy)
+    codes = _all(project, _files(project, names, suite), asked, policy, shrink=shrink)
     return int(min(codes, key=WORST.index))
 
 
-def _all(project: Project, files: list[Path], asked: Asked, policy: str) -> list[Exit]:
+def _all(project: Project, files: list[Path], asked: Asked, policy: str, *, shrink: bool = False) -> list[Exit]:
     """One scenario after the other, each published when it has ended; none after one that was cancelled."""
     from envctl.session import Interrupts
 
@@ -59,6 +63,8 @@ def _all(project: Project, files: list[Path], asked: Asked, policy: str) -> list
     for file in files:
         try:
             outcome = _one(project, file, asked, policy, interrupts, fresh=bool(codes))
+            if shrink and outcome.exit_code is Exit.FAIL and not (outcome.left or interrupts.count):
+                _shrunk(project, outcome, asked, interrupts)
         except BrokenPipeError:
             raise
         except (EnvctlError, OSError) as error:  # is this scenario's result: the others have theirs
@@ -70,6 +76,14 @@ def _all(project: Project, files: list[Path], asked: Asked, policy: str) -> list
         if interrupts.count:
             break
     return codes
+
+
+def _shrunk(project: Project, outcome: Outcome, asked: Asked, interrupts: Interrupts) -> None:
+    from envctl.cli.console import Console
+    from envctl.cli.shrink import say
+    from envctl.shrinking import shrink
+
+    say(shrink(project, outcome.directory, replace(asked, rng_seed=None), Console(), interrupts), interrupts)
 
 
 def _code(outcome: Outcome, policy: str) -> Exit:

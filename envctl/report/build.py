@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from envctl.record.shrunk import load_shrunk
 from envctl.report import run as parts
 from envctl.report.faults import asked, faults
 from envctl.report.model import Report
@@ -27,7 +28,7 @@ def _report(subject: Subject) -> Report:
     gaps = subject.gaps if what.whole else (*subject.gaps, "the run did not reach its end: what follows is what there is")
     return Report(
         run=what, outcome=verdict.outcome if verdict else None, findings=findings, unverified=verdict.unverified if verdict else subject.manifest.stubbed,
-        notes=verdict.notes if verdict else (), reproduce=(verdict.reproduce if verdict else "") or _reproduce(subject), gaps=gaps,
+        notes=verdict.notes if verdict else (), reproduce=_reproduce(subject), gaps=gaps,
         figures=parts.figures(subject), timeline=over_time, faults=faults(subject, by_id), objectives=parts.objectives(findings),
         nodes=parts.nodes(subject), components=parts.components(subject), links=parts.links(subject), traces=traces(subject, findings),
         cost=parts.cost(subject), files=parts.files(subject.directory),
@@ -36,5 +37,10 @@ def _report(subject: Subject) -> Report:
 
 
 def _reproduce(subject: Subject) -> str:
-    manifest = subject.manifest
-    return f"envctl run {manifest.scenario_file or manifest.scenario} --rng-seed {manifest.rng_seed}"
+    """The command that runs the same again, and the one for the smallest scenario that was found to fail so."""
+    manifest, smallest = subject.manifest, load_shrunk(subject.directory)
+    again = subject.verdict.reproduce if subject.verdict else ""
+    again = again or f"envctl run {manifest.scenario_file or manifest.scenario} --rng-seed {manifest.rng_seed}"
+    if smallest is None:
+        return again
+    return f"{again}\n{smallest.command}  # shrunk: {smallest.schedule}; {smallest.finding} failed in {smallest.failed} of {smallest.tries} tries"
