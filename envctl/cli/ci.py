@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -30,24 +30,34 @@ WORST = (
 @click.option("--suite", default="pr", show_default=True, help="Run the scenarios of this suite.")
 @click.option("--inconclusive", type=click.Choice(["fail", "retry", "warn"]), help="What an inconclusive run means.")
 @click.option("--shrink", is_flag=True, help="Shrink what fails to the smallest scenario that still does (envctl shrink); takes up to half an hour each.")
+@click.option("--against", default="", metavar="REVISION", help="Run each scenario on this branch or commit too, and say what is new and what differs by more than noise.")
+@click.option("--repeat", type=click.IntRange(min=4), default=4, show_default=True, help="With --against: how many runs on each side.")
+@click.option("--preexisting", type=click.Choice(["warn", "fail"]), default="warn", show_default=True, help="With --against: what a failure means that is there on both sides.")
 @click.option("--keep", is_flag=True, help="Leave the environment up (until its lease is over).")
 @planning
 @ready_timeout
 @rng_seed
-def ci(*, names: tuple[str, ...], suite: str, inconclusive: str | None, shrink: bool, keep: bool, **options: object) -> int:
+def ci(
+    *, names: tuple[str, ...], suite: str, inconclusive: str | None, shrink: bool, against: str, repeat: int, preexisting: Literal["warn", "fail"], keep: bool,
+    **options: object,
+) -> int:
     """Plan, bring up, seed, run, judge, report and tear down, for each scenario.
 
     The environment is removed whatever happens. Exits 0 for pass, 5 for fail, 7 for inconclusive, 8 when it was cancelled, 10
-    when it passed but left something behind; the worst of all counts.  Ctrl-C heals, judges what there is and removes the environment; a second one only removes it.
+    when it passed but left something behind; the worst of all counts.  With --against, a failure that is there on both sides is not blamed on this one.  Ctrl-C heals, judges what there is and removes the environment; a second one only removes it.
     """
     from envctl.cli.options import asked_for
     from envctl.spec import find_root, load_project
 
-    if shrink and keep:
-        raise UsageError("--shrink needs a fresh environment for each try, --keep leaves one up", hint="leave one of them out")
+    if keep and (shrink or against):
+        raise UsageError("--shrink and --against need a fresh environment for each run, --keep leaves one up", hint="leave one of them out")
+    if shrink and against:
+        raise UsageError("--shrink and --against are two questions", hint="ask one of them")
     project = load_project(find_root(Path.cwd()))
     asked = asked_for(options, keep=keep)
     policy = inconclusive or (project.suites[suite].inconclusive if suite in project.suites else "retry")
+    if against:
+        return int(_compared(project, _files(project, names, suite), asked, policy, against, repeat, preexisting))
     codes = _all(project, _files(project, names, suite), asked, policy, shrink=shrink)
     return int(min(codes, key=WORST.index))
 
@@ -76,6 +86,28 @@ def _all(project: Project, files: list[Path], asked: Asked, policy: str, *, shri
         if interrupts.count:
             break
     return codes
+
+
+def _compared(project: Project, files: list[Path], asked: Asked, policy: str, revision: str, repeat: int, preexisting: Literal["warn", "fail"]) -> Exit:
+    """Each scenario against the other revision, and what is said of the change."""
+    from envctl.against import compare
+    from envctl.cli.console import Console
+    from envctl.report.markdown import code
+    from envctl.report.words import inert
+    from envctl.session import Interrupts
+
+    interrupts = Interrupts()
+    interrupts.install()
+    codes: list[Exit] = []
+    for file in dict.fromkeys(files):
+        found = compare(project, file, revision, asked, Console(), interrupts, repeat=repeat, preexisting=preexisting)
+        text = "\n".join(map(inert, found.lines()))
+        click.echo(text)
+        _summarise(f"**{file.stem}**\n\n{code(text)}")
+        codes.append(Exit.PASS if policy == "warn" and found.exit_code is Exit.INCONCLUSIVE else found.exit_code)
+        if interrupts.count:
+            break
+    return min(codes, key=WORST.index)
 
 
 def _shrunk(project: Project, outcome: Outcome, asked: Asked, interrupts: Interrupts) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from envctl.record.shrunk import load_shrunk
@@ -28,12 +29,21 @@ def _report(subject: Subject) -> Report:
     gaps = subject.gaps if what.whole else (*subject.gaps, "the run did not reach its end: what follows is what there is")
     return Report(
         run=what, outcome=verdict.outcome if verdict else None, findings=findings, unverified=verdict.unverified if verdict else subject.manifest.stubbed,
-        notes=verdict.notes if verdict else (), reproduce=_reproduce(subject), gaps=gaps,
+        notes=(*(verdict.notes if verdict else ()), *_against(subject)), reproduce=_reproduce(subject), gaps=gaps,
         figures=parts.figures(subject), timeline=over_time, faults=faults(subject, by_id), objectives=parts.objectives(findings),
         nodes=parts.nodes(subject), components=parts.components(subject), links=parts.links(subject), traces=traces(subject, findings),
         cost=parts.cost(subject), files=parts.files(subject.directory),
         post_mortem=parts.post_mortem(subject, findings, [f"{spec.fault}: {asked(spec)}" for spec in subject.scenario.faults]),
     )
+
+
+def _against(subject: Subject) -> tuple[str, ...]:
+    """What a comparison with another revision came to, where this run was the last of it (`envctl ci --against`)."""
+    try:
+        found = json.loads((subject.directory / "against.json").read_text(encoding="utf-8"))
+        return tuple(map(str, found["lines"])) if found["format"] == "against/v1" else ()
+    except (OSError, ValueError, TypeError, KeyError):
+        return ()
 
 
 def _reproduce(subject: Subject) -> str:
