@@ -73,16 +73,16 @@ def _all(project: Project, files: list[Path], asked: Asked, policy: str, *, shri
     for file in files:
         try:
             outcome = _one(project, file, asked, policy, interrupts, fresh=bool(codes))
-            if shrink and outcome.exit_code is Exit.FAIL and not (outcome.left or interrupts.count):
-                _shrunk(project, outcome, asked, interrupts)
         except BrokenPipeError:
             raise
         except (EnvctlError, OSError) as error:  # is this scenario's result: the others have theirs
             codes.append(_failed(file, error))
         else:
             verdicts.append(outcome.verdict.outcome)
-            _publish(outcome, verdicts)
             codes.append(_code(outcome, policy))
+            if shrink and outcome.exit_code is Exit.FAIL and not (outcome.left or interrupts.count):
+                codes += _shrunk(project, outcome, asked, interrupts)
+            _publish(outcome, verdicts)
         if interrupts.count:
             break
     return codes
@@ -92,6 +92,7 @@ def _compared(project: Project, files: list[Path], asked: Asked, policy: str, re
     """Each scenario against the other revision, and what is said of the change."""
     from envctl.against import compare
     from envctl.cli.console import Console
+    from envctl.cli.main import explain as explain_error
     from envctl.report.markdown import code
     from envctl.report.words import inert
     from envctl.session import Interrupts
@@ -99,23 +100,35 @@ def _compared(project: Project, files: list[Path], asked: Asked, policy: str, re
     interrupts = Interrupts()
     interrupts.install()
     codes: list[Exit] = []
+    verdicts: list[Verdict] = []
     for file in dict.fromkeys(files):
         found = compare(project, file, revision, asked, Console(), interrupts, repeat=repeat, preexisting=preexisting)
         text = "\n".join(map(inert, found.lines()))
         click.echo(text)
+        if found.left:
+            explain_error(found.left)
         _summarise(f"**{file.stem}**\n\n{code(text)}")
+        verdicts.append(found.verdict)
+        _output(verdicts, found.here.directories[-1] if found.here.directories else None)
         codes.append(Exit.PASS if policy == "warn" and found.exit_code is Exit.INCONCLUSIVE else found.exit_code)
         if interrupts.count:
             break
     return min(codes, key=WORST.index)
 
 
-def _shrunk(project: Project, outcome: Outcome, asked: Asked, interrupts: Interrupts) -> None:
+def _shrunk(project: Project, outcome: Outcome, asked: Asked, interrupts: Interrupts) -> list[Exit]:
+    """Shrinks what failed, and says what came of it; what went wrong then is said, too, and hides no verdict."""
     from envctl.cli.console import Console
+    from envctl.cli.main import explain as explain_error
     from envctl.cli.shrink import say
     from envctl.shrinking import shrink
 
-    say(shrink(project, outcome.directory, replace(asked, rng_seed=None), Console(), interrupts), interrupts)
+    try:
+        say(shrink(project, outcome.directory, replace(asked, rng_seed=None), Console(), interrupts), interrupts)
+    except EnvctlError as error:
+        explain_error(error)
+        return [error.exit_code]
+    return []
 
 
 def _code(outcome: Outcome, policy: str) -> Exit:
@@ -193,15 +206,21 @@ def explain(outcome: Outcome, seconds: float) -> None:
 
 def _publish(outcome: Outcome, verdicts: list[Verdict]) -> None:
     """Where a CI job wants it: the summary of the job and the outputs of the step (the worst verdict so far, the newest run)."""
-    from envctl.model.verdict import worst
     from envctl.report.markdown import code
 
     left = f"\n**left behind**\n\n{code(outcome.left.message)}" if outcome.left else ""
     _summarise((outcome.directory / "report.md").read_text(encoding="utf-8") + left)
+    _output(verdicts, outcome.directory)
+    sys.stdout.flush()
+
+
+def _output(verdicts: list[Verdict], directory: Path | None) -> None:
+    from envctl.model.verdict import worst
+
+    run = f"run-id={directory.name}\nreport-path={directory}\n" if directory else ""
     if outputs := os.environ.get("GITHUB_OUTPUT"):
         with Path(outputs).open("a", encoding="utf-8") as file:
-            file.write(f"verdict={worst(verdicts)}\nrun-id={outcome.directory.name}\nreport-path={outcome.directory}\n")
-    sys.stdout.flush()
+            file.write(f"verdict={worst(verdicts)}\n{run}")
 
 
 def _summarise(text: str) -> None:
