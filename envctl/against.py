@@ -92,6 +92,7 @@ def compare(
     """
     plan, scenario = session.make_plan(project, file, asked)
     assert scenario is not None
+    session.require_none_up(plan)
     with work_tree(project, revision) as root:
         here = Side("here", project, file, asked)
         there = _there(project, file, revision, asked, plan, root)

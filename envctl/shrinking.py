@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from envctl import plugins, session
-from envctl.errors import CancelledError, EnvctlError, LeakError, NoEnvironmentError, SpecError, UsageError
+from envctl import session
+from envctl.errors import CancelledError, EnvctlError, LeakError, SpecError, UsageError
 from envctl.model.project import Project
 from envctl.model.verdict import Finding, Verdict
 from envctl.record import Record
@@ -176,7 +176,7 @@ def shrink(
     failed = failures(load_verdict(run))
     if not failed or (finding and finding not in failed):
         raise UsageError(f"{run.name} has no failure {finding}".rstrip(), hint=f"it has {', '.join(failed)}" if failed else "only what failed can be shrunk")
-    _require_none_up(project, record, asked)
+    session.require_none_up(session.make_plan(project, record.scenario.file, replace(asked, rng_seed=None))[0])
     origin = open_origin(record.scenario)
     tries = Tries(project, asked, steps, interrupts, origin, finding or next(iter(failed)), budget)
     best, ended = _search(tries)
@@ -188,17 +188,6 @@ def shrink(
     found = Shrunk(file, best, origin.whole, tries.finding, failures_of, of, tries.runs, time.monotonic() - tries.begun, ended)
     _tell(run, project, found)
     return found
-
-
-def _require_none_up(project: Project, record: Record, asked: Asked) -> None:
-    """A try that found an environment would not be on a fresh one.  Raises UsageError."""
-    plan, _ = session.make_plan(project, record.scenario.file, replace(asked, rng_seed=None))
-    place = plugins.load("envctl.substrates", plan.substrate)
-    try:
-        place.attach(place.directory(plan.env_id)).environment()
-    except NoEnvironmentError:
-        return
-    raise UsageError(f"the environment {plan.env_id} is up, and each try needs a fresh one", hint="envctl down")
 
 
 def _search(tries: Tries) -> tuple[Schedule | None, str]:

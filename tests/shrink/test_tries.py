@@ -82,7 +82,7 @@ def tried(monkeypatch: pytest.MonkeyPatch, root: Path) -> Callable[..., list[Sce
             answer = rule(seen[-1], len(seen))
             if isinstance(answer, Exception):
                 raise answer
-            return Outcome(answer, root, **outcome)
+            return Outcome(answer, **{"directory": root, **outcome})
 
         monkeypatch.setattr(shrinking.session, "ci", ci)
         return seen
@@ -193,6 +193,43 @@ def test_only_what_failed_can_be_shrunk(root: Path, failed: Path, tried: Callabl
 def test_a_waived_failure_counts_as_none() -> None:
     [finding] = a_verdict("no-loss").findings
     assert not shrinking.failures(Verdict("pass", (replace(finding, waived="ann"),)))
+
+
+def called(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+def test_a_run_is_named_by_its_id(root: Path, failed: Path, tried: Callable[..., list[Scenario]], capsys: pytest.CaptureFixture[str]) -> None:
+    tried(kills)
+    assert called("shrink", failed.name) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("SHRUNK  scenarios/hello-shrunk.yaml\n")
+    assert said.endswith("        reproduce: envctl run scenarios/hello-shrunk.yaml\n")
+
+
+def test_a_scenario_is_run_first_and_shrunk_when_it_fails(
+    root: Path, failed: Path, tried: Callable[..., list[Scenario]], capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = tried(kills, directory=failed)
+    assert called("shrink", "hello", "--rng-seed", "7", "--finding", "no-loss") == 0
+    assert runs[0].name == "hello"
+    assert {each.name for each in runs[1:]} == {"hello-shrunk"}
+    assert "SHRUNK" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("pass", 0), ("inconclusive", 7)])
+def test_a_scenario_that_does_not_fail_is_not_shrunk(root: Path, failed: Path, tried: Callable[..., list[Scenario]], verdict: str, code: int) -> None:
+    runs = tried(lambda *_: Verdict(verdict, ()), directory=failed)  # type: ignore[arg-type]
+    assert called("shrink", "hello") == code
+    assert len(runs) == 1
+
+
+def test_a_failure_that_does_not_come_again_is_said(root: Path, failed: Path, tried: Callable[..., list[Scenario]], capsys: pytest.CaptureFixture[str]) -> None:
+    tried(lambda *_: a_verdict())
+    assert called("shrink", failed.name) == 7
+    assert "did not come again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
