@@ -94,8 +94,8 @@ def a_run(project: Path, number: int, failing: list[str]) -> Verdict:
 
 def compared(root: Path, **more: object) -> against.Comparison:
     project = load_project(root)
-    asked = {"repeat": 4, "preexisting": "warn", **more}
-    return against.compare(project, scenario_file(project, "hello"), "base", Asked(full=True), Quiet(), Interrupts(), **asked)
+    how = {"asked": Asked(full=True), "repeat": 4, "preexisting": "warn", **more}
+    return against.compare(project, scenario_file(project, "hello"), "base", how.pop("asked"), Quiet(), Interrupts(), **how)
 
 
 def test_both_sides_run_in_turns_and_only_this_checkouts_code_differs(root: Path, ran: Callable[..., list[str]]) -> None:
@@ -106,6 +106,14 @@ def test_both_sides_run_in_turns_and_only_this_checkouts_code_differs(root: Path
     assert git(root, "worktree", "list").count("\n") == 1
     assert sorted(each.name for each in (root / ".envctl/runs").iterdir()) == ["1", "2-there", "3-there", "4", "5", "6-there", "7-there", "8"]
     assert "loss: 10 %" in git(root, "show", "base:scenarios/hello.yaml")
+
+
+def test_the_other_side_has_the_components_that_the_change_selects(root: Path, ran: Callable[..., list[str]]) -> None:
+    ran(lambda *_: [])
+    found = compared(root, asked=Asked(base="base"))
+    assert (found.here.asked.only, found.there.asked.only) == ((), ("hello-db", "hello"))
+    plan, _ = against.session.make_plan(found.here.project, found.here.file, found.there.asked)
+    assert plan.components == ("hello-db", "hello")
 
 
 @pytest.mark.parametrize(("preexisting", "code"), [("warn", Exit.PASS), ("fail", Exit.FAIL)])
