@@ -5,7 +5,7 @@ SCENARIO ?= checkout-under-fire
 JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-kubernetes chaos lint types setup bench bench-peers clean help
+.PHONY: demo test test-kubernetes chaos lint types setup bench bench-peers bugbench clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -40,6 +40,9 @@ bench: setup  ## figures for bench/RESULTS.md
 
 bench-peers: setup  ## the same processes under Docker Compose, under envctl on Docker, and embedded (ten minutes, alone)
 	$(BIN)/python -m bench peers
+
+bugbench: setup  ## plants every defect with 5 seeds, and runs the correct shop 50 times; goes on where it was (hours, alone)
+	$(BIN)/python -m bench.bugs $(BUGS)
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("envctl needs Python 3.11 or newer, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

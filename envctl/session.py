@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from envctl import plugins
-from envctl.errors import CancelledError, CapabilityError, EnvctlError, Exit, NoEnvironmentError, SpecError, of_system
+from envctl.errors import (
+    CancelledError,
+    CapabilityError,
+    EnvctlError,
+    Exit,
+    NoEnvironmentError,
+    SpecError,
+    UsageError,
+    of_system,
+)
 from envctl.model.environment import Environment
 from envctl.model.plan import Ask, Plan
 from envctl.model.project import Project
@@ -170,6 +179,16 @@ def check_seed(project: Project, plan: Plan, name: str) -> None:
     except NoEnvironmentError:
         return
     check_mixing(living, seed_named(project, plan, name))
+
+
+def require_none_up(plan: Plan) -> None:
+    """Refuses to go on where the environment of a plan is up, for verbs whose every run needs a fresh one.  Raises UsageError."""
+    place = plugins.load("envctl.substrates", plan.substrate)
+    try:
+        place.attach(place.directory(plan.env_id)).environment()
+    except NoEnvironmentError:
+        return
+    raise UsageError(f"the environment {plan.env_id} is up, and each run needs a fresh one", hint="envctl down")
 
 
 def seed(project: Project, plan: Plan, name: str, environment: Environment, kept: Snapshot | None, line: Shown) -> None:

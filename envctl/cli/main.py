@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "exec": ("exec_", "exec_", "Run a command inside a node."),
     "seed": ("run", "seed", "Load a seed into the environment."),
     "run": ("run", "run", "Run a scenario against the environment."),
+    "shrink": ("shrink", "shrink", "Shrink a failing run or scenario to the smallest that still fails."),
     "judge": ("judge", "judge", "Judge a recorded run again, offline."),
     "check": ("check", "check", "Judge a history of operations, from whatever tool."),
     "report": ("report", "report", "Write the report of a recorded run again."),

@@ -24,7 +24,7 @@ _FILES = (("run.json", "what ran"), ("verdict.json", "the verdict"), ("events.js
           ("inputs/scenario.yaml", "the scenario as it was"), ("inputs/topology.yaml", "the topology as it was"),
           ("telemetry/telemetry.sqlite", "spans and metrics"), ("runner.log", "the runner's own output"),
           ("error.json", "why the run broke off"), ("report.json", "this report for machines"), ("report.md", "this report, short"),
-          ("junit.xml", "the findings as test cases"))
+          ("junit.xml", "the findings as test cases"), ("shrunk.yaml", "the smallest scenario found that fails so"))
 
 
 def run(subject: Subject) -> Run:

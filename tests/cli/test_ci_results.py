@@ -58,7 +58,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[E
     (tmp_path / "report.md").write_text("the report\n")
     plan, scenario = SimpleNamespace(env_id="one", summary=""), SimpleNamespace(seed="")
 
-    def run(steps: Steps, files: int = 1, policy: str = "fail") -> list[Exit]:
+    def run(steps: Steps, files: int = 1, policy: str = "fail", **more: bool) -> list[Exit]:
         doubles = {
             "make_plan": lambda *_: (plan, scenario), "snapshot": lambda *_: None, "bring_up": steps.bring_up, "down": steps.down,
             "run_scenario": lambda *_: tmp_path, "finish": steps.finish, "report": lambda at: at,
@@ -68,7 +68,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[E
         monkeypatch.setattr(session.Interrupts, "install", lambda _: None)
         monkeypatch.setattr("envctl.cli.console.Console.step", Quiet.step)
         project = SimpleNamespace(root=tmp_path, stack=SimpleNamespace(name="shop"))
-        return ci._all(project, [tmp_path / f"{n}.yaml" for n in range(files)], session.Asked(), policy)  # type: ignore[arg-type]
+        return ci._all(project, [tmp_path / f"{n}.yaml" for n in range(files)], session.Asked(), policy, **more)  # type: ignore[arg-type]
 
     return run
 
@@ -116,6 +116,32 @@ def test_an_inconclusive_run_is_tried_again_unless_no_run_of_the_scenario_can_sa
         assert len(steps.verdicts) == 2 - tries
         said = capsys.readouterr().out
         assert ("not tried again: slo:p99 would be the same in every run of this scenario\n" in said) is (tries == 1)
+
+
+def test_only_what_failed_is_shrunk_and_the_summary_has_what_came_of_it(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    shrunk = []
+
+    def shrink(_: object, directory: Path, *__: object) -> SimpleNamespace:
+        shrunk.append(directory)
+        (directory / "report.md").write_text("the report, with the smallest\n")
+        return SimpleNamespace(lines=lambda: ["SHRUNK  scenarios/1-shrunk.yaml"])
+
+    monkeypatch.setattr("envctl.shrinking.shrink", shrink)
+    assert run(Steps(["pass", "fail", "inconclusive"]), files=3, shrink=True) == [Exit.PASS, Exit.FAIL, Exit.INCONCLUSIVE]
+    assert len(shrunk) == 1
+    assert "SHRUNK  scenarios/1-shrunk.yaml" in capsys.readouterr().out
+    assert "with the smallest" in (tmp_path / "summary").read_text()
+
+
+def test_what_goes_wrong_while_shrinking_hides_no_verdict(run, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def shrink(*_: object) -> None:
+        raise LEAK
+
+    monkeypatch.setattr("envctl.shrinking.shrink", shrink)
+    codes = run(Steps(["fail"]), shrink=True)
+    assert codes == [Exit.FAIL, Exit.LEAKED]
+    assert min(codes, key=ci.WORST.index) is Exit.FAIL
+    assert "one left 1 behind" in capsys.readouterr().err
 
 
 def test_every_exit_code_has_its_place_among_the_worst() -> None:

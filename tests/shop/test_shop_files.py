@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from bench.bugs_defects import load_defects
 from envctl.spec.scenario import load_scenario
 from envctl.spec.seed import load_seed
 from envctl.spec.topology import load_topology
 
 ROOT = Path(__file__).parents[2]
 SCENARIOS = sorted((ROOT / "scenarios").glob("*.yaml"))
-DEFECTS = sorted((ROOT / "tests/shop/defects").glob("*.patch"))
+DEFECTS = sorted((ROOT / "tests/bugbench/defects").glob("*/defect.patch"))
 
 
 @pytest.mark.parametrize("file", SCENARIOS, ids=lambda file: file.stem)
@@ -53,11 +54,12 @@ def test_the_committed_traffic_is_what_its_generator_writes(tmp_path: Path) -> N
         assert (tmp_path / name).read_bytes() == (ROOT / "scenarios/traffic" / name).read_bytes()
 
 
-@pytest.mark.parametrize("patch", DEFECTS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("patch", DEFECTS, ids=lambda file: file.parent.name)
 def test_every_planted_defect_applies_cleanly(patch: Path) -> None:
     done = subprocess.run(["git", "apply", "--check", str(patch)], cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_there_are_four_planted_defects() -> None:
-    assert len(DEFECTS) == 4
+def test_every_planted_defect_is_named_as_its_directory() -> None:
+    assert DEFECTS
+    assert [each.name for each in load_defects()] == [file.parent.name for file in DEFECTS]
