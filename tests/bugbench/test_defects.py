@@ -12,6 +12,7 @@ import yaml
 REPOSITORY = Path(__file__).parents[2]
 DEFECTS = sorted(path.parent for path in Path(__file__).parent.glob("defects/*/defect.yaml"))
 FIELDS = {"name", "title", "class", "expected", "under", "origin", "literature"}
+OPTIONAL = {"scenarios", "uncaught"}  # what to try first, and why nothing is known to catch it
 
 
 def described(defect: Path) -> dict:
@@ -31,10 +32,20 @@ def test_names_and_titles_are_unique():
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda path: path.name)
 def test_is_described_completely(defect):
     said = described(defect)
-    assert said.keys() == FIELDS
+    assert said.keys() - OPTIONAL == FIELDS | {"cause"}
     assert all(isinstance(said[field], str) and said[field].strip() for field in FIELDS)
     assert said["name"] == defect.name
     assert said["origin"] in ("blind", "informed")
+
+
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda path: path.name)
+def test_says_in_which_finding_its_cause_must_be_named(defect):
+    causes = described(defect)["cause"]
+    assert causes
+    for cause in causes:
+        assert cause.keys() <= {"check", "about"}
+        assert isinstance(cause["check"], str)
+        assert all(isinstance(name, str) and name for name in cause.get("about", ()))
 
 
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda path: path.name)
