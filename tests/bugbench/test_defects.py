@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from envctl.spec.topology import load_topology
+
 REPOSITORY = Path(__file__).parents[2]
 DEFECTS = sorted(path.parent for path in Path(__file__).parent.glob("defects/*/defect.yaml"))
 FIELDS = {"name", "title", "class", "expected", "under", "origin", "literature"}
@@ -49,10 +51,11 @@ def test_says_in_which_finding_its_cause_must_be_named(defect):
 
 
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda path: path.name)
-def test_applies_to_the_shop_alone_and_builds(defect, tmp_path):
+def test_applies_to_the_shop_alone_which_builds_and_can_be_planned(defect, tmp_path):
     changed = re.findall(r"^diff --git a/(\S+) b/(\S+)$", (defect / "defect.patch").read_text(), re.MULTILINE)
     assert changed
     assert all(name.startswith("stacks/shop/") for names in changed for name in names)
     shutil.copytree(REPOSITORY / "stacks/shop", tmp_path / "stacks/shop", ignore=shutil.ignore_patterns("__pycache__", ".venv"))
     subprocess.run(["git", "apply", defect / "defect.patch"], cwd=tmp_path, check=True)
     assert compileall.compile_dir(tmp_path / "stacks/shop", quiet=1)
+    assert load_topology(tmp_path / "stacks/shop/topology.yaml").components
