@@ -28,6 +28,8 @@ class Bandwidth(ByRules):
     """`{fault: bandwidth, from: orders, to: bus, rate: 1 Mbit/s, direction: forward|reverse|both}`."""
 
     name: ClassVar[str] = "bandwidth"
+    mechanism: ClassVar[str] = "a class of HTB at the senders"
+    proof: ClassVar[str] = "goodput of a transfer of our own"
     tools: ClassVar[tuple[str, ...]] = ("nft", "ip")
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",

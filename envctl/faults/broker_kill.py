@@ -18,6 +18,8 @@ class BrokerKill(NodeKill):
     """`{fault: broker-kill, target: bus, pick: 1, restart: true}`, where `target` is a kafka component or one of its nodes."""
 
     name: ClassVar[str] = "broker-kill"
+    mechanism: ClassVar[str] = "SIGKILL"
+    proof: ClassVar[str] = "exit status; the broker fenced, leaders and controller moved"
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["target"],

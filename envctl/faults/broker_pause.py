@@ -18,6 +18,8 @@ class BrokerPause(NodePause):
     """`{fault: broker-pause, target: bus, pick: 1}`, where `target` is a kafka component or one of its nodes."""
 
     name: ClassVar[str] = "broker-pause"
+    mechanism: ClassVar[str] = "all processes stopped until fenced"
+    proof: ClassVar[str] = "their state; the broker fenced, leaders and controller moved"
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["target"],

@@ -27,6 +27,8 @@ class BrokerRestart(NodeRestart):
     """`{fault: broker-restart, target: bus, pick: 2, mode: rolling|together}`, where `target` is a kafka component or one of its nodes."""
 
     name: ClassVar[str] = "broker-restart"
+    mechanism: ClassVar[str] = "stopped in good order and started again"
+    proof: ClassVar[str] = "start times; leaders handed over, all replicas in sync between"
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["target"],

@@ -20,6 +20,8 @@ class Corrupt(OfAShare):
     """`{fault: corrupt, from: orders, to: bus, share: 5 %, direction: forward|reverse|both}`."""
 
     name: ClassVar[str] = "corrupt"
+    mechanism: ClassVar[str] = "a queue of netfilter and a process that inverts a bit"
+    proof: ClassVar[str] = "probes with a wrong checksum, binomial test"
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["from", "to", "share"],

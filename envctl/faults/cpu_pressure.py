@@ -27,6 +27,8 @@ class CpuPressure:
     """`{fault: cpu-pressure, target: orders, pick: 1, cpus: 0.2}`; or `share: 20 %` of the machine's CPUs."""
 
     name: ClassVar[str] = "cpu-pressure"
+    mechanism: ClassVar[str] = "a quota of control groups, or stopped in turns"
+    proof: ClassVar[str] = "the share that a busy process gets"
     tools: ClassVar[tuple[str, ...]] = ()
     powers: ClassVar[frozenset[Power]] = frozenset({"throttling"})
     schema: ClassVar[Mapping[str, Any]] = {

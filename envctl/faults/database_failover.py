@@ -55,6 +55,8 @@ class DatabaseFailover:
     """`{for: 4s, fault: database-failover, target: shop-db}`, where `target` is a component with standbys."""
 
     name: ClassVar[str] = "database-failover"
+    mechanism: ClassVar[str] = "SIGKILL to the primary, held down; `pg_promote`"
+    proof: ClassVar[str] = "who is in recovery, timelines, that the old primary is dead"
     tools: ClassVar[tuple[str, ...]] = ()
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",

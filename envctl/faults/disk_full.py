@@ -31,6 +31,8 @@ class DiskFull:
     """`{fault: disk-full, target: orders, pick: 1, path: /data}`, where `target` is a component or a node."""
 
     name: ClassVar[str] = "disk-full"
+    mechanism: ClassVar[str] = "a file system of the node's own is shrunk to what is in it"
+    proof: ClassVar[str] = "writes that are refused for want of room"
     tools: ClassVar[tuple[str, ...]] = ()
     powers: ClassVar[frozenset[Power]] = frozenset({"disk-sizes"})
     schema: ClassVar[Mapping[str, Any]] = {

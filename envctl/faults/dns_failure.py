@@ -34,6 +34,8 @@ class DnsFailure:
     """`{fault: dns-failure, target: orders, pick: 1, lookups: fail|hang}`, where `target` is a component or a node."""
 
     name: ClassVar[str] = "dns-failure"
+    mechanism: ClassVar[str] = "nft rules on what the node says to resolvers"
+    proof: ClassVar[str] = "look-ups in the node"
     tools: ClassVar[tuple[str, ...]] = ("nft",)
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",

@@ -41,6 +41,8 @@ class Duplicate(OfAShare):
     """`{fault: duplicate, from: orders, to: bus, share: 5 %, direction: forward|reverse|both}`."""
 
     name: ClassVar[str] = "duplicate"
+    mechanism: ClassVar[str] = "nft's `dup` at the receiver"
+    proof: ClassVar[str] = "numbered probes that arrive twice, binomial test"
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["from", "to", "share"],

@@ -13,6 +13,8 @@ class DuplicateMessages(Republishing):
     """`{fault: duplicate-messages, topic: orders.placed, share: 10 %}`."""
 
     name: ClassVar[str] = "duplicate-messages"
+    mechanism: ClassVar[str] = "records produced again right behind themselves"
+    proof: ClassVar[str] = "read back: the record twice"
     way: ClassVar[str] = "duplicate"
     _again: ClassVar[str] = "came twice"
 

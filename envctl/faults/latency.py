@@ -29,6 +29,8 @@ class Latency(ByRules):
     """`{fault: latency, from: orders, to: bus, delay: 50ms, jitter: 10ms, direction: forward|reverse|both}`."""
 
     name: ClassVar[str] = "latency"
+    mechanism: ClassVar[str] = "a queue of netfilter and a process that holds packets; netem where the kernel has it"
+    proof: ClassVar[str] = "round trips of probes against those before"
     tools: ClassVar[tuple[str, ...]] = ("nft", "ip")
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",

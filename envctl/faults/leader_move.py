@@ -17,6 +17,8 @@ class LeaderMove(Moved):
     """`{fault: leader-move, topic: orders.placed, partitions: all}`."""
 
     name: ClassVar[str] = "leader-move"
+    mechanism: ClassVar[str] = "the preferred replica is changed, and elected"
+    proof: ClassVar[str] = "leaders and their epochs, replicas in sync"
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> LeaderMove:

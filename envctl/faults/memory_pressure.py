@@ -61,6 +61,8 @@ class MemoryPressure:
     """`{fault: memory-pressure, target: orders, pick: 1, bytes: 256Mi}`, where `target` is a component or a node."""
 
     name: ClassVar[str] = "memory-pressure"
+    mechanism: ClassVar[str] = "a ballast that is held in the node"
+    proof: ClassVar[str] = "what the node's processes have resident"
     tools: ClassVar[tuple[str, ...]] = ()
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",

@@ -21,6 +21,8 @@ class NodeRestart:
     """`{fault: node-restart, target: orders, pick: 1}`, where `target` is a component or a node; or `{zone: b, rolling: true}`."""
 
     name: ClassVar[str] = "node-restart"
+    mechanism: ClassVar[str] = "stopped in good order and started again"
+    proof: ClassVar[str] = "start times, of others too"
     tools: ClassVar[tuple[str, ...]] = ()
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",

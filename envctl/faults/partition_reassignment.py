@@ -18,6 +18,8 @@ class PartitionReassignment(Moved):
     """`{fault: partition-reassignment, topic: orders.placed, partitions: all}`."""
 
     name: ClassVar[str] = "partition-reassignment"
+    mechanism: ClassVar[str] = "replicas reassigned by the admin API"
+    proof: ClassVar[str] = "replicas, leader epochs, replicas in sync"
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> PartitionReassignment:

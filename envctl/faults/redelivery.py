@@ -42,6 +42,8 @@ class Redelivery:
     """`{fault: redelivery, group: payments, back: 20, topic: orders.placed}`: as many messages of each partition again."""
 
     name: ClassVar[str] = "redelivery"
+    mechanism: ClassVar[str] = "the group's offsets set back in the moment after an eviction"
+    proof: ClassVar[str] = "the group's own commits: less, then past it again"
     tools: ClassVar[tuple[str, ...]] = ()
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",

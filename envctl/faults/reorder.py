@@ -24,6 +24,8 @@ class Reorder(OfAShare):
     """`{fault: reorder, from: orders, to: bus, share: 5 %, by: 20ms, direction: forward|reverse|both}`."""
 
     name: ClassVar[str] = "reorder"
+    mechanism: ClassVar[str] = "a queue of netfilter and a process that holds packets"
+    proof: ClassVar[str] = "numbered probes that arrive late, binomial test"
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["from", "to", "share", "by"],

@@ -14,6 +14,8 @@ class ReorderMessages(Republishing):
     """`{fault: reorder-messages, topic: orders.placed, share: 10 %}`; records without a key have no order and are left alone."""
 
     name: ClassVar[str] = "reorder-messages"
+    mechanism: ClassVar[str] = "records produced again behind the next one of their key"
+    proof: ClassVar[str] = "read back: the older record behind the newer one"
     way: ClassVar[str] = "reorder"
     _again: ClassVar[str] = "came again behind a newer one of their key"
 

@@ -19,6 +19,8 @@ class SlowDisk:
     """`{fault: slow-disk, target: shop-db, pick: 1, write: 1Mi}`: bytes a second that each node may write, or `read`."""
 
     name: ClassVar[str] = "slow-disk"
+    mechanism: ClassVar[str] = "`io.max` of control groups of version 2"
+    proof: ClassVar[str] = "none: refused where no substrate can do it"
     tools: ClassVar[tuple[str, ...]] = ()
     powers: ClassVar[frozenset[Power]] = frozenset({"io-limits"})
     missing: ClassVar[str] = "a disk is slowed down by `io.max` of control groups of version 2, which no substrate can set for a node while it runs"

@@ -35,6 +35,8 @@ class TimeSkew:
     """`{fault: time-skew, target: orders, pick: 1, jump: -90s}`, or `drift: 1.1`, with which a clock gains 0.1 s a second."""
 
     name: ClassVar[str] = "time-skew"
+    mechanism: ClassVar[str] = "the clock as processes read it (vDSO) is shifted"
+    proof: ClassVar[str] = "the target's clock against ours; timed waits"
     tools: ClassVar[tuple[str, ...]] = ()
     powers: ClassVar[frozenset[Power]] = frozenset({"time-skew"})
     schema: ClassVar[Mapping[str, Any]] = {

@@ -24,6 +24,8 @@ class ZoneOutage:
     """`{for: 8s, fault: zone-outage, zone: b}`."""
 
     name: ClassVar[str] = "zone-outage"
+    mechanism: ClassVar[str] = "nft drops everything, then SIGKILL, held down"
+    proof: ClassVar[str] = "exit status of each; nothing of it arrives elsewhere"
     tools: ClassVar[tuple[str, ...]] = ("nft",)
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
