@@ -91,11 +91,15 @@ class Redelivery:
         if not self._world.bootstrap:
             raise UsageError("messages can't be redelivered without a kafka component in the environment")
         settled(self._world.bootstrap, self._group)
-        with admin(self._world.bootstrap) as client:
-            self._committed_by_others(client)  # every coordinator answers
-            if not self._planned(client):
-                raise UsageError(f"{self._group} has committed nothing that is still kept, so nothing can come to it again",
-                                 hint="let it act later, once the group has handled messages")
+        try:
+            with admin(self._world.bootstrap) as client:
+                self._committed_by_others(client)  # every coordinator answers
+                planned = self._planned(client)
+        except ResourceError as error:  # one is on the move
+            raise UsageError(f"what groups have committed could not be asked: {error.message}") from error
+        if not planned:
+            raise UsageError(f"{self._group} has committed nothing that is still kept, so nothing can come to it again",
+                             hint="let it act later, once the group has handled messages")
         return Blast(consumers(self._world, self._group), f"{self._group}, {self._back} messages of each partition again")
 
     def undo(self) -> Mapping[str, Any]:
