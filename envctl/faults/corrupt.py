@@ -34,7 +34,7 @@ class Corrupt(OfAShare):
 
     @cached_property
     def rules(self) -> Held:
-        """See `ByRules.rules`."""
+        """See `OnLinks.rules`."""
         return Held(self._world, self.links, self.share, "bits", "corrupt")
 
     def verify(self) -> Effect:

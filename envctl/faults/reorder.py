@@ -63,7 +63,7 @@ class Reorder(OfAShare):
 
     @cached_property
     def rules(self) -> Held:
-        """See `ByRules.rules`."""
+        """See `OnLinks.rules`."""
         return Held(self._world, self.links, self.share, "late", "hold", (self._by_s, 0.0))
 
     def verify(self) -> Effect:
