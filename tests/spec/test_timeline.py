@@ -73,3 +73,12 @@ def test_a_nemesis_draws_by_weight_and_the_same_for_the_same_seed(faults: Faults
     assert 0.65 < Counter(fault.fault for fault in first)["node-kill"] / 400 < 0.85
     assert all(fault.after == (before.id,) for before, fault in itertools.pairwise(first))
     assert "weight" not in first[0].params
+
+
+@pytest.mark.parametrize("shape", [
+    "fault: latency, delay: 50ms", "fault: latency, delay: 0.2 s, jitter: 50 ms, direction: both", "fault: bandwidth, rate: 1.5 Mbit/s",
+    "fault: bandwidth, rate: 500 kbit/s, direction: reverse", "fault: duplicate, share: 5 %", "fault: reorder, share: 0.1, by: 20ms", "fault: corrupt, share: 0.5 %",
+])
+def test_links_can_be_shaped(faults: Faults, shape: str) -> None:
+    (fault,) = faults(f"{{at: 1s, for: 5s, from: web, to: bus, {shape}}}")
+    assert fault.for_s == 5.0
