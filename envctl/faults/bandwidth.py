@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.classes import Classes
 from envctl.faults.goodput import Flow, flows
-from envctl.faults.shaping import ENDS, ByRules
+from envctl.faults.shaping import ENDS, OnLinks
 from envctl.spec.units import bits_per_s
 
 LEAST_BPS, MOST_BPS = 100e3, 500e6  # what can be shown in a few seconds, and by a process on a busy machine
@@ -24,7 +24,7 @@ SPARED = 1.5  # times the asked rate: what an untargeted flow must reach at leas
 _LEAST_QUEUE, _QUEUE_S = 128 << 10, 0.1
 
 
-class Bandwidth(ByRules):
+class Bandwidth(OnLinks):
     """`{fault: bandwidth, from: orders, to: bus, rate: 1 Mbit/s, direction: forward|reverse|both}`."""
 
     name: ClassVar[str] = "bandwidth"
@@ -65,7 +65,7 @@ class Bandwidth(ByRules):
 
     @cached_property
     def rules(self) -> Classes:
-        """See `ByRules.rules`."""
+        """See `OnLinks.rules`."""
         return Classes(self._world, self.links, "rate", self._rate, f"bfifo limit {max(_LEAST_QUEUE, round(self._rate / 8 * _QUEUE_S))}")
 
     def probe(self) -> Blast:

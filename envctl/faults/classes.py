@@ -103,7 +103,8 @@ class Classes(Rules):
 
     def left(self) -> list[str]:
         """The senders that still have rules or the class."""
-        return [link.receiver.name for link in self._links if link.receiver.name in super(Classes, self).left() or self._told(link)]
+        ruled = super().left()
+        return [link.receiver.name for link in self._links if link.receiver.name in ruled or self._told(link)]
 
     def sent(self) -> dict[str, tuple[int, int]]:
         """(bytes with headers that went through the class, packets that its queue dropped) at each sender."""

@@ -57,7 +57,7 @@ class Duplicate(OfAShare):
 
     @cached_property
     def rules(self) -> Copies:
-        """See `ByRules.rules`."""
+        """See `OnLinks.rules`."""
         return Copies(self._world, self.links, self.share, "dup")
 
     def verify(self) -> Effect:

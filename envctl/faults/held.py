@@ -69,9 +69,11 @@ class Held(Rules):
 
     def remove(self) -> None:
         """Takes the rules away first: what is held then goes on."""
-        super().remove()
-        for name in list(self._holders):
-            self._let_go(name)
+        try:
+            super().remove()
+        finally:
+            for name in list(self._holders):
+                self._let_go(name)
 
     def _let_go(self, name: str) -> None:
         with self._lock:

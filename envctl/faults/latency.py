@@ -15,7 +15,7 @@ from envctl.faults.base import Effect, World
 from envctl.faults.classes import Netem, disciplines
 from envctl.faults.held import Held
 from envctl.faults.rtt import Trips, round_trips
-from envctl.faults.shaping import ENDS, ByRules, duration
+from envctl.faults.shaping import ENDS, OnLinks, duration
 from envctl.spec.units import duration_s
 
 PROBES = 100  # from each sender of each link
@@ -25,7 +25,7 @@ EARLY_S = 0.001  # by how much it may be less
 ABSENT_TRIES = 3
 
 
-class Latency(ByRules):
+class Latency(OnLinks):
     """`{fault: latency, from: orders, to: bus, delay: 50ms, jitter: 10ms, direction: forward|reverse|both}`."""
 
     name: ClassVar[str] = "latency"
@@ -73,7 +73,7 @@ class Latency(ByRules):
 
     @cached_property
     def rules(self) -> Held | Netem:
-        """See `ByRules.rules`: by the kernel's netem where it has it, otherwise by a process of ours."""
+        """See `OnLinks.rules`: by the kernel's netem where it has it, otherwise by a process of ours."""
         if disciplines(self._world.reach, self.links[0].receiver, "netem")["netem"]:
             return Netem(self._world, self.links, "delay", self._delay_s, self._jitter_s)
         return Held(self._world, self.links, 1.0, "delay", "hold", (self._delay_s, self._jitter_s))

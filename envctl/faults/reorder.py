@@ -17,7 +17,7 @@ from envctl.spec.units import duration_s
 
 LEAST_S, MOST_S = 0.005, 0.15  # probes go every 0.5 ms, and are waited for until 0.2 s after the last one
 MOST_SHARE = 0.5  # of more, those that keep their place would be the odd ones
-SLACK_S, SLACK = 0.005, 0.25  # by how much the typical lateness may differ from the asked one: the larger of the time and the share of it
+EARLY_S, LATE_S, SLACK = 0.002, 0.01, 0.25  # by how much the typical lateness may be less or more than asked: the time, or that share of it
 
 
 class Reorder(OfAShare):
@@ -65,7 +65,7 @@ class Reorder(OfAShare):
 
     @cached_property
     def rules(self) -> Held:
-        """See `ByRules.rules`."""
+        """See `OnLinks.rules`."""
         return Held(self._world, self.links, self.share, "late", "hold", (self._by_s, 0.0))
 
     def verify(self) -> Effect:
@@ -80,7 +80,8 @@ class Reorder(OfAShare):
         hits = [(len(found), m.sent * each // (each + tail)) for found, m in zip(late, measured, strict=True)]
         typical = median(by for found in late for by in found) if any(late) else 0.0
         lost, counts = sum(m.lost for m in measured), self.rules.counts()
-        fits = abs(typical - self._by_s) <= max(SLACK_S, SLACK * self._by_s)
+        off = typical - self._by_s
+        fits = -max(EARLY_S, SLACK * self._by_s) <= off <= max(LATE_S, SLACK * self._by_s)
         effect = self.judged("delayed past later ones", measured, hits, {"probes_lost": lost, "late_by_ms": typical * 1000, **counts},
                              fair=fits and not lost and not any(counts[each] for each in ("missed", "dropped", "gone")))
         return Effect(effect.shown, f"{effect.summary}, by {typical * 1000:.1f} ms", effect.detail)

@@ -30,7 +30,7 @@ def duration(example: str, meaning: str) -> Mapping[str, Any]:
 
 
 class OnLinks:
-    """A fault of the links between two components or nodes, `from` and `to`, in one `direction` or both."""
+    """A fault of the links between two components or nodes, `from` and `to`, in one `direction` or both, that rules bring about."""
 
     name: ClassVar[str]
     tools: ClassVar[tuple[str, ...]] = ("nft",)
@@ -57,14 +57,6 @@ class OnLinks:
         """Each receiver with its senders."""
         return links_between(self._world, self._params["from"], self._params["to"], self._params.get("direction", "forward"))
 
-    def summary(self, text: str) -> str:
-        """The link and what happens on it, for a person."""
-        return f"{self._params['from']} {ARROWS[self._params.get('direction', 'forward')]} {self._params['to']} {text}"
-
-
-class ByRules(OnLinks):
-    """A fault of links that rules at the receivers bring about."""
-
     @property
     def asked(self) -> str:
         """What happens to the link, for a person."""
@@ -76,9 +68,10 @@ class ByRules(OnLinks):
         raise NotImplementedError
 
     def probe(self) -> Blast:
-        """See `Fault.probe`: the rules must be possible at each receiver."""
+        """See `Fault.probe`: the rules must be possible at each of their nodes."""
         self.rules.check()
-        return Blast(tuple(link.receiver for link in self.links), self.summary(self.asked))
+        arrow = ARROWS[self._params.get("direction", "forward")]
+        return Blast(tuple(link.receiver for link in self.links), f"{self._params['from']} {arrow} {self._params['to']} {self.asked}")
 
     def undo(self) -> Mapping[str, Any]:
         """See `Fault.undo`."""
@@ -97,7 +90,7 @@ class ByRules(OnLinks):
         return gone(self._world.reach, self.rules, self.links)
 
 
-class OfAShare(ByRules):
+class OfAShare(OnLinks):
     """A fault that hits a share of a link's packets, each by chance."""
 
     @property

@@ -90,3 +90,12 @@ def test_a_fault_may_have_its_own_tolerance_detection_and_deadline(faults: Fault
     assert fault.detect is not None
     assert (fault.detect.within_s, fault.detect.by[0].hold_s, fault.recover_within_s) == (3, 1, 9)
     assert fault.params == {"target": "worker-0"}
+
+
+@pytest.mark.parametrize("shape", [
+    "fault: latency, delay: 50ms", "fault: latency, delay: 0.2 s, jitter: 50 ms, direction: both", "fault: bandwidth, rate: 1.5 Mbit/s",
+    "fault: bandwidth, rate: 500 kbit/s, direction: reverse", "fault: duplicate, share: 5 %", "fault: reorder, share: 0.1, by: 20ms", "fault: corrupt, share: 0.5 %",
+])
+def test_links_can_be_shaped(faults: Faults, shape: str) -> None:
+    (fault,) = faults(f"{{at: 1s, for: 5s, from: web, to: bus, {shape}}}")
+    assert fault.for_s == 5.0
