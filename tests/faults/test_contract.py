@@ -28,7 +28,7 @@ HELD: dict[str, dict[str, Any]] = {
     "cpu-pressure": {"target": "server-0", "cpus": 0.05},
     "memory-pressure": {"target": "server", "bytes": "48Mi"},
     "disk-full": {"target": "server-0"},
-    "time-skew": {"target": "server", "jump": "-90s"},
+    "time-skew": {"target": "server-0", "jump": "-90s"},
 }
 TARGETS = {"partition, minority": "trio-0", "node-pause, zone": "server-1"}  # whose restart it outlives; of the others it is server-0
 Made = Callable[[str, World], Fault]
