@@ -33,8 +33,7 @@ HELD: dict[str, dict[str, Any]] = {
     "cpu-pressure": {"target": "server-0", "cpus": 0.05},
     "memory-pressure": {"target": "server", "bytes": "48Mi"},
     "disk-full": {"target": "server-0"},
-    "disk-full, tmp": {"target": "server", "path": "/tmp"},
-    "time-skew": {"target": "server", "jump": "-90s"},
+    "time-skew": {"target": "server-0", "jump": "-90s"},
 }
 TARGETS = {"partition, minority": "trio-0", "node-pause, zone": "server-1", "bandwidth": "client-0"}  # whose restart it outlives; of the others it is server-0
 

@@ -163,7 +163,7 @@ class TimeSkew:
         for node in self._targets:
             self._world.reach.wait_ready(node.name, READY_S)
         left, _ = self._found()
-        wrong = [node.name for node in self._targets if not self._is_right(node.name)]
+        wrong = [node.name for node in self._targets if left or not self._is_right(node.name)]
         summary = f"{left} processes are skewed, the clock is wrong in {', '.join(wrong) or 'none'}" if left or wrong else "right again"
         return Effect(not left and not wrong, summary, {"skewed": left, "wrong": wrong})
 

@@ -90,7 +90,8 @@ def _symbols(code: bytes) -> dict[str, int]:
     parts = [struct.unpack_from("<IIQQQQ", code, headers + 56 * index) for index in range(count)]
     (dynamic,) = (part for part in parts if part[0] == 2)
     tags = dict(struct.unpack_from("<QQ", code, dynamic[2] + 16 * index) for index in range(dynamic[5] // 16))
-    strings, symbols, (_, number) = tags[5], tags[6], struct.unpack_from("<II", code, tags[4])
+    strings, symbols = tags[5], tags[6]
+    number = struct.unpack_from("<II", code, tags[4])[1] if 4 in tags else (strings - symbols) // 24
     found = {}
     for index in range(number):
         name, _, _, _, value = struct.unpack_from("<IBBHQ", code, symbols + 24 * index)

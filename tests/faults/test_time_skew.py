@@ -64,7 +64,7 @@ def test_a_process_that_was_there_before_goes_by_the_wrong_clock_and_waits_as_lo
 
 
 def test_a_clock_that_drifts_gains_more_and_more_and_is_right_again_in_the_end(world: Callable[..., World], reach: Reach) -> None:
-    fault = TimeSkew.build({"target": "server-0", "drift": 1.5}, world())
+    fault = TimeSkew.build({"target": "server-0", "drift": 3}, world())
     fault.apply(60)
     with telling(reach, "server-0") as ask:
         assert until(lambda: ask()[0] > 1, 20)
@@ -78,9 +78,9 @@ def test_a_clock_that_drifts_gains_more_and_more_and_is_right_again_in_the_end(w
 
 def test_the_clock_is_right_after_the_lease_even_where_nobody_is_left_to_set_it(world: Callable[..., World], reach: Reach) -> None:
     fault = TimeSkew.build({"target": "server-0", "jump": "-1d"}, world())
-    fault.apply(8)
+    fault.apply(6)
     with telling(reach, "server-0") as ask:
-        assert until(lambda: ask()[0] < -86000, 7)
+        assert until(lambda: ask()[0] < -86000, 5)
         fault._skewers["server-0"].signal(signal.SIGKILL)
         assert until(lambda: abs(ask()[0]) < 1, 20)
         fault.heal()

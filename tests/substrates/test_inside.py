@@ -409,6 +409,16 @@ def test_a_limited_container_has_less_and_then_what_it_had(contain):
     inside.unlimit("0" * 64)
 
 
+def test_for_how_long_a_quota_keeps_a_container_from_running_is_told(contain):
+    container = contain("while :; do :; done")
+    assert inside.throttled(container.id) == 0
+    if not any((place / name).exists() for place in container.places for name in inside._CPU):
+        return  # control groups of version 2 are here, what limits is with version 1
+    inside.limit(container.id, 0.05, None)
+    assert until(lambda: inside.throttled(container.id) > 0.2, 20)
+    assert inside.throttled(container.id) < 60, "seconds, whichever unit the kernel counts in"
+
+
 def test_no_limit_is_wider_than_the_one_that_was_there(tmp_path):
     for name, before, period in (("cpu.max", "20000 100000", 100_000), ("memory.max", "1000", None)):
         file = tmp_path / name
