@@ -91,7 +91,7 @@ class Window:
 class Marker:
     """Something that happened at one instant."""
 
-    kind: Literal["generation", "restart", "stop"]
+    kind: Literal["generation", "restart", "stop", "detection"]
     at_s: float
     label: str
 

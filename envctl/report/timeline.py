@@ -132,7 +132,7 @@ def _windows(subject: Subject, outcomes: Mapping[str, Outcome]) -> Iterator[Wind
 
 
 def _markers(subject: Subject) -> list[Marker]:
-    found = [*_generations(subject)]
+    found = [*_generations(subject), *_detections(subject)]
     for log in subject.logs:
         if "node" in log.detail:
             status = log.detail.get("exit_status")
@@ -141,6 +141,13 @@ def _markers(subject: Subject) -> list[Marker]:
         elif "stop" in log.detail:
             found.append(Marker("stop", log.at_ns / 1e9, f"a stop condition ended the run: {log.detail['stop']}"))
     return sorted(found, key=lambda marker: marker.at_s)[:MARKERS]
+
+
+def _detections(subject: Subject) -> Iterator[Marker]:
+    for window in subject.windows:
+        edge = window.edge("detect")
+        if edge is not None and edge.detail.get("seconds") is not None:
+            yield Marker("detection", edge.at_ns / 1e9, f"{window.id} {edge.summary}")
 
 
 def _generations(subject: Subject) -> Iterator[Marker]:

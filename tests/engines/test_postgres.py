@@ -98,9 +98,9 @@ from envctl.runner.measuring import MeasureSampler
 from envctl.telemetry.processes import PostgresSampler
 
 topology = Topology("t", Path("t.yaml"), (), {"db": Postgres(name="db", version="15", standbys=1, databases=("orders",))})
-for query in ("select 7.5", "select count(*) from pg_class where false", "select pg_sleep(9)", "select 1, 2", "select 1 where false", "select 'a lot'", "create table t ()"):
+for query in ("select 7.5", "select count(*) from pg_class where false", "select pg_sleep(30)", "select 1, 2", "select 1 where false", "select 'a lot'", "create table t ()"):
     try:
-        print(*(reading.value for reading in MeasureSampler(Measure("m", sql=query, component="db", database="orders", timeout_s=1.0), None, topology).sample()))
+        print(*(reading.value for reading in MeasureSampler(Measure("m", sql=query, component="db", database="orders", timeout_s=3.0), None, topology).sample()))
     except Exception as error:
         print(type(error).__name__)
 node = Node("db-0", "db", "postgres", "a", "db-0", "ready", 1, None, 1, None, {"postgres": 5432})

@@ -61,8 +61,8 @@ def test_the_timeline_has_every_track_over_the_same_buckets(whole):
     assert by_name["latency"].limit == 1.0
 
 
-def test_generations_and_restarts_are_markers(whole):
-    assert [(marker.kind, marker.at_s) for marker in build(whole).timeline.markers] == [("generation", 12.0), ("restart", 12.4)]
+def test_generations_restarts_and_detections_are_markers(whole):
+    assert [(marker.kind, marker.at_s) for marker in build(whole).timeline.markers] == [("detection", 7.3), ("generation", 12.0), ("restart", 12.4)]
 
 
 def test_a_named_trace_is_shown_as_a_tree_with_the_time_in_the_topic_and_the_lost_parent(whole):
