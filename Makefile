@@ -5,13 +5,17 @@ SCENARIO ?= checkout-under-fire
 JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-kubernetes chaos lint types setup bench bench-peers bugbench clean help
+.PHONY: demo faults test test-kubernetes chaos lint types setup bench bench-peers bugbench clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 demo: setup  ## the shop under fire: up, seeded, replayed, hurt, judged, reported, removed (SUBSTRATE=docker: as containers)
 	$(BIN)/envctl ci --full --scenario $(SCENARIO) $(if $(SUBSTRATE),--substrate $(SUBSTRATE))
+
+faults: setup  ## every kind of fault against the shop, and a table of what was measured (ten minutes)
+	status=0; $(BIN)/envctl ci --full --scenario every-fault $(if $(SUBSTRATE),--substrate $(SUBSTRATE)) || status=$$?; \
+	$(BIN)/envctl faults "$$(ls -td .envctl/runs/*-every-fault | head -1)"; exit $$status
 
 test: setup  ## all tests, on real engines
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --ignore tests/demo -m "not docker and not kubernetes"
