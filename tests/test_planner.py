@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from envctl.errors import UsageError
 from envctl.model.plan import Ask, Plan
 from envctl.model.project import Project
-from envctl.model.scenario import Detect, Measure, Scenario
+from envctl.model.scenario import Detect, FaultSpec, Measure, Scenario
 from envctl.model.topology import Image, Kafka, Postgres, Service, Source, Subscription, Topic, Topology
 from envctl.planner.changes import Changes, changed_files, changes
 from envctl.planner.identity import environment_id
@@ -224,6 +224,13 @@ def test_what_conditions_and_measures_speak_of_takes_part() -> None:
     because = {each.component: each.because for each in planned(topology, Changes(), scenarios=[speaks]).selected}
     for component, reason in (("worker", "memory(worker-1)"), ("db", "connections(db)"), ("web", "cpu(web)"), ("bus", "depth(jobs)"), ("db", "measure rows")):
         assert f"rush ({reason})" in because[component]
+
+
+def test_a_stub_that_a_fault_has_fail_stays_a_stub() -> None:
+    topology = load_topology(SYSTEM / "stacks/tiny/topology.yaml")
+    scenario = load_scenario(SYSTEM / "scenarios/rush.yaml", topology)
+    fault = FaultSpec(id="failing", fault="failing-dependency", at_s=1.0, after=(), for_s=2.0, params={"stub": "pricing", "how": "errors"})
+    assert planned(topology, Changes(), scenarios=[replace(scenario, faults=(fault,))]).stubbed == ("pricing",)
 
 
 def test_a_component_that_a_scenario_both_names_and_stubs_runs_itself_with_a_note() -> None:

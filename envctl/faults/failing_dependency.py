@@ -107,6 +107,6 @@ class FailingDependency:
         reach = self._world.reach
         done = reach.run(node.name, [*reach.own, "-m", "envctl.replay.failing", json.dumps(request)], where="netns")
         if done.status:
-            raise ResourceError(f"{node.name} can't be told to fail: {done.stderr.strip()}", hint=f"is it among the scenario's `stubs`? {node.component}")
+            raise ResourceError(f"{node.name} can't be told to fail: {done.stderr.strip()}", hint=f"it must be among the scenario's `stubs`, and with `--full` nothing is stubbed: {node.component}")
         found: dict[str, Any] = json.loads(done.stdout)
         return found

@@ -167,8 +167,8 @@ def _plugin_names(topology: Topology, scenario: Scenario) -> Iterator[tuple[str,
     owners = nodes_of(topology) | topics_of(topology)
     for fault in scenario.faults:
         for parameter, name in plugins.load("envctl.faults", fault.fault).references(fault.params):
-            if parameter == "zone":
-                continue  # whatever of the subset is there
+            if parameter in ("zone", "stub"):
+                continue  # whatever of the subset is there; what a stub answers for must not run
             yield ("group" if parameter == "group" else "component"), owners.get(name, name), f"fault {fault.id}"
     for spec in scenario.checks:
         for what, name in plugins.load("envctl.checks", spec.check).references(spec.params):
