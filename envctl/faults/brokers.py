@@ -15,7 +15,7 @@ from envctl.model.topology import Kafka, Topology
 from envctl.spec.names import nodes_of
 from envctl.waiting import until
 
-FENCED_S = 25.0  # how long it may take that a dead or silent broker is fenced (its session, 6 s) and its partitions have other leaders
+FENCED_S = 25.0  # how long it may take that a dead broker is fenced (its session, 6 s) and its partitions have other leaders
 WHOLE_S = 60.0  # how long it may take that all replicas are in sync again
 ANSWER_S = 3.0  # of a broker that is asked; another one is asked next
 POLL_S = 0.2
@@ -51,7 +51,7 @@ def wrong_target(params: Mapping[str, Any], topology: Topology, *, minority: boo
     if owner is None:
         return []
     if not isinstance(owner, Kafka):
-        return [("target", f"{owner.name} is no kafka component", "node-kill and node-pause are for all kinds")]
+        return [("target", f"{owner.name} is no kafka component", "node-kill is for all kinds")]
     count, most = 1 if params["target"] != owner.name else params.get("pick", owner.brokers), (owner.brokers - 1) // 2
     if minority and count > most:
         hint = f"pick at most {most}" if most else "node-kill does it, without asking Kafka"

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer
 from kafka import TopicPartition
+from kafka.errors import NoError
 from kafka.structs import OffsetAndMetadata
 
 from envctl.engines.cluster import admin, cluster, controller, partitions
@@ -26,12 +27,10 @@ from envctl.errors import CapabilityError, ResourceError, UsageError
 from envctl.faults import brokers, redelivery
 from envctl.faults.base import Effect, World
 from envctl.faults.broker_kill import BrokerKill
-from envctl.faults.broker_pause import BrokerPause
 from envctl.faults.broker_restart import BrokerRestart
 from envctl.faults.duplicate_messages import DuplicateMessages
 from envctl.faults.leader_move import LeaderMove
 from envctl.faults.node_kill import NodeKill
-from envctl.faults.node_pause import NodePause
 from envctl.faults.partition_reassignment import PartitionReassignment
 from envctl.faults.placement import Held
 from envctl.faults.rebalance import describe
@@ -209,18 +208,12 @@ def a_broker_that_is_killed_and_held_down_is_fenced(bus: Bus) -> None:
     assert len(effect.detail["alive"]) == 2, effect
 
 
-def a_broker_that_stands_still_is_fenced(bus: Bus) -> None:
-    effect = acts_and_goes(bus, BrokerPause({"target": the_controller()}, bus.world()))
-    assert len(effect.detail["alive"]) == 2, effect
-    assert effect.detail["canary_sent"] == 3 + 3, "nodes that were not restarted, and did not stand still"
-
-
 def brokers_are_restarted_one_after_the_other(bus: Bus) -> None:
     effect = acts_and_goes(bus, BrokerRestart({"target": "bus", "pick": 2}, bus.world()))
     assert effect.detail["led"] > 3, effect
     last = effect.detail["nodes"][-1]["node"]
-    alone = acts_and_goes(bus, BrokerRestart({"target": last}, bus.world()))  # it leads nothing yet
-    assert alone.detail["led"] == 0, alone
+    alone = acts_and_goes(bus, BrokerRestart({"target": last}, bus.world()))  # it leads nothing yet, but for what nobody else can lead
+    assert alone.detail["led"] <= 1, alone
     assert alone.detail["canary_sent"] == 3, alone
 
 
@@ -230,14 +223,13 @@ def brokers_are_restarted_together(bus: Bus) -> None:
 
 def what_was_not_done_to_a_broker_is_not_shown(bus: Bus) -> None:
     brokers.FENCED_S = 2.0
-    for kind, did in ((BrokerKill, NodeKill), (BrokerPause, NodePause)):
-        fault = kind({"target": "bus-0"}, bus.world())
-        fault.probe()
-        real, did.verify = did.verify, lambda _: Effect(True, "it was said", {"canary_sent": 0, "canary_lost": 0})  # type: ignore[method-assign]
-        effect = fault.verify()
-        did.verify = real  # type: ignore[method-assign]
-        assert not effect.shown, effect
-        assert "said" in effect.summary, effect
+    fault: Any = BrokerKill({"target": "bus-0"}, bus.world())
+    fault.probe()
+    real, NodeKill.verify = NodeKill.verify, lambda _: Effect(True, "it was said")  # type: ignore[method-assign]
+    effect = fault.verify()
+    NodeKill.verify = real  # type: ignore[method-assign]
+    assert not effect.shown, effect
+    assert "said" in effect.summary, effect
     fault = BrokerRestart({"target": "bus-0"}, bus.world())
     fault.probe()
     assert not fault.verify().shown
@@ -290,7 +282,7 @@ def read_all(topic: str) -> list[tuple[Any, ...]]:
 def another_group_commits() -> bool:
     try:
         with admin(BOOTSTRAP) as client:
-            return bool(client.alter_group_offsets("watchers", {TopicPartition("orders", 0): OffsetAndMetadata(3, "", None)}))
+            return list(client.alter_group_offsets("watchers", {TopicPartition("orders", 0): OffsetAndMetadata(3, "", None)}).values()) == [NoError]
     except ResourceError:  # its coordinator is being made
         return False
 
