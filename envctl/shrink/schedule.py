@@ -35,8 +35,13 @@ class Schedule:
 
     def __str__(self) -> str:
         rate = f" at {self.rate_per_s:g}/s" if self.rate_per_s else ""
-        faults = ", ".join(fault.id for fault in self.faults) or "no fault"
-        return f"{faults}; {self.for_s:g} s{rate}; {', '.join(self.operations)}" + ("" if self.seed else "; no seed")
+        faults = ", ".join(map(_told, self.faults)) or "no fault"
+        return f"{faults}; traffic for {self.for_s:g} s{rate}: {', '.join(self.operations)}" + ("" if self.seed else "; no seed")
+
+
+def _told(fault: FaultSpec) -> str:
+    start = f"after {', '.join(fault.after)}" if fault.after else f"at {fault.at_s or 0:g} s"
+    return f"{fault.id} {start}" + (f" for {fault.for_s:g} s" if fault.for_s is not None else "")
 
 
 @dataclass(frozen=True, slots=True)
