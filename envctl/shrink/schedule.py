@@ -14,7 +14,7 @@ from envctl.spec.document import read
 from envctl.spec.timeline_rules import earliest_starts
 from envctl.spec.traffic import load_traffic
 
-FLOW = ("traffic", "limits", "recover", "slo")  # written on one line each
+FLOW = ("suites", "powers", "takes", "stubs", "traffic", "limits", "recover", "slo")  # written on one line each
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _entry(fault: FaultSpec) -> dict[str, Any]:
 
 def _part(key: str, value: Any) -> str:
     """A field of the file: one line, or one for each of its entries."""
-    if isinstance(value, list) and value:
+    if isinstance(value, list) and key not in FLOW:
         return f"{key}:\n" + "".join(f"  - {_flow(each)}\n" for each in value)
     if isinstance(value, Mapping) and key not in FLOW:
         return f"{key}:\n" + "".join(f"  {_flow(name)}: {_flow(each)}\n" for name, each in value.items())
