@@ -14,7 +14,7 @@ from envctl.spec.document import read
 from envctl.spec.timeline_rules import earliest_starts
 from envctl.spec.traffic import load_traffic
 
-FLOW = ("traffic", "limits", "recover", "slo")  # written on one line each
+FLOW = ("suites", "powers", "takes", "stubs", "traffic", "limits", "recover", "slo")  # written on one line each
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,13 @@ class Schedule:
 
     def __str__(self) -> str:
         rate = f" at {self.rate_per_s:g}/s" if self.rate_per_s else ""
-        faults = ", ".join(fault.id for fault in self.faults) or "no fault"
-        return f"{faults}; {self.for_s:g} s{rate}; {', '.join(self.operations)}" + ("" if self.seed else "; no seed")
+        faults = ", ".join(map(_told, self.faults)) or "no fault"
+        return f"{faults}; traffic for {self.for_s:g} s{rate}: {', '.join(self.operations)}" + ("" if self.seed else "; no seed")
+
+
+def _told(fault: FaultSpec) -> str:
+    start = f"after {', '.join(fault.after)}" if fault.after else f"at {fault.at_s or 0:g} s"
+    return f"{fault.id} {start}" + (f" for {fault.for_s:g} s" if fault.for_s is not None else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,7 @@ def _entry(fault: FaultSpec) -> dict[str, Any]:
 
 def _part(key: str, value: Any) -> str:
     """A field of the file: one line, or one for each of its entries."""
-    if isinstance(value, list) and value:
+    if isinstance(value, list) and key not in FLOW:
         return f"{key}:\n" + "".join(f"  - {_flow(each)}\n" for each in value)
     if isinstance(value, Mapping) and key not in FLOW:
         return f"{key}:\n" + "".join(f"  {_flow(name)}: {_flow(each)}\n" for name, each in value.items())

@@ -118,7 +118,7 @@ def test_the_report_of_the_run_shows_the_reproduction(root: Path, failed: Path, 
     tried(kills)
     shrunk(root, failed)
     told = json.loads((failed / "report.json").read_text())
-    assert "\nenvctl run scenarios/hello-shrunk.yaml  # shrunk: node-kill; 4 s at 1/s; write; no seed; no-loss failed in 3 of 3 tries" in told["reproduce"].replace("write, read", "write")
+    assert "\nenvctl run scenarios/hello-shrunk.yaml  # shrunk: node-kill at 2 s; traffic for 4 s at 1/s: write; no seed; no-loss failed in 3 of 3 tries" in told["reproduce"].replace("write, read", "write")
     assert "hello-shrunk.yaml" in (failed / "report.html").read_text()
     assert "hello-shrunk.yaml" in (failed / "report.md").read_text()
     assert (failed / "shrunk.yaml").read_text() == (root / "scenarios/hello-shrunk.yaml").read_text()
