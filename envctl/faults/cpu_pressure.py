@@ -29,6 +29,7 @@ class CpuPressure:
     name: ClassVar[str] = "cpu-pressure"
     mechanism: ClassVar[str] = "a quota of control groups, or stopped in turns"
     proof: ClassVar[str] = "the share that a busy process gets"
+    claims: ClassVar[frozenset[str]] = frozenset({"processes"})
     tools: ClassVar[tuple[str, ...]] = ()
     powers: ClassVar[frozenset[Power]] = frozenset({"throttling"})
     schema: ClassVar[Mapping[str, Any]] = {

@@ -57,6 +57,7 @@ class DatabaseFailover:
     name: ClassVar[str] = "database-failover"
     mechanism: ClassVar[str] = "SIGKILL to the primary, held down; `pg_promote`"
     proof: ClassVar[str] = "who is in recovery, timelines, that the old primary is dead"
+    claims: ClassVar[frozenset[str]] = frozenset({"processes"})
     tools: ClassVar[tuple[str, ...]] = ()
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",

@@ -23,6 +23,7 @@ class NodeRestart:
     name: ClassVar[str] = "node-restart"
     mechanism: ClassVar[str] = "stopped in good order and started again"
     proof: ClassVar[str] = "start times, of others too"
+    claims: ClassVar[frozenset[str]] = frozenset({"processes"})
     tools: ClassVar[tuple[str, ...]] = ()
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",

@@ -26,6 +26,7 @@ class ZoneOutage:
     name: ClassVar[str] = "zone-outage"
     mechanism: ClassVar[str] = "nft drops everything, then SIGKILL, held down"
     proof: ClassVar[str] = "exit status of each; nothing of it arrives elsewhere"
+    claims: ClassVar[frozenset[str]] = frozenset({"processes"})
     tools: ClassVar[tuple[str, ...]] = ("nft",)
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",

@@ -117,7 +117,17 @@ def _entry(fault: FaultSpec) -> dict[str, Any]:
     start = {"on": f"healed({fault.after[0]})"} if fault.after else {"at": f"{fault.at_s or 0:g}s"}
     named = {"id": fault.id} if fault.id != fault.fault else {}
     held = {"for": f"{fault.for_s:g}s"} if fault.for_s is not None else {}
-    return {**named, **start, **held, "fault": fault.fault, **fault.params}
+    return {**named, **start, **held, "fault": fault.fault, **fault.params, **_judged(fault)}
+
+
+def _judged(fault: FaultSpec) -> dict[str, Any]:
+    """What an entry says of how its fault is judged, where it says so itself."""
+    found: dict[str, Any] = {"during": [condition.text for condition in fault.during]} if fault.during else {}
+    if fault.detect is not None:
+        found["detect"] = {"within": f"{fault.detect.within_s:g}s", "by": [condition.text for condition in fault.detect.by]}
+    if fault.recover_within_s is not None:
+        found["recover"] = {"within": f"{fault.recover_within_s:g}s"}
+    return found
 
 
 def _part(key: str, value: Any) -> str:

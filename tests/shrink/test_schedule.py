@@ -20,7 +20,8 @@ faults:
     nemesis:
       faults: 4
       of:
-        - {weight: 3, for: 2s, fault: partition, isolate: bus, pick: 1}
+        - {weight: 3, for: 2s, fault: partition, isolate: bus, pick: 1, during: [lag(payments) < 900], recover: {within: 9s},
+           detect: {within: 4s, by: [lag(payments) > 5 for 1s]}}
         - {fault: node-kill, target: payments, pick: 1}
         - parallel:
             - {for: 3s, fault: packet-loss, from: orders, to: bus, loss: 20 %}
