@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from envctl import plugins
 from envctl.model.scenario import FaultSpec, Scenario
 from envctl.spec.document import read
 from envctl.spec.timeline_rules import earliest_starts
@@ -100,11 +101,17 @@ def written(origin: Origin, schedule: Schedule, directory: Path, name: str, head
     lines = [text for text, kind in zip(origin.traffic, origin.kinds, strict=True) if kind in schedule.operations]
     (directory / traffic).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     data = {**origin.data, "name": name, "rng_seed": origin.rng_seed, "faults": [_entry(fault) for fault in schedule.faults],
-            "traffic": _traffic(origin.data["traffic"], str(traffic), schedule), "seed": schedule.seed}
+            "traffic": _traffic(origin.data["traffic"], str(traffic), schedule), "seed": schedule.seed,
+            "checks": [check for check in origin.data.get("checks", ()) if _told_of(check) <= {fault.id for fault in schedule.faults}]}
     body = [_part(key, value) for key, value in data.items() if value not in ("", [], None)]
     file = directory / f"{name}.yaml"
     file.write_text("".join([*(f"# {line}\n" for line in header), *body]), encoding="utf-8")
     return file
+
+
+def _told_of(check: Mapping[str, Any]) -> set[str]:
+    """The faults that a check is about: without them it says nothing."""
+    return {id for name, params in check.items() for what, id in plugins.load("envctl.checks", name).references(params) if what == "fault"}
 
 
 def _traffic(raw: Mapping[str, Any], file: str, schedule: Schedule) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def again(origin: Origin, schedule: object, tmp_path: Path) -> Scenario:
 
 
 def plain(fault: FaultSpec) -> FaultSpec:
-    return replace(fault, line=0, place=())
+    detect = replace(fault.detect, by=tuple(replace(each, line=0) for each in fault.detect.by)) if fault.detect else None
+    return replace(fault, line=0, place=(), during=tuple(replace(each, line=0) for each in fault.during), detect=detect)
 
 
 def test_what_is_written_whole_is_the_same_scenario(scenario: Scenario, tmp_path: Path) -> None:
