@@ -92,17 +92,13 @@ class DatabaseFailover:
     def unfit(cls, params: Mapping[str, Any], topology: Topology) -> Sequence[tuple[str, str, str]]:
         """See `FaultKind.unfit`: a database with a standby is needed."""
         target = str(params["target"])
-        component = topology.components.get(target)
-        if component is None and target not in nodes_of(topology):
-            return []  # an unknown name, which is told as such
-        if not isinstance(component, Postgres):
-            return [("target", f"{target} is {f'a {component.kind}' if component else 'a node'}, a component of kind postgres is needed here", NEEDED)]
-        return [] if component.standbys else [("target", f"{target} has no standby that could be promoted", NEEDED)]
+        known = target in topology.components or target in nodes_of(topology)  # another name is told as such
+        return [("target", why, NEEDED)] if known and (why := _unfit(target, topology)) else []
 
     def probe(self) -> Blast:
         """See `Fault.probe`: there is one primary, and a standby that commits wait for.  Looks anew each time it is asked."""
-        for _, why, hint in self.unfit({"target": self._target}, self._world.topology):
-            raise UsageError(why, hint=hint)
+        if why := _unfit(self._target, self._world.topology):
+            raise UsageError(why, hint=NEEDED)
         nodes = {node.name: node for node in nodes_named(self._world, self._target)}
         roles = {name: role for name in nodes if (role := self._role(name))}
         primaries = [name for name, role in roles.items() if role.primary]
@@ -241,3 +237,11 @@ class DatabaseFailover:
 
     def _now(self, node: Node) -> Node:
         return self._world.reach.node(node.name)
+
+
+def _unfit(target: str, topology: Topology) -> str:
+    """Why it can't fail over; empty where it can."""
+    component = topology.components.get(target)
+    if not isinstance(component, Postgres):
+        return f"{target} is {f'a {component.kind}' if component else 'a node'}, a component of kind postgres is needed here"
+    return "" if component.standbys else f"{target} has no standby that could be promoted"

@@ -34,6 +34,7 @@ def flows(reach: Reach, links: Sequence[Link], seconds: float, offered: float, e
     So no transfer's acknowledgements share a limited link with another transfer.  A bystander that is not reached with `enough` bits
     per second may be the target of another fault, so another one is asked.  Raises ResourceError when nothing can be transferred.
     """
+    links = [link.now(reach) for link in links]
     pairs: dict[str, tuple[Node, Node]] = {}
     for link in links:
         for sender in link.senders:

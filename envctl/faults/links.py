@@ -15,7 +15,7 @@ from envctl.errors import CapabilityError, ResourceError, UsageError
 from envctl.faults.base import World
 from envctl.faults.targets import nodes_named, slug
 from envctl.model.environment import Node
-from envctl.substrates.base import Completed
+from envctl.substrates.base import Completed, Reach
 from envctl.toolchain import find
 
 Direction = Literal["forward", "reverse", "both"]
@@ -29,6 +29,10 @@ class Link:
 
     receiver: Node
     senders: tuple[Node, ...]
+
+    def now(self, reach: Reach) -> Link:
+        """The same nodes with the addresses that they have now: a node that was started again may have another one."""
+        return Link(reach.node(self.receiver.name), tuple(reach.node(each.name) for each in self.senders))
 
 
 def links_between(world: World, one: str, other: str, direction: Direction) -> tuple[Link, ...]:
@@ -93,8 +97,8 @@ class Rules:
 
         A receiver that was started again since may have a new network namespace; there the rules are made anew.
         """
-        for link in self._links:
-            node = self._world.reach.node(link.receiver.name)
+        for link in (each.now(self._world.reach) for each in self._links):
+            node = link.receiver
             if self._starts and node.pid is None:
                 continue  # it loses everything as it is; once it is back, the next renewal sets its rules
             if self.elsewhere(link, lease_s):

@@ -63,6 +63,7 @@ def gone(reach: Reach, rules: Rules, links: Sequence[Link]) -> Effect:
 
 def _measure(reach: Reach, link: Link, probes: int) -> Measured:
     """Sends probes from every sender and from untargeted canaries, and counts at the receiver what arrived."""
+    link = link.now(reach)
     canaries = bystanders(reach, link)
     with Receiver(reach, link.receiver) as receiver:
         senders = [_sender(reach, node.name, receiver, probes, node.address) for node in link.senders]

@@ -27,7 +27,8 @@ from envctl.waiting import until
 
 SETTLE_S = 20.0  # how long a group may take to be stable again
 STABLE = "Stable"
-ON_THE_MOVE = ("PreparingRebalance", "CompletingRebalance", "Assigning", "Reconciling")
+NOWHERE = "NoCoordinator"  # ours: a group whose coordinator is on the move, or not chosen yet, can't be asked
+ON_THE_MOVE = (NOWHERE, "PreparingRebalance", "CompletingRebalance", "Assigning", "Reconciling")
 KNOWN_ASSIGNORS = ("range", "roundrobin", "cooperative-sticky")
 
 
@@ -201,8 +202,13 @@ def describe(bootstrap: str, group: str) -> Group:
 
     The client can describe classic groups only; of a KIP-848 group it lists the state, and the group's records have the rest.
     """
+    from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError
+
     with admin(bootstrap) as client:
-        found = client.describe_groups([group])[group]
+        try:
+            found = client.describe_groups([group])[group]
+        except (CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError):
+            return Group(NOWHERE, "", (), ())
         newer = None if found["members"] else _listed(client, group)
     if newer is not None and newer.get("group_type") == "consumer":
         joined = members(bootstrap, group, within_s=SETTLE_S)

@@ -39,6 +39,7 @@ def round_trips(reach: Reach, links: Sequence[Link], probes: int) -> list[Trips]
 
 
 def _of_link(reach: Reach, link: Link, probes: int, both: set[tuple[str, str]]) -> list[Trips]:
+    link = link.now(reach)
     here = link.receiver
     with ExitStack() as stack:
         answerer = stack.enter_context(Companion(reach, here.name, _PING, "answer", here.address))

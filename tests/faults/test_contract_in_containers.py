@@ -86,7 +86,7 @@ def kind(case: str) -> str:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.usefixtures("tools_beside_the_nodes")
-def test_it_is_healed_whatever_happens_meanwhile(case: str, place: tuple[type[Substrate], Reach], tmp_path: Path) -> None:
+def test_it_is_healed_whatever_happens_meanwhile(case: str, place: tuple[type[Substrate], Reach], tmp_path: Path, request: pytest.FixtureRequest) -> None:
     substrate, reach = place
     needed = getattr(plugins.load("envctl.faults", kind(case)), "powers", frozenset())
     if not needed <= substrate.powers:
@@ -95,6 +95,8 @@ def test_it_is_healed_whatever_happens_meanwhile(case: str, place: tuple[type[Su
     assert not any(before.values())
     first, second = make(case, world_of(reach, tmp_path / "first")), make(case, world_of(reach, tmp_path / "second"))
     assert first.probe().nodes == second.probe().nodes != ()
+    request.addfinalizer(first.heal)
+    request.addfinalizer(second.heal)
     assert rules(reach) == before, "to look writes nothing"
     assert not first.verify().shown, "it has not been applied yet"
     first.apply(60)
