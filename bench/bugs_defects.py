@@ -17,6 +17,7 @@ from bench.project import HERE
 from envctl.model.scenario import FaultSpec, Scenario
 from envctl.spec import load_project, load_scenario, load_topology, scenario_files, stated
 
+SUITE = "nightly"
 SHARED = "common"
 HOME = HERE / "tests" / "bugbench" / "defects"
 SERVICE = re.compile(r"^(?:---|\+\+\+) [ab]/stacks/[^/]+/services/([^/\s]+)", re.MULTILINE)
@@ -85,11 +86,11 @@ def sampled(defects: Sequence[Defect], count: int) -> tuple[Defect, ...]:
 
 
 def shop_scenarios(root: Path = HERE) -> tuple[Scenario, ...]:
-    """Every scenario of the project's stack: what clean runs must pass and what must catch."""
+    """Every scenario of the project's stack that nightly runs pass: what clean runs must pass and what must catch."""
     project = load_project(root)
     topology = load_topology(project.topology_file)
     files = [file for file in scenario_files(project) if stated(file, "stack") in ("", topology.name)]
-    return tuple(load_scenario(file, topology, seeds=project.seeds) for file in files)
+    return tuple(each for file in files if SUITE in (each := load_scenario(file, topology, seeds=project.seeds)).suites)
 
 
 def ordered(defect: Defect, scenarios: Sequence[Scenario]) -> tuple[str, ...]:
