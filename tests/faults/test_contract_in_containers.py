@@ -23,7 +23,9 @@ from envctl.substrates.docker import Docker
 from envctl.substrates.kubernetes import Kubernetes
 from envctl.waiting import until
 
-CASES = [case for case in HELD if "," not in case and "one way" not in case]  # of each kind one: what varies is the same code on every substrate
+OFTEN = ("packet-loss", "node-pause", "dns-failure", "cpu-pressure", "memory-pressure")  # one of each mechanism that substrates have a part in
+EVERY = [case for case in HELD if "," not in case and "one way" not in case]  # of each kind one: what varies is the same code on every substrate
+CASES = EVERY if os.environ.get("ENVCTL_FAULTS_EVERY") else OFTEN
 NFT = "nft"  # as it is called beside the nodes
 
 
