@@ -87,19 +87,15 @@ class Redelivery:
         return [("topic", f"{params['group']} does not consume {params['topic']}", f"it consumes {', '.join(topics)}")]
 
     def probe(self) -> Blast:
-        """See `Fault.probe`: the group must be stable, and have committed what can come again."""
+        """See `Fault.probe`: the group must be stable.  What can come again it may commit later, with the traffic."""
         if not self._world.bootstrap:
             raise UsageError("messages can't be redelivered without a kafka component in the environment")
         settled(self._world.bootstrap, self._group)
         try:
             with admin(self._world.bootstrap) as client:
                 self._committed_by_others(client)  # every coordinator answers
-                planned = self._planned(client)
         except ResourceError as error:  # one is on the move
             raise UsageError(f"what groups have committed could not be asked: {error.message}") from error
-        if not planned:
-            raise UsageError(f"{self._group} has committed nothing that is still kept, so nothing can come to it again",
-                             hint="let it act later, once the group has handled messages")
         return Blast(consumers(self._world, self._group), f"{self._group}, {self._back} messages of each partition again")
 
     def undo(self) -> Mapping[str, Any]:
@@ -115,6 +111,9 @@ class Redelivery:
         deadline = time.monotonic() + RESET_S
         with admin(self._world.bootstrap) as client:
             self._others = self._committed_by_others(client)
+            if not until(lambda: self._world.stopping.is_set() or bool(self._planned(client)), RESET_S):
+                raise ResourceError(f"{self._group} has committed nothing that is still kept, so nothing can come to it again",
+                                    hint="let it act later, once the group has handled messages")
             while not (done := self._reset(client)):
                 if time.monotonic() >= deadline or self._world.stopping.is_set():
                     raise ResourceError(f"the offsets of {self._group} could not be set: its members kept coming back")

@@ -325,6 +325,9 @@ def what_was_not_redelivered_is_not_shown(bus: Bus) -> None:
         Redelivery._reset = Redelivery._planned  # type: ignore[method-assign]
         fault.apply(20)
         assert not fault.verify().shown, fault.verify()
+        redelivery.RESET_S, Redelivery._planned = 1.0, lambda *_: {}  # type: ignore[method-assign]
+        with pytest.raises(ResourceError, match="committed nothing"):
+            Redelivery({"group": "idlers"}, bus.world("second")).apply(20)
 
 
 @contextmanager
