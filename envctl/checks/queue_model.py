@@ -91,6 +91,8 @@ class QueueModel:
         if not messages:
             return finding(id, cls.name, "inconclusive", f"nothing was in {params['topic']}")
         sends = list(_sends(record, params, stream, messages))
+        if not sends:
+            return finding(id, cls.name, "inconclusive", f"no operation is known to have sent to {params['topic']}, so there is nothing to hold its messages against")
         allowed = set(params.get("allow", ()))
         found = [each for each in anomalies(_history(sends, messages, record, stream)) if each.name not in allowed]
         processed = _Processed([], "") if "group" not in params or not _drained(record) else _unprocessed(record, params, messages)

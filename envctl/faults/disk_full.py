@@ -33,6 +33,7 @@ class DiskFull:
     name: ClassVar[str] = "disk-full"
     mechanism: ClassVar[str] = "a file system of the node's own is shrunk to what is in it"
     proof: ClassVar[str] = "writes that are refused for want of room"
+    claims: ClassVar[frozenset[str]] = frozenset({"disk"})
     tools: ClassVar[tuple[str, ...]] = ()
     powers: ClassVar[frozenset[Power]] = frozenset({"disk-sizes"})
     schema: ClassVar[Mapping[str, Any]] = {

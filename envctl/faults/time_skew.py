@@ -37,6 +37,7 @@ class TimeSkew:
     name: ClassVar[str] = "time-skew"
     mechanism: ClassVar[str] = "the clock as processes read it (vDSO) is shifted"
     proof: ClassVar[str] = "the target's clock against ours; timed waits"
+    claims: ClassVar[frozenset[str]] = frozenset({"clock"})
     tools: ClassVar[tuple[str, ...]] = ()
     powers: ClassVar[frozenset[Power]] = frozenset({"time-skew"})
     schema: ClassVar[Mapping[str, Any]] = {

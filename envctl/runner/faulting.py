@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -108,21 +109,25 @@ class FaultRun(threading.Thread):
         self._applied = False
 
     def run(self) -> None:
-        """The contract, in order.  A stage that fails skips to healing; healing is never skipped."""
+        """The contract, in order.  A stage that fails skips to healing; healing is never skipped, and the run is never left waiting for us."""
+        try:
+            self._walk()
+        finally:
+            self.survived = self.survived and self.recovered
+            self.done.set()
+
+    def _walk(self) -> None:
         try:
             self._act()
         except Exception as error:  # noqa: BLE001 — whatever it was, the fault must be healed and the reason recorded
             self._note_error(error)
-        finally:
-            try:
-                if self._applied:
-                    self._undo()
-            except Exception as error:  # noqa: BLE001
-                self._note_error(error)
-            if self._notice is not None:
-                self._notice.over(stopped=self._field.stopping.is_set())
-            self.survived = self.survived and self.recovered
-            self.done.set()
+        try:
+            if self._applied:
+                self._undo()
+        except Exception as error:  # noqa: BLE001
+            self._note_error(error)
+        if self._notice is not None:
+            self._notice.over(stopped=self._field.stopping.is_set())
 
     def _act(self) -> None:
         self._stage("probe", self._probe, _step(self.spec))
@@ -219,8 +224,9 @@ class FaultRun(threading.Thread):
     def _note_error(self, error: Exception) -> None:
         from envctl.model.event import Log
 
-        self._field.record.write(Log(at_ns=self._field.now_ns(), level="error", message=f"fault {self.spec.id}: {error}",
-                                     detail={"traceback": traceback.format_exc()}))
+        with suppress(OSError):  # a record that can't be written is told when it is closed; here it must not keep a fault from being healed
+            self._field.record.write(Log(at_ns=self._field.now_ns(), level="error", message=f"fault {self.spec.id}: {error}",
+                                         detail={"traceback": traceback.format_exc()}))
 
 
 def _step(spec: FaultSpec) -> dict[str, Any]:

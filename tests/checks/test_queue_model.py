@@ -143,3 +143,9 @@ def test_messages_without_an_id_say_nothing(queue):
     queue.good()
     queue.history.message("published", None)
     assert queue.judge(SENT).outcome == "inconclusive"
+
+
+def test_messages_that_nobody_is_known_to_have_sent_say_nothing(queue):
+    queue.history.message("published", "o1")
+    found = queue.judge({"topic": "orders.placed"})
+    assert (found.outcome, found.title.partition(",")[0]) == ("inconclusive", "no operation is known to have sent to orders.placed")

@@ -109,3 +109,35 @@ def test_a_system_half_of_which_hangs_has_not_recovered(tmp_path: Path) -> None:
     edge = recovery(tmp_path, 0.01, 2, (parse_condition("success_rate(traffic) >= 99 %"),), hung=2)
     assert not edge.ok
     assert edge.detail["conditions"][0]["ok"] is False
+
+
+class Full:
+    """The record on a disk without room, once a fault acts."""
+
+    def __init__(self) -> None:
+        self.wrote = 0
+
+    def write(self, _: object) -> None:
+        self.wrote += 1
+        if self.wrote > 2:  # probed, journalled
+            raise OSError(28, "No space left on device")
+
+    def sync(self) -> None:
+        """Nothing to do."""
+
+
+def test_a_record_that_can_not_be_written_keeps_no_fault_from_being_healed_and_no_run_waiting(tmp_path: Path) -> None:
+    class Held(Nothing):
+        healed = 0
+
+        def heal(self) -> None:
+            self.healed += 1
+
+    scenario = Scenario("s", tmp_path / "s.yaml", Traffic(tmp_path / "t", "g", None, None), recover_within_s=1)
+    field = Field(None, Topology("t", tmp_path / "t.yaml", (), {}), scenario, "", tmp_path, Full(), Live(time.monotonic_ns, patience_s=0.1),  # type: ignore[arg-type]
+                  time.monotonic_ns, threading.Event())
+    fault = Held()
+    run = FaultRun(field, FaultSpec("n", "nothing", 0.0, (), None, {}), fault)
+    run.start()
+    assert run.done.wait(20)
+    assert fault.healed
