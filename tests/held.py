@@ -30,7 +30,7 @@ HELD: dict[str, dict[str, Any]] = {
     "node-pause": {"target": "server"},
     "node-pause, zone": {"zone": "b"},
     "dns-failure": {"target": "server"},
-    "cpu-pressure": {"target": "server-0", "cpus": 0.05},
+    "cpu-pressure": {"target": "server-0", "cpus": 0.2},
     "memory-pressure": {"target": "server", "bytes": "48Mi"},
     "disk-full": {"target": "server-0"},
     "time-skew": {"target": "server-0", "jump": "-90s"},

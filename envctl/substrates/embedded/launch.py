@@ -34,6 +34,7 @@ class Processes:
     ended: asyncio.Future[int]
     is_helper: bool
     throttle: Throttle = field(default_factory=Throttle)
+    stopped: set[int] = field(default_factory=set)  # by a pause; one that is becoming somebody else's just then is not seen by looking for it
     address = zone = ""
 
     def main(self) -> int | None:
@@ -100,11 +101,13 @@ class Processes:
 
     def _tell(self, number: int) -> int:
         """Signals every process; returns how many of them could still have made another one."""
-        pids = self._pids()
+        pids = {*self._pids(), *self.stopped}
         running = [pid for pid in pids if _state(pid) not in ("T", "Z", "X", "")]
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+        self.stopped.clear()
+        self.stopped.update(pids if number == signal.SIGSTOP else ())
         return len(running)
 
 

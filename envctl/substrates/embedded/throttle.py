@@ -29,6 +29,7 @@ class Throttle:
         self.paused = False  # somebody else has stopped the processes, and they stay so
         self._task: asyncio.Task[None] | None = None
         self._cpus = 0.0
+        self._stopped: set[int] = set()  # by us; one that is becoming somebody else's just then is not seen by looking for it
 
     def begin(self, pids: Pids, cpus: float) -> None:
         """From now on they use `cpus` seconds of CPU a second at most; takes the place of an earlier bound."""
@@ -61,7 +62,11 @@ class Throttle:
             await asyncio.sleep(min(_PERIOD_S, max(_TICK_S, -credit / cpus)))
 
     def _tell(self, pids: Sequence[int], number: int) -> None:
-        for pid in () if self.paused else pids:
+        if self.paused:
+            return
+        told = {*pids, *(self._stopped if number == signal.SIGCONT else ())}
+        self._stopped = told if number == signal.SIGSTOP else set()
+        for pid in told:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
