@@ -31,7 +31,7 @@ FENCE_S = 5.0  # how long the old primary may take to be dead
 PROMOTE_S = 30.0  # how long the standby may take to be primary
 REJOIN_S = 60.0  # how long it may take to follow the new one
 RELEASED_S = 3.0  # how long a node that is released may take to begin its start
-NEEDED = "let `target` be a component of kind postgres with `standbys: 1` or more"
+NEEDED = "let `target` be a component of kind postgres with `standbys: 1`"
 OPENED = "database system is ready to accept connections"  # what a server says when it takes writes; a standby's says "read-only"
 
 _ROLE = """select json_build_object(
@@ -244,4 +244,6 @@ def _unfit(target: str, topology: Topology) -> str:
     component = topology.components.get(target)
     if not isinstance(component, Postgres):
         return f"{target} is {f'a {component.kind}' if component else 'a node'}, a component of kind postgres is needed here"
+    if component.standbys > 1:
+        return f"{target} has {component.standbys} standbys, and which of them has all that was acknowledged is not asked yet"
     return "" if component.standbys else f"{target} has no standby that could be promoted"

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,10 @@ def test_two_at_once_both_heal(reach: Reach, fault: Callable[[], DatabaseFailove
 def test_what_has_no_standby_can_not_fail_over(reach: Reach, tmp_path: Path, target: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         DatabaseFailover.build({"target": target}, World(reach, TOPOLOGY, random.Random(1), tmp_path / "fault")).probe()
+
+
+def test_of_several_standbys_none_is_chosen_unasked() -> None:
+    topology = Topology("t", Path("t.yaml"), ("a",), {"db": replace(DB, standbys=2)})
+    ((parameter, why, _),) = DatabaseFailover.unfit({"target": "db"}, topology)
+    assert (parameter, why) == ("target", "db has 2 standbys, and which of them has all that was acknowledged is not asked yet")
+    assert not DatabaseFailover.unfit({"target": "db"}, TOPOLOGY)
