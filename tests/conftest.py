@@ -48,3 +48,12 @@ def docker_images(docker_engine):
 # A shell that starts the tests in the background ignores SIGINT, and nohup SIGHUP: so would every command that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    """What a command that runs in this process does with signals ends with the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
