@@ -97,11 +97,12 @@ def test_a_command_that_was_started_gets_signals_and_tells_how_it_ended(ground: 
 
 
 ON_A_TERMINAL = """
-import os, signal, time
+import os, select, signal, time
 def size(*_): os.write(1, b"size %d %d\\n" % (*reversed(os.get_terminal_size(0)),))  # print is not for handlers of signals
 signal.signal(signal.SIGWINCH, size)
 size()
 os.close(os.open("/dev/tty", os.O_RDWR))
+while not select.select([0], [], [], 0.1)[0]: pass  # a signal that comes just before a read that blocks would be heard after it
 print(input()[::-1])
 while True: time.sleep(1)
 """
