@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
-from envctl.faults.base import Blast, Effect, World
+from envctl.faults.base import Blast, Effect
 from envctl.faults.classes import Classes
 from envctl.faults.goodput import Flow, flows
 from envctl.faults.shaping import ENDS, OnLinks
@@ -48,11 +48,6 @@ class Bandwidth(OnLinks):
         if LEAST_BPS <= bits_per_s(params["rate"]) <= MOST_BPS:
             return ()
         return [("rate", f"{params['rate']} is not between 100 kbit/s and 500 Mbit/s")]
-
-    @classmethod
-    def build(cls, params: Mapping[str, Any], world: World) -> Bandwidth:
-        """See `FaultKind.build`."""
-        return cls(params, world)
 
     @property
     def asked(self) -> str:

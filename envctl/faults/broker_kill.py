@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from envctl.faults.base import Blast, Effect, World
+from envctl.faults.base import Blast, Effect
 from envctl.faults.brokers import Watch, both, whole, wrong_target
 from envctl.faults.node_kill import NodeKill
 from envctl.model.topology import Topology
@@ -27,11 +27,6 @@ class BrokerKill(NodeKill):
         "properties": {name: NodeKill.schema["properties"][name] for name in ("target", "pick", "restart")},
     }
     _watch: Watch | None = None
-
-    @classmethod
-    def build(cls, params: Mapping[str, Any], world: World) -> BrokerKill:
-        """See `FaultKind.build`."""
-        return cls(params, world)
 
     @classmethod
     def unfit(cls, params: Mapping[str, Any], topology: Topology) -> Sequence[tuple[str, str, str]]:

@@ -45,11 +45,6 @@ class BrokerRestart(NodeRestart):
         self._restarted: list[str] = []  # those after which everything was in sync again
 
     @classmethod
-    def build(cls, params: Mapping[str, Any], world: World) -> BrokerRestart:
-        """See `FaultKind.build`."""
-        return cls(params, world)
-
-    @classmethod
     def unfit(cls, params: Mapping[str, Any], topology: Topology) -> Sequence[tuple[str, str, str]]:
         """See `FaultKind.unfit`."""
         return wrong_target(params, topology, minority=False)

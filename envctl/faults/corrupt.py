@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
-from envctl.faults.base import Effect, World
+from envctl.faults.base import Effect
 from envctl.faults.held import Held
 from envctl.faults.probes import measure
 from envctl.faults.shaping import ENDS, SHARE, OfAShare
@@ -28,11 +28,6 @@ class Corrupt(OfAShare):
         "additionalProperties": False,
         "properties": {**ENDS, "share": {**SHARE, "description": "share of packets with a wrong bit, such as 5 %"}},
     }
-
-    @classmethod
-    def build(cls, params: Mapping[str, Any], world: World) -> Corrupt:
-        """See `FaultKind.build`."""
-        return cls(params, world)
 
     @cached_property
     def rules(self) -> Held:

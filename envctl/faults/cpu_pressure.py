@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from envctl.errors import UsageError
 from envctl.faults import hunger
-from envctl.faults.base import Blast, Effect, World
-from envctl.faults.targets import aimed_at, placed, ratio
+from envctl.faults.base import Blast, Effect
+from envctl.faults.targets import PICK, TARGET, AtNodes, placed, ratio
 from envctl.model.environment import Node
 from envctl.substrates.base import Power
 
@@ -23,14 +23,13 @@ READY_S = 60.0
 TRIES_S = 6.0  # on a busy machine who is free may get little for a while; who is bound never gets more
 
 
-class CpuPressure:
+class CpuPressure(AtNodes):
     """`{fault: cpu-pressure, target: orders, pick: 1, cpus: 0.2}`; or `share: 20 %` of the machine's CPUs."""
 
     name: ClassVar[str] = "cpu-pressure"
     mechanism: ClassVar[str] = "a quota of control groups, or stopped in turns"
     proof: ClassVar[str] = "the share that a busy process gets"
     claims: ClassVar[frozenset[str]] = frozenset({"processes"})
-    tools: ClassVar[tuple[str, ...]] = ()
     powers: ClassVar[frozenset[Power]] = frozenset({"throttling"})
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
@@ -39,32 +38,13 @@ class CpuPressure:
         "oneOf": [{"required": ["cpus"]}, {"required": ["share"]}],
         "description": "it needs either `cpus` or `share`",
         "properties": {
-            "target": {"type": "string", "description": "component or node"},
-            "pick": {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"},
+            "target": TARGET,
+            "pick": PICK,
             "cpus": {"type": "number", "minimum": 0.02, "description": "CPUs that each may use, as 0.2"},
             "share": {"type": ["string", "number"], "pattern": r"^\s*(?!0+(\.0+)?\s*%)\d+(\.\d+)?\s*%\s*$", "exclusiveMinimum": 0, "exclusiveMaximum": 1,
                       "description": "of the CPUs of its machine, as 20 %"},
         },
     }
-    instantaneous = False
-
-    def __init__(self, params: Mapping[str, Any], world: World) -> None:
-        self._params = params
-        self._world = world
-
-    @classmethod
-    def build(cls, params: Mapping[str, Any], world: World) -> CpuPressure:
-        """See `FaultKind.build`."""
-        return cls(params, world)
-
-    @classmethod
-    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-        """The target."""
-        return [("target", params["target"])] if isinstance(params.get("target"), str) else []
-
-    @cached_property
-    def _targets(self) -> tuple[Node, ...]:
-        return aimed_at(self._world, self._params)
 
     @cached_property
     def _machine(self) -> int:

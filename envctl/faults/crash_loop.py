@@ -9,14 +9,13 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from functools import cached_property
 from typing import Any, ClassVar
 
 from envctl.errors import ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.targets import aimed_at, placed
+from envctl.faults.targets import PICK, TARGET, AtNodes, placed
 from envctl.model.environment import Node
 from envctl.waiting import until
 
@@ -26,11 +25,10 @@ READY_S = 60.0  # how long a node may take to be ready again, after the last of 
 LOOK_S = 0.05
 
 
-class CrashLoop:
+class CrashLoop(AtNodes):
     """`{fault: crash-loop, target: payments, pick: 1, for: 10s}`, where `target` is a component or a node."""
 
     name: ClassVar[str] = "crash-loop"
-    tools: ClassVar[tuple[str, ...]] = ()
     mechanism: ClassVar[str] = "SIGKILL whenever the node is up again"
     proof: ClassVar[str] = "starts of the target, exit status"
     claims: ClassVar[frozenset[str]] = frozenset({"processes"})
@@ -39,15 +37,13 @@ class CrashLoop:
         "required": ["target"],
         "additionalProperties": False,
         "properties": {
-            "target": {"type": "string", "description": "component or node"},
-            "pick": {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"},
+            "target": TARGET,
+            "pick": PICK,
         },
     }
-    instantaneous = False
 
     def __init__(self, params: Mapping[str, Any], world: World) -> None:
-        self._params = params
-        self._world = world
+        super().__init__(params, world)
         self._loop: threading.Thread | None = None
         self._over = threading.Event()
         self._until = 0.0  # when the lease runs out, on the monotonic clock
@@ -55,20 +51,6 @@ class CrashLoop:
         self._seen: Counter[str] = Counter()  # those that have been measured
         self._starts: dict[str, int] = {}  # of each target when it was measured
         self._others: dict[str, int] = {}  # node that is no target → its starts before the first crash
-
-    @classmethod
-    def build(cls, params: Mapping[str, Any], world: World) -> CrashLoop:
-        """See `FaultKind.build`."""
-        return cls(params, world)
-
-    @classmethod
-    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-        """The target."""
-        return [("target", params["target"])] if isinstance(params.get("target"), str) else []
-
-    @cached_property
-    def _targets(self) -> tuple[Node, ...]:
-        return aimed_at(self._world, self._params)
 
     def probe(self) -> Blast:
         """See `Fault.probe`: every target must be alive."""

@@ -8,13 +8,12 @@ on the machine's disk is refused: to fill it would fill everybody's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any, ClassVar
 
 from envctl.errors import ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.leased import Leased, asked
-from envctl.faults.targets import aimed_at, placed
+from envctl.faults.targets import PICK, TARGET, AtNodes, placed
 from envctl.model.environment import Node
 from envctl.spec.units import size_bytes
 from envctl.substrates.base import Power
@@ -27,51 +26,34 @@ _NO_ROOM = "No space left on device"
 _WRITE = 'head -c "$2" /dev/zero > "$1/.envctl-write-$$"; s=$?; rm -f "$1/.envctl-write-$$"; exit $s'
 
 
-class DiskFull:
+class DiskFull(AtNodes):
     """`{fault: disk-full, target: orders, pick: 1, path: /data}`, where `target` is a component or a node."""
 
     name: ClassVar[str] = "disk-full"
     mechanism: ClassVar[str] = "a file system of the node's own is shrunk to what is in it"
     proof: ClassVar[str] = "writes that are refused for want of room"
     claims: ClassVar[frozenset[str]] = frozenset({"disk"})
-    tools: ClassVar[tuple[str, ...]] = ()
     powers: ClassVar[frozenset[Power]] = frozenset({"disk-sizes"})
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["target"],
         "additionalProperties": False,
         "properties": {
-            "target": {"type": "string", "description": "component or node"},
-            "pick": {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"},
+            "target": TARGET,
+            "pick": PICK,
             "path": {"enum": ["/data", "/tmp", "/dev/shm"], "description": "/data, /tmp or /dev/shm; default: /data"},  # noqa: S108 - the node's own
             "size": {"type": "string", "pattern": r"^[1-9]\d*\s*(Mi|Gi)$", "description": "of `/data` from its birth, in memory, as 256Mi; default: 512Mi"},
         },
     }
-    instantaneous = False
 
     def __init__(self, params: Mapping[str, Any], world: World) -> None:
-        self._params = params
-        self._world = world
+        super().__init__(params, world)
         self._fillers: dict[str, Leased] = {}  # of each target
-
-    @classmethod
-    def build(cls, params: Mapping[str, Any], world: World) -> DiskFull:
-        """See `FaultKind.build`."""
-        return cls(params, world)
-
-    @classmethod
-    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-        """The target."""
-        return [("target", params["target"])] if isinstance(params.get("target"), str) else []
 
     @classmethod
     def disks(cls, params: Mapping[str, Any]) -> Mapping[str, int]:
         """Whose `/data` must be a file system of its own, so that it can be full for a node alone."""
         return {params["target"]: size_bytes(params.get("size", SIZE))} if params.get("path", DATA) == DATA else {}
-
-    @cached_property
-    def _targets(self) -> tuple[Node, ...]:
-        return aimed_at(self._world, self._params)
 
     @property
     def _path(self) -> str:

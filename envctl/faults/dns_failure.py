@@ -7,14 +7,13 @@ lease.  What a process has cached, and its own hosts file, still answer, as they
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import Any, ClassVar
 
 from envctl.errors import CapabilityError, DeadlineError, ResourceError
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.targets import aimed_at, placed, slug
+from envctl.faults.targets import PICK, TARGET, AtNodes, placed, slug
 from envctl.model.environment import Node
 from envctl.substrates.base import Completed
 from envctl.toolchain import find
@@ -30,7 +29,7 @@ _CHAINS = {  # before an engine leads a query elsewhere; after it has given the 
 }
 
 
-class DnsFailure:
+class DnsFailure(AtNodes):
     """`{fault: dns-failure, target: orders, pick: 1, lookups: fail|hang}`, where `target` is a component or a node."""
 
     name: ClassVar[str] = "dns-failure"
@@ -42,32 +41,16 @@ class DnsFailure:
         "required": ["target"],
         "additionalProperties": False,
         "properties": {
-            "target": {"type": "string", "description": "component or node"},
-            "pick": {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"},
+            "target": TARGET,
+            "pick": PICK,
             "lookups": {"enum": ["fail", "hang"], "description": "whether they fail at once, or after their time-out; default: fail"},
         },
     }
-    instantaneous = False
 
     def __init__(self, params: Mapping[str, Any], world: World) -> None:
-        self._params = params
-        self._world = world
+        super().__init__(params, world)
         self._table = f"envctl_dns_{slug(world.scratch.name)}"
         self._starts: dict[str, int] = {}  # target → which start of it has the rules
-
-    @classmethod
-    def build(cls, params: Mapping[str, Any], world: World) -> DnsFailure:
-        """See `FaultKind.build`."""
-        return cls(params, world)
-
-    @classmethod
-    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-        """The target."""
-        return [("target", params["target"])] if isinstance(params.get("target"), str) else []
-
-    @cached_property
-    def _targets(self) -> tuple[Node, ...]:
-        return aimed_at(self._world, self._params)
 
     def probe(self) -> Blast:
         """See `Fault.probe`: rules can be set in every target, and a look-up there can be watched."""

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from envctl.errors import CapabilityError
-from envctl.faults.base import Effect, World
+from envctl.faults.base import Effect
 from envctl.faults.links import Link, Rules
 from envctl.faults.probes import measure
 from envctl.faults.shaping import ENDS, SHARE, OfAShare
@@ -49,11 +49,6 @@ class Duplicate(OfAShare):
         "additionalProperties": False,
         "properties": {**ENDS, "share": {**SHARE, "description": "share of packets that arrive twice, such as 5 %"}},
     }
-
-    @classmethod
-    def build(cls, params: Mapping[str, Any], world: World) -> Duplicate:
-        """See `FaultKind.build`."""
-        return cls(params, world)
 
     @cached_property
     def rules(self) -> Copies:

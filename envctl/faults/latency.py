@@ -11,7 +11,7 @@ from functools import cached_property
 from statistics import median, quantiles
 from typing import Any, ClassVar
 
-from envctl.faults.base import Effect, World
+from envctl.faults.base import Effect
 from envctl.faults.classes import Netem, disciplines
 from envctl.faults.held import Held
 from envctl.faults.rtt import Trips, round_trips
@@ -52,11 +52,6 @@ class Latency(OnLinks):
         if duration_s(params.get("jitter", "0ms")) > delay_s:
             wrong.append(("jitter", f"{params['jitter']} is more than the delay of {params['delay']}"))
         return wrong
-
-    @classmethod
-    def build(cls, params: Mapping[str, Any], world: World) -> Latency:
-        """See `FaultKind.build`."""
-        return cls(params, world)
 
     @property
     def asked(self) -> str:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from envctl.errors import CapabilityError, ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.targets import aimed_at, placed
+from envctl.faults.targets import PICK, TARGET, AtNodes, placed
 from envctl.model.environment import Node
 from envctl.spec.units import size_bytes
 from envctl.substrates.base import Process
@@ -57,43 +57,26 @@ class _Ballast:
             os.close(end)
 
 
-class MemoryPressure:
+class MemoryPressure(AtNodes):
     """`{fault: memory-pressure, target: orders, pick: 1, bytes: 256Mi}`, where `target` is a component or a node."""
 
     name: ClassVar[str] = "memory-pressure"
     mechanism: ClassVar[str] = "a ballast that is held in the node"
     proof: ClassVar[str] = "what the node's processes have resident"
-    tools: ClassVar[tuple[str, ...]] = ()
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["target", "bytes"],
         "additionalProperties": False,
         "properties": {
-            "target": {"type": "string", "description": "component or node"},
-            "pick": {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"},
+            "target": TARGET,
+            "pick": PICK,
             "bytes": {"type": "string", "pattern": r"^[1-9]\d*\s*(Mi|Gi)$", "description": "that are held in each, as 256Mi"},
         },
     }
-    instantaneous = False
 
     def __init__(self, params: Mapping[str, Any], world: World) -> None:
-        self._params = params
-        self._world = world
+        super().__init__(params, world)
         self._ballasts: dict[str, _Ballast] = {}  # of each target
-
-    @classmethod
-    def build(cls, params: Mapping[str, Any], world: World) -> MemoryPressure:
-        """See `FaultKind.build`."""
-        return cls(params, world)
-
-    @classmethod
-    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-        """The target."""
-        return [("target", params["target"])] if isinstance(params.get("target"), str) else []
-
-    @cached_property
-    def _targets(self) -> tuple[Node, ...]:
-        return aimed_at(self._world, self._params)
 
     @cached_property
     def _bytes(self) -> int:

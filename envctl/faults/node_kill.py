@@ -7,15 +7,14 @@ may be a zone, whose nodes all go at the same time.
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import Any, ClassVar
 
 from envctl.errors import UsageError
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.restarting import RESTART_S
-from envctl.faults.targets import aimed_at, placed
+from envctl.faults.targets import PICK, TARGET, ZONE, AtNodes, aimed_at, placed
 from envctl.model.environment import Node
 from envctl.waiting import until
 
@@ -23,11 +22,10 @@ KILLED = 128 + signal.SIGKILL
 OBSERVE_S = 10.0  # how long the kill may take to be seen
 
 
-class NodeKill:
+class NodeKill(AtNodes):
     """`{fault: node-kill, target: payments, pick: 1, restart: true}`, where `target` is a component or a node; or `{zone: b}`."""
 
     name: ClassVar[str] = "node-kill"
-    tools: ClassVar[tuple[str, ...]] = ()
     mechanism: ClassVar[str] = "SIGKILL"
     proof: ClassVar[str] = "exit status, start time"
     claims: ClassVar[frozenset[str]] = frozenset({"processes"})
@@ -37,33 +35,17 @@ class NodeKill:
         "oneOf": [{"required": ["target"]}, {"required": ["zone"]}],
         "description": "it needs either `target` or `zone`",
         "properties": {
-            "target": {"type": "string", "description": "component or node"},
-            "zone": {"type": "string", "description": "all nodes that are in this zone when the fault begins"},
-            "pick": {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"},
+            "target": TARGET,
+            "zone": ZONE,
+            "pick": PICK,
             "restart": {"type": "boolean", "description": "default: true, the supervisor restarts it"},
         },
     }
 
     def __init__(self, params: Mapping[str, Any], world: World) -> None:
-        self._params = params
-        self._world = world
+        super().__init__(params, world)
         self._restart = bool(params.get("restart", True))
         self.instantaneous = self._restart
-
-    @classmethod
-    def build(cls, params: Mapping[str, Any], world: World) -> NodeKill:
-        """See `FaultKind.build`."""
-        return cls(params, world)
-
-    @classmethod
-    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-        """The target or the zone."""
-        return [(name, params[name]) for name in ("target", "zone") if isinstance(params.get(name), str)]
-
-    @cached_property
-    def _targets(self) -> tuple[Node, ...]:
-        """The nodes as they were when the fault was last probed; `starts` tells a new start from the old one."""
-        return aimed_at(self._world, self._params)
 
     def probe(self) -> Blast:
         """See `Fault.probe`: every target must be alive, or its death could not be ours.  Looks anew each time it is asked."""

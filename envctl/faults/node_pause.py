@@ -5,24 +5,22 @@ It is what a long collection of garbage, a stalled machine or a suspended virtua
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import Any, ClassVar
 
 from envctl.errors import UsageError
-from envctl.faults.base import Blast, Effect, World
-from envctl.faults.targets import aimed_at, placed
+from envctl.faults.base import Blast, Effect
+from envctl.faults.targets import PICK, TARGET, ZONE, AtNodes, placed
 from envctl.model.environment import Node
 
 READY_S = 30.0  # how long a node may take to be ready again
 
 
-class NodePause:
+class NodePause(AtNodes):
     """`{fault: node-pause, target: bus, pick: 1}`, where `target` is a component or a node; or `{zone: b}`."""
 
     name: ClassVar[str] = "node-pause"
-    tools: ClassVar[tuple[str, ...]] = ()
     mechanism: ClassVar[str] = "all processes stopped (freezer, or SIGSTOP)"
     proof: ClassVar[str] = "their state as the machine sees it"
     claims: ClassVar[frozenset[str]] = frozenset({"processes"})
@@ -32,30 +30,11 @@ class NodePause:
         "oneOf": [{"required": ["target"]}, {"required": ["zone"]}],
         "description": "it needs either `target` or `zone`",
         "properties": {
-            "target": {"type": "string", "description": "component or node"},
-            "zone": {"type": "string", "description": "all nodes that are in this zone when the fault begins"},
-            "pick": {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"},
+            "target": TARGET,
+            "zone": ZONE,
+            "pick": PICK,
         },
     }
-    instantaneous = False
-
-    def __init__(self, params: Mapping[str, Any], world: World) -> None:
-        self._params = params
-        self._world = world
-
-    @classmethod
-    def build(cls, params: Mapping[str, Any], world: World) -> NodePause:
-        """See `FaultKind.build`."""
-        return cls(params, world)
-
-    @classmethod
-    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-        """The target or the zone."""
-        return [(name, params[name]) for name in ("target", "zone") if isinstance(params.get(name), str)]
-
-    @cached_property
-    def _targets(self) -> tuple[Node, ...]:
-        return aimed_at(self._world, self._params)
 
     def probe(self) -> Blast:
         """See `Fault.probe`: every target must be alive."""

@@ -5,60 +5,42 @@ All at once, or with `rolling: true` each once the one before it is ready again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import Any, ClassVar
 
 from envctl.errors import UsageError
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.restarting import RESTART_S, restart, roll
-from envctl.faults.targets import aimed_at, placed
+from envctl.faults.targets import PICK, TARGET, ZONE, AtNodes, aimed_at, placed
 from envctl.model.environment import Node
 
 
-class NodeRestart:
+class NodeRestart(AtNodes):
     """`{fault: node-restart, target: orders, pick: 1}`, where `target` is a component or a node; or `{zone: b, rolling: true}`."""
 
     name: ClassVar[str] = "node-restart"
     mechanism: ClassVar[str] = "stopped in good order and started again"
     proof: ClassVar[str] = "start times, of others too"
     claims: ClassVar[frozenset[str]] = frozenset({"processes"})
-    tools: ClassVar[tuple[str, ...]] = ()
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "additionalProperties": False,
         "oneOf": [{"required": ["target"]}, {"required": ["zone"]}],
         "description": "it needs either `target` or `zone`",
         "properties": {
-            "target": {"type": "string", "description": "component or node"},
-            "zone": {"type": "string", "description": "all nodes that are in this zone when the fault begins"},
-            "pick": {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"},
+            "target": TARGET,
+            "zone": ZONE,
+            "pick": PICK,
             "rolling": {"type": "boolean", "description": "each once the one before it is ready again; default: all at once"},
         },
     }
     instantaneous = True
 
     def __init__(self, params: Mapping[str, Any], world: World) -> None:
-        self._params = params
-        self._world = world
+        super().__init__(params, world)
         self._rolling = bool(params.get("rolling", False))
         self._others: dict[str, Node] = {}  # that are no target, as they were when the fault was probed
-
-    @classmethod
-    def build(cls, params: Mapping[str, Any], world: World) -> NodeRestart:
-        """See `FaultKind.build`."""
-        return cls(params, world)
-
-    @classmethod
-    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-        """The target or the zone."""
-        return [(name, params[name]) for name in ("target", "zone") if isinstance(params.get(name), str)]
-
-    @cached_property
-    def _targets(self) -> tuple[Node, ...]:
-        """The nodes as they were when the fault was last probed."""
-        return aimed_at(self._world, self._params)
 
     def probe(self) -> Blast:
         """See `Fault.probe`: every target must be ready, or it would not be its restart that is seen.  Looks anew each time it is asked."""

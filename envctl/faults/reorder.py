@@ -7,7 +7,7 @@ from functools import cached_property
 from statistics import median
 from typing import Any, ClassVar
 
-from envctl.faults.base import Effect, World
+from envctl.faults.base import Effect
 from envctl.faults.held import Held
 from envctl.faults.probes import measure
 from envctl.faults.shaping import ENDS, SHARE, OfAShare, duration
@@ -48,11 +48,6 @@ class Reorder(OfAShare):
         if not LEAST_S <= duration_s(params["by"]) <= MOST_S:
             wrong.append(("by", f"{params['by']} is not between {LEAST_S * 1000:g} and {MOST_S * 1000:g} ms"))
         return wrong
-
-    @classmethod
-    def build(cls, params: Mapping[str, Any], world: World) -> Reorder:
-        """See `FaultKind.build`."""
-        return cls(params, world)
 
     @property
     def asked(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from envctl.errors import UsageError
 from envctl.faults.base import Blast, Effect, World
@@ -41,6 +41,11 @@ class OnLinks:
         self._world = world
         for parameter, problem in self.impossible(params):
             raise UsageError(f"{self.name}: {parameter} {problem}")
+
+    @classmethod
+    def build(cls, params: Mapping[str, Any], world: World) -> Self:
+        """See `FaultKind.build`."""
+        return cls(params, world)
 
     @classmethod
     def impossible(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:  # noqa: ARG003

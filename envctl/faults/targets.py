@@ -5,11 +5,42 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar, Self
 
 from envctl.errors import UsageError
 from envctl.faults.base import World
 from envctl.model.environment import Node
+
+TARGET: Mapping[str, Any] = {"type": "string", "description": "component or node"}
+ZONE: Mapping[str, Any] = {"type": "string", "description": "all nodes that are in this zone when the fault begins"}
+PICK: Mapping[str, Any] = {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"}
+
+
+class AtNodes:
+    """A fault of nodes: those of `target` (a component or a node) or, where its schema has it, of `zone`; with `pick` so many of them."""
+
+    tools: ClassVar[tuple[str, ...]] = ()
+    instantaneous = False
+
+    def __init__(self, params: Mapping[str, Any], world: World) -> None:
+        self._params = params
+        self._world = world
+
+    @classmethod
+    def build(cls, params: Mapping[str, Any], world: World) -> Self:
+        """See `FaultKind.build`."""
+        return cls(params, world)
+
+    @classmethod
+    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+        """The target or the zone."""
+        return [(name, params[name]) for name in ("target", "zone") if isinstance(params.get(name), str)]
+
+    @cached_property
+    def _targets(self) -> tuple[Node, ...]:
+        """The nodes as they were when they were first asked for, or last probed where a kind looks anew."""
+        return aimed_at(self._world, self._params)
 
 
 def nodes_named(world: World, name: str) -> tuple[Node, ...]:

@@ -18,8 +18,7 @@ from typing import Any, ClassVar
 from envctl.errors import CapabilityError, ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.leased import ASKED_S, Leased, asked
-from envctl.faults.targets import aimed_at, placed
-from envctl.model.environment import Node
+from envctl.faults.targets import PICK, TARGET, AtNodes, placed
 from envctl.substrates.base import Power
 from envctl.waiting import until
 
@@ -31,14 +30,13 @@ _JUMP = r"^[+-]?\d+(\.\d+)?\s*(ms|s|m|h|d)$"
 _SKEWER = "envctl.faults.skewer"
 
 
-class TimeSkew:
+class TimeSkew(AtNodes):
     """`{fault: time-skew, target: orders, pick: 1, jump: -90s}`, or `drift: 1.1`, with which a clock gains 0.1 s a second."""
 
     name: ClassVar[str] = "time-skew"
     mechanism: ClassVar[str] = "the clock as processes read it (vDSO) is shifted"
     proof: ClassVar[str] = "the target's clock against ours; timed waits"
     claims: ClassVar[frozenset[str]] = frozenset({"clock"})
-    tools: ClassVar[tuple[str, ...]] = ()
     powers: ClassVar[frozenset[Power]] = frozenset({"time-skew"})
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
@@ -47,33 +45,17 @@ class TimeSkew:
         "oneOf": [{"required": ["jump"]}, {"required": ["drift"]}],
         "description": "it needs either `jump` or `drift`",
         "properties": {
-            "target": {"type": "string", "description": "component or node"},
-            "pick": {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"},
+            "target": TARGET,
+            "pick": PICK,
             "jump": {"type": "string", "pattern": _JUMP, "description": "how far, as -90s"},
             "drift": {"type": "number", "minimum": 0.1, "maximum": 10, "description": "how fast it goes, as 1.1"},
         },
     }
-    instantaneous = False
 
     def __init__(self, params: Mapping[str, Any], world: World) -> None:
-        self._params = params
-        self._world = world
+        super().__init__(params, world)
         self._base_ns = 0
         self._skewers: dict[str, Leased] = {}  # of each target
-
-    @classmethod
-    def build(cls, params: Mapping[str, Any], world: World) -> TimeSkew:
-        """See `FaultKind.build`."""
-        return cls(params, world)
-
-    @classmethod
-    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-        """The target."""
-        return [("target", params["target"])] if isinstance(params.get("target"), str) else []
-
-    @cached_property
-    def _targets(self) -> tuple[Node, ...]:
-        return aimed_at(self._world, self._params)
 
     @cached_property
     def _offset_s(self) -> float:
@@ -120,7 +102,6 @@ class TimeSkew:
             there = self._skewers[target.name] = Leased(self._world.reach, _SKEWER, main, "skew", *how)
             if not there.begun() and self._world.reach.node(target.name).pid == main:
                 raise ResourceError(f"the clock of {target.name} could not be skewed")
-
 
     def verify(self) -> Effect:
         """Every process of the targets is skewed, and one that lives there reads what was asked; in another node, it reads the right time."""
