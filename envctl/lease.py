@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Literal
 from envctl.errors import CapabilityError, NoEnvironmentError, UsageError
 from envctl.spec import state_directory
 from envctl.stack import lock
-from envctl.stack.operations import Down, answering, lasts, states_of, tear_down
+from envctl.stack.operations import Down, answering, lasts, tear_down
+from envctl.stack.state import states_of
 from envctl.stack_provider.ground import Substrates, installed
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from envctl.errors import CancelledError, CapabilityError, EnvctlError, LeakErro
 from envctl.spec import state_directory
 from envctl.stack import lock, memo
 from envctl.stack.memo import Memo, labels_of
-from envctl.stack.state import State, pulumi_project
+from envctl.stack.state import State, pulumi_project, states_of
 from envctl.stack_provider.ground import Substrates, Tally, begin, installed, is_up
 from envctl.toolchain.tool import cache_dir
 from envctl.waiting import unheard, until
@@ -324,14 +324,6 @@ def _states(env_id: str, known: Memo | None, project: Path | None) -> tuple[Stat
     if project is not None:
         roots.add(state_directory(project))
     return states_of(env_id, roots)
-
-
-def states_of(env_id: str, roots: Iterable[Path]) -> tuple[State, ...]:
-    """The Pulumi states of an environment (`*`: of all) below some backends' directories."""
-    forms = (f"{env_id}.json*", f".{env_id}.json*")  # any of them may be all that a killed command has left
-    files = [path for root in roots for form in forms for path in sorted(root.glob(f".pulumi/stacks/*/{form}"))]
-    names = [(path.parents[3], path.parent.name, path.name.lstrip(".").partition(".json")[0]) for path in files]
-    return tuple(State(*each) for each in dict.fromkeys(names))
 
 
 def answering(substrate: Substrate, found: Found) -> Environment | None:

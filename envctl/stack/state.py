@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -220,6 +220,18 @@ class State:
                 continue
             except ValueError:  # half-written: its writer was killed or is about to finish
                 yield path, {}
+
+
+def states_of(stack: str, roots: Iterable[Path]) -> tuple[State, ...]:
+    """The states of a stack (`*`: of all) below some backends' directories, whichever of its files is all that a killed command has left."""
+    forms = (f"{stack}.json*", f".{stack}.json*")
+    found: list[State] = []
+    for root in roots:
+        files = [path for form in forms for path in sorted(root.glob(f".pulumi/stacks/*/{form}"))]
+        found += [State(root, path.parent.name, path.name.lstrip(".").partition(".json")[0]) for path in files]
+        marks = [path.name.rpartition("@") for path in sorted(root.glob(f"config/*@{stack}"))]
+        found += [State(root, project, name) for project, _, name in marks]
+    return tuple(dict.fromkeys(found))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from stack_bench import Bench, system
@@ -176,3 +177,12 @@ def test_a_state_that_was_missing_when_its_engine_was_killed_is_found_and_remove
     assert bench.state.resources(), "the one before it still says what there is"
     tear_down(bench.plan.env_id, substrates=bench.ground)
     assert not bench.state.leftovers()
+
+
+def test_a_state_that_was_interrupted_before_there_was_anything_in_it_is_found_and_removed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("envctl.stack.state._publish", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        bench.state.ensure()
+    assert bench.state.root.exists()
+    tear_down(bench.plan.env_id, project=bench.plan.project, substrates=bench.ground)
+    assert not bench.state.root.exists()
