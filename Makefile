@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SCENARIO ?= checkout-under-fire
-JOBS ?= 2
+JOBS ?= 4
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo faults test test-kubernetes chaos lint types setup bench bench-peers bugbench clean help

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from envctl.model.scenario import FaultSpec, Scenario
@@ -115,9 +115,11 @@ def _check_ends(document: Document, scenario: Scenario, starts: dict[str, float]
 
 def _check_overlaps(document: Document, faults: Sequence[FaultSpec], starts: dict[str, float], topology: Topology | None) -> None:
     timed = sorted((starts[fault.id], index, fault) for index, fault in enumerate(faults) if fault.id in starts)
+    found = {each.id: each for each in faults}
+    awaited = {fault.id: _awaited(fault, found) for fault in faults}
     for position, (start, _, fault) in enumerate(timed):
         for before_start, _, before in timed[:position]:
-            if not (start < before_start + (before.for_s or 0.0) or start == before_start) or _follows(fault, before, faults):
+            if not (start < before_start + (before.for_s or 0.0) or start == before_start) or before.id in awaited[fault.id]:
                 continue
             if (before.fault, before.params) == (fault.fault, fault.params):
                 message = f"the same fault ({before.id}) acts already from {before_start:g} s"
@@ -141,15 +143,12 @@ def _check_escalations(document: Document, faults: Sequence[FaultSpec], topology
                 told.add(place)
 
 
-def _follows(fault: FaultSpec, before: FaultSpec, faults: Sequence[FaultSpec]) -> bool:
-    """Whether a fault starts when another one has recovered, or one that does."""
-    found = {each.id: each for each in faults}
+def _awaited(fault: FaultSpec, found: Mapping[str, FaultSpec]) -> set[str]:
+    """The faults that have recovered when a fault starts."""
     waiting, seen = list(fault.after), set[str]()
     while waiting:
         name = waiting.pop()
-        if name == before.id:
-            return True
-        if name in found and name not in seen:
+        if name not in seen:
             seen.add(name)
-            waiting += found[name].after
-    return False
+            waiting += found[name].after if name in found else ()
+    return seen
