@@ -31,6 +31,10 @@ class View:
     controller_epoch: int
     partitions: Partitions
 
+    def misses(self, broker: int) -> bool:
+        """Whether a broker has replicas that are not in sync, as after its death for longer than it is fenced."""
+        return any(broker in one.replicas and broker not in one.isr for one in self.partitions.values())
+
     @property
     def torn(self) -> tuple[str, ...]:
         """Partitions without a leader or with replicas that are not in sync."""
@@ -84,7 +88,7 @@ class Watch:
         """The metadata as a broker that is no target has it; None when none answers."""
         with suppress(ResourceError):
             found = look(self._beside)
-            self._seen_away |= set(self._names) - found.alive
+            self._seen_away |= {name for name in self._names if name not in found.alive or found.misses(self.before.ids[name])}
             return found
         return None
 
@@ -101,7 +105,10 @@ class Watch:
         return self._effect(view, shown, "fenced" if shown else "still a broker of the cluster")
 
     def passed(self) -> Effect:
-        """Since before the fault every partition that a target led has had another leader or none, as its epoch tells; so has the quorum."""
+        """Since before the fault every partition that a target led has had another leader or none, as its epoch tells; so has the quorum.
+
+        Where they led nothing, each has been seen fenced, or with replicas out of sync.
+        """
         view: View | None = None
 
         def through() -> bool:
@@ -110,7 +117,8 @@ class Watch:
             return view is not None and not self._unmoved(view) and (bool(self._mine()) or self._seen_away == set(self._names))
 
         shown = until(through, FENCED_S, poll_s=POLL_S)
-        return self._effect(view, shown, f"{len(self._mine())} partitions led anew" if shown else "its partitions kept their leader epochs")
+        unseen = "its partitions kept their leader epochs" if self._mine() else "leading nothing, it was never seen to be away"
+        return self._effect(view, shown, f"{len(self._mine())} partitions led anew" if shown else unseen)
 
     def _effect(self, view: View | None, shown: bool, summary: str) -> Effect:
         """With the controller's move, and all other nodes as canary: none of them was restarted, no other broker fenced."""

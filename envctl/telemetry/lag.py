@@ -52,6 +52,7 @@ class LagSampler:
         self._asker = next(iter(self._consumers.values()))
         self._subscriptions = subscriptions
         self._partitions: dict[str, int] = {}
+        self._refused = False
 
     def sample(self) -> Iterator[Reading]:
         """One request a group, and two for the ends and starts of all partitions."""
@@ -107,7 +108,11 @@ class LagSampler:
         from confluent_kafka import TopicPartition
 
         asked = [TopicPartition(topic, partition, which) for topic, count in self._partitions.items() for partition in range(count)]
+        if self._refused:  # it goes on asking whoever led before, or with a leader's old epoch, until it looks again
+            self._asker.list_topics(timeout=_TIMEOUT_S)
+        self._refused = True
         answered = self._asker.offsets_for_times(asked, timeout=_TIMEOUT_S)
+        self._refused = any(one.error for one in answered)
         return {(one.topic, one.partition): one.offset if one.offset >= 0 and not one.error else None for one in answered}
 
 

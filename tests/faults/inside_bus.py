@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import TopicPartition as Place
 from kafka import TopicPartition
 from kafka.errors import NoError
 from kafka.structs import OffsetAndMetadata
@@ -40,6 +41,7 @@ from envctl.faults.republishing import content
 from envctl.model.topology import Kafka, Topic, Topology
 from envctl.substrates.base import Reach
 from envctl.substrates.embedded import Embedded
+from envctl.telemetry.lag import LagSampler
 from envctl.waiting import until
 
 TOPICS = {
@@ -236,6 +238,44 @@ def what_was_not_done_to_a_broker_is_not_shown(bus: Bus) -> None:
 
 
 PROTOCOLS: dict[str, dict[str, str | int]] = {"classic": {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500}, "kip-848": {"group.protocol": "consumer"}}
+
+
+def a_broker_that_leads_nothing_is_seen_to_be_away(bus: Bus) -> None:
+    fault = BrokerKill({"target": "bus-1"}, bus.world())
+    acts_and_goes(bus, fault)
+    again = acts_and_goes(bus, BrokerKill({"target": "bus-1"}, bus.world()))
+    assert again.detail["led"] <= 1, again  # but for what nobody else can lead
+
+
+def how_far_a_group_is_behind_is_known_again_when_leaders_have_changed(bus: Bus) -> None:
+    sampler = LagSampler(BOOTSTRAP, [("followers", "orders")])
+    reader = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "followers"})
+    write("orders", 9)
+    assert until(lambda: committed(reader, "orders"), 30)
+    reader.close()
+    assert until(lambda: None not in lags(sampler), 30), lags(sampler)
+    for name in ("bus-2", "bus-1", "bus-0"):
+        fault = BrokerKill({"target": name, "restart": False}, bus.world())
+        fault.probe()
+        fault.apply(60)
+        assert until(lambda: None not in lags(sampler), 30), (name, lags(sampler))
+        fault.heal()
+        assert fault.absent().shown
+        assert until(lambda: None not in lags(sampler), 10), (name, lags(sampler))
+
+
+def committed(reader: Consumer, topic: str) -> bool:
+    try:
+        return bool(reader.commit(offsets=[Place(topic, number, 0) for number in range(3)], asynchronous=False))
+    except KafkaException:
+        return False
+
+
+def lags(sampler: LagSampler) -> list[float | None]:
+    try:
+        return [reading.value for reading in sampler.sample()]
+    except KafkaException:
+        return [None]
 
 
 @contextmanager
