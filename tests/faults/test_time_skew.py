@@ -38,6 +38,14 @@ def places(clock):
 Clock._places = places
 Clock(int(sys.argv[1])).skew(Skew(time.time_ns(), 10**12, 0.0, time.time_ns() + 10**12))
 """
+OLD = """
+import os, struct
+head = struct.pack("<4s5B7x2H5I6H", b"\\x7fELF", 1, 1, 1, 0, 0, 2, 3, 1, 0x8048054, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+part = struct.pack("<8I", 1, 0, 0x8048000, 0x8048000, 93, 93, 5, 4096)
+with open("/tmp/old-program", "wb", opener=lambda path, flags: os.open(path, flags, 0o755)) as file:
+    file.write(head + part + bytes.fromhex("b81d000000cd80ebf7"))  # it waits for a signal, again and again
+os.execv("/tmp/old-program", ["old-program"])
+"""
 
 
 @contextmanager
@@ -138,6 +146,29 @@ def state(reach: Reach, pid: int) -> str:
         found = lines.read().rpartition(")")[2].split()[0]
     process.wait(10)
     return found
+
+
+def test_a_32_bit_program_is_refused_by_name_and_one_that_begins_later_is_missed_alone(world: Callable[..., World], reach: Reach) -> None:
+    fault = TimeSkew.build({"target": "server-0", "jump": "+1h"}, world())
+    fault.apply(60)
+    old = reach.popen("server-0", ["python3", "-c", OLD], stdin=subprocess.DEVNULL)
+    main = reach.node("server-0").pid
+    assert main is not None
+    assert until(lambda: fault._look(main)["strange"], 20)
+    fault.apply(60)
+    effect = fault.verify()
+    assert not effect.shown
+    assert effect.detail["processes"] > 0
+    assert "1 processes were missed (the process" in effect.summary
+    assert "(old-program) can't be skewed)" in effect.summary
+    with pytest.raises(CapabilityError, match=r"\(old-program\) in server-0 is no ordinary 64-bit program"):
+        fault.probe()
+    old.signal(signal.SIGKILL)
+    old.wait(10)
+    assert until(lambda: not fault._look(main)["strange"], 10)
+    assert fault.verify().shown
+    fault.heal()
+    assert fault.absent().shown
 
 
 def test_who_waits_by_the_wall_clock_is_refused_by_name(world: Callable[..., World], reach: Reach) -> None:
