@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from envctl.errors import UsageError
 from envctl.faults import hunger
 from envctl.faults.base import Blast, Effect
-from envctl.faults.targets import PICK, TARGET, AtNodes, placed, ratio
+from envctl.faults.targets import PICK, TARGET, AtNodes, at_each, placed, ratio
 from envctl.model.environment import Node
 from envctl.substrates.base import Power
 
@@ -78,9 +78,8 @@ class CpuPressure(AtNodes):
 
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A target that is down is bound when it is back, by its supervisor or the next renewal."""
-        living = [node.name for node in self._targets if self._world.reach.node(node.name).pid is not None]
-        with ThreadPoolExecutor(len(self._targets)) as pool:
-            list(pool.map(lambda name: self._world.reach.limit(name, lease_s, cpus=self._cpus), living))
+        living = [node for node in self._targets if self._world.reach.node(node.name).pid is not None]
+        at_each(living, lambda node: self._world.reach.limit(node.name, lease_s, cpus=self._cpus), at_once=True)
 
     def verify(self) -> Effect:
         """However hungry each target is, it gets what was asked, because the bound keeps it from running; no bound keeps another node."""
@@ -114,8 +113,7 @@ class CpuPressure(AtNodes):
 
     def heal(self) -> None:
         """See `Fault.heal`."""
-        for node in self._targets:
-            self._world.reach.unlimit(node.name)
+        at_each(self._targets, lambda node: self._world.reach.unlimit(node.name))
 
     def absent(self) -> Effect:
         """Each is ready, and when hungry gets more than it was bound to.  Whom no bound keeps and who gets little is on a busy machine."""

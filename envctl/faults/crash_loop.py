@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from envctl.errors import ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.targets import PICK, TARGET, AtNodes, placed
+from envctl.faults.targets import PICK, TARGET, AtNodes, at_each, placed
 from envctl.model.environment import Node
 from envctl.waiting import until
 
@@ -106,8 +106,7 @@ class CrashLoop(AtNodes):
         self._over.set()
         if self._loop is not None:
             self._loop.join()
-        for node in self._targets:
-            self._world.reach.release(node.name)
+        at_each(self._targets, lambda node: self._world.reach.release(node.name))
 
     def absent(self) -> Effect:
         """Nobody kills them any more, and each is ready."""

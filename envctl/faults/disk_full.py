@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from envctl.errors import ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.leased import Leased, asked
-from envctl.faults.targets import PICK, TARGET, AtNodes, placed
+from envctl.faults.targets import PICK, TARGET, AtNodes, at_each, placed
 from envctl.model.environment import Node
 from envctl.spec.units import size_bytes
 from envctl.substrates.base import Power
@@ -74,14 +74,16 @@ class DiskFull(AtNodes):
 
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A target that was started again meanwhile has a new directory, which is filled anew."""
-        for node in self._targets:
-            main, there = self._main(node), self._fillers.get(node.name)
-            if main is None or (there and there.main == main and there.renew(lease_s)):
-                continue
-            self._forget(node)
-            there = self._fillers[node.name] = Leased(self._world.reach, _FILLER, main, self._path, "fill", str(lease_s))
-            if not there.begun() and self._main(node) == main:
-                raise ResourceError(f"{self._path} of {node.name} could not be filled")
+        at_each(self._targets, lambda node: self._fill(node, lease_s))
+
+    def _fill(self, node: Node, lease_s: float) -> None:
+        main, there = self._main(node), self._fillers.get(node.name)
+        if main is None or (there and there.main == main and there.renew(lease_s)):
+            return
+        self._forget(node)
+        there = self._fillers[node.name] = Leased(self._world.reach, _FILLER, main, self._path, "fill", str(lease_s))
+        if not there.begun() and self._main(node) == main:
+            raise ResourceError(f"{self._path} of {node.name} could not be filled")
 
     def verify(self) -> Effect:
         """A write fails in each target because there is no room; in another node, it succeeds."""
@@ -93,8 +95,12 @@ class DiskFull(AtNodes):
 
     def heal(self) -> None:
         """See `Fault.heal`."""
-        for node in self._targets:
+        at_each(self._targets, self._free)
+
+    def _free(self, node: Node) -> None:
+        try:
             self._forget(node)
+        finally:
             if (main := self._main(node)) is not None:
                 asked(self._world.reach, _FILLER, main, self._path, "free")
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from envctl.errors import CapabilityError, DeadlineError, ResourceError
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.targets import PICK, TARGET, AtNodes, placed, slug
+from envctl.faults.targets import PICK, TARGET, AtNodes, at_each, placed, slug
 from envctl.model.environment import Node
 from envctl.substrates.base import Completed
 from envctl.toolchain import find
@@ -71,15 +71,17 @@ class DnsFailure(AtNodes):
 
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A renewal only renews; where a target was started again since, the rules are made anew."""
-        for target in self._targets:
-            node = self._world.reach.node(target.name)
-            if self._starts and node.pid is None:
-                continue  # it asks nobody as it is
-            again = self._starts.get(node.name) == node.starts
-            done = self._nft(node, _renewal(self._table, lease_s) if again else _rules(self._table, self._lookups, lease_s))
-            if done.status:
-                raise ResourceError(f"packet rules were refused in {node.name}: {done.stderr.strip()}")
-            self._starts[node.name] = node.starts
+        acts = bool(self._starts)
+        at_each(self._targets, lambda target: self._set(self._world.reach.node(target.name), lease_s, acts))
+
+    def _set(self, node: Node, lease_s: float, acts: bool) -> None:
+        if acts and node.pid is None:
+            return  # it asks nobody as it is
+        again = self._starts.get(node.name) == node.starts
+        done = self._nft(node, _renewal(self._table, lease_s) if again else _rules(self._table, self._lookups, lease_s))
+        if done.status:
+            raise ResourceError(f"packet rules were refused in {node.name}: {done.stderr.strip()}")
+        self._starts[node.name] = node.starts
 
     @property
     def _lookups(self) -> str:
@@ -102,16 +104,18 @@ class DnsFailure(AtNodes):
 
     def heal(self) -> None:
         """See `Fault.heal`: `add` before `delete` makes the removal succeed whether or not the table is there."""
-        for node in self._targets:
-            try:
-                done = self._nft(node, f"add table inet {self._table}\ndelete table inet {self._table}")
-            except ResourceError:
-                if self._world.reach.node(node.name).pid is None:
-                    continue  # where a network namespace ends with its node, the rules have ended, too
-                raise
-            if done.status:
-                raise ResourceError(f"packet rules could not be removed in {node.name}: {done.stderr.strip()}")
+        at_each(self._targets, self._remove)
         self._starts.clear()
+
+    def _remove(self, node: Node) -> None:
+        try:
+            done = self._nft(node, f"add table inet {self._table}\ndelete table inet {self._table}")
+        except ResourceError:
+            if self._world.reach.node(node.name).pid is None:
+                return  # where a network namespace ends with its node, the rules have ended, too
+            raise
+        if done.status:
+            raise ResourceError(f"packet rules could not be removed in {node.name}: {done.stderr.strip()}")
 
     def absent(self) -> Effect:
         """No rule is left, and a look-up succeeds in each target."""

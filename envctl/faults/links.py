@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from envctl.errors import CapabilityError, ResourceError, UsageError
 from envctl.faults.base import World
-from envctl.faults.targets import nodes_named, slug
+from envctl.faults.targets import at_each, nodes_named, slug
 from envctl.model.environment import Node
 from envctl.substrates.base import Completed, Reach
 from envctl.toolchain import find
@@ -29,6 +29,11 @@ class Link:
 
     receiver: Node
     senders: tuple[Node, ...]
+
+    @property
+    def name(self) -> str:
+        """Of its receiver."""
+        return self.receiver.name
 
     def now(self, reach: Reach) -> Link:
         """The same nodes with the addresses that they have now: a node that was started again may have another one."""
@@ -97,17 +102,20 @@ class Rules:
 
         A receiver that was started again since may have a new network namespace; there the rules are made anew.
         """
-        for link in (each.now(self._world.reach) for each in self._links):
-            node = link.receiver
-            if self._starts and node.pid is None:
-                continue  # it loses everything as it is; once it is back, the next renewal sets its rules
-            if self.elsewhere(link, lease_s):
-                self._ruled = False
-            elif self._starts.get(node.name) == node.starts:
-                self.renew(link, lease_s)
-            else:
-                self.begin(link, lease_s)
-            self._starts[node.name] = node.starts
+        again = bool(self._starts)
+        at_each(self._links, lambda link: self._set(link.now(self._world.reach), lease_s, again))
+
+    def _set(self, link: Link, lease_s: float, again: bool) -> None:
+        node = link.receiver
+        if again and node.pid is None:
+            return  # it loses everything as it is; once it is back, the next renewal sets its rules
+        if self.elsewhere(link, lease_s):
+            self._ruled = False
+        elif self._starts.get(node.name) == node.starts:
+            self.renew(link, lease_s)
+        else:
+            self.begin(link, lease_s)
+        self._starts[node.name] = node.starts
 
     def begin(self, link: Link, lease_s: float) -> None:
         """Makes the rules of one link."""
@@ -124,18 +132,20 @@ class Rules:
 
     def remove(self) -> None:
         """Takes them away, idempotently: `add` before `delete` makes the removal succeed whether or not the table is there."""
-        table = f"{self.family} {self._table}"
-        for link in self._links:
-            self._world.reach.unlose(link.receiver.name)
-            try:
-                done = self._nft(link.receiver, f"add table {table}\ndelete table {table}")
-            except ResourceError:
-                if self._world.reach.node(link.receiver.name).pid is None:
-                    continue  # where a network namespace ends with its node, the rules have ended, too
-                raise
-            if done.status:
-                raise ResourceError(f"packet rules could not be removed in {link.receiver.name}: {done.stderr.strip()}")
+        at_each(self._links, self._remove)
         self._starts.clear()
+
+    def _remove(self, link: Link) -> None:
+        table = f"{self.family} {self._table}"
+        self._world.reach.unlose(link.receiver.name)
+        try:
+            done = self._nft(link.receiver, f"add table {table}\ndelete table {table}")
+        except ResourceError:
+            if self._world.reach.node(link.receiver.name).pid is None:
+                return  # where a network namespace ends with its node, the rules have ended, too
+            raise
+        if done.status:
+            raise ResourceError(f"packet rules could not be removed in {link.receiver.name}: {done.stderr.strip()}")
 
     def left(self) -> list[str]:
         """The receivers that still have rules."""

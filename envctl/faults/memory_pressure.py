@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from envctl.errors import CapabilityError, ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.targets import PICK, TARGET, AtNodes, placed
+from envctl.faults.targets import PICK, TARGET, AtNodes, at_each, placed
 from envctl.model.environment import Node
 from envctl.spec.units import size_bytes
 from envctl.substrates.base import Process
@@ -49,6 +49,12 @@ class _Ballast:
         self.lease = threading.Timer(lease_s, self.drop)
         self.lease.daemon = True
         self.lease.start()
+
+    def end_it(self) -> None:
+        if self.lease:
+            self.lease.cancel()
+        self.drop()
+        self.process.signal(signal.SIGTERM)
 
     def drop(self) -> None:
         """Lets go of it; once is enough."""
@@ -108,15 +114,17 @@ class MemoryPressure(AtNodes):
 
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A target that was started again meanwhile gets its ballast anew; one that was killed by the kernel does not."""
-        for target in self._targets:
-            node, there = self._world.reach.node(target.name), self._ballasts.get(target.name)
-            if node.pid is None and there:
-                continue
-            if there is None or there.starts != node.starts:
-                if there:
-                    there.drop()
-                there = self._ballasts[node.name] = self._begin(node)
-            there.renew(lease_s)
+        at_each(self._targets, lambda target: self._press(self._world.reach.node(target.name), lease_s))
+
+    def _press(self, node: Node, lease_s: float) -> None:
+        there = self._ballasts.get(node.name)
+        if node.pid is None and there:
+            return
+        if there is None or there.starts != node.starts:
+            if there:
+                there.drop()
+            there = self._ballasts[node.name] = self._begin(node)
+        there.renew(lease_s)
 
     def _begin(self, node: Node) -> _Ballast:
         stdin, end = os.pipe()
@@ -145,13 +153,13 @@ class MemoryPressure(AtNodes):
 
     def heal(self) -> None:
         """See `Fault.heal`: also of a ballast whose other end did not hear of our death."""
-        for ballast in self._ballasts.values():
-            if ballast.lease:
-                ballast.lease.cancel()
-            ballast.drop()
-            ballast.process.signal(signal.SIGTERM)
-        self._ballasts.clear()
-        for node in self._targets:
+        at_each(self._targets, self._relieve)
+
+    def _relieve(self, node: Node) -> None:
+        try:
+            if ballast := self._ballasts.pop(node.name, None):
+                ballast.end_it()
+        finally:
             if self._world.reach.node(node.name).pid is not None:
                 self._world.reach.run(node.name, ["sh", "-c", _EACH.format(do="kill -9 ${p#/proc/}"), "sh", str(self._bytes)])
 

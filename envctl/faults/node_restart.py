@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from envctl.errors import UsageError
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.restarting import RESTART_S, restart, roll
-from envctl.faults.targets import PICK, TARGET, ZONE, AtNodes, aimed_at, placed
+from envctl.faults.targets import PICK, TARGET, ZONE, AtNodes, aimed_at, at_each, placed
 from envctl.model.environment import Node
 
 
@@ -81,8 +81,7 @@ class NodeRestart(AtNodes):
 
     def heal(self) -> None:
         """See `Fault.heal`."""
-        for node in self._targets:
-            self._world.reach.release(node.name)
+        at_each(self._targets, lambda node: self._world.reach.release(node.name))
 
     def absent(self) -> Effect:
         """Every target is ready again."""

@@ -19,7 +19,8 @@ from envctl.errors import CapabilityError, ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.leased import ASKED_S, Leased, asked
 from envctl.faults.skewer import Look
-from envctl.faults.targets import PICK, TARGET, AtNodes, placed
+from envctl.faults.targets import PICK, TARGET, AtNodes, at_each, placed
+from envctl.model.environment import Node
 from envctl.substrates.base import Power
 from envctl.waiting import until
 
@@ -94,19 +95,21 @@ class TimeSkew(AtNodes):
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A target that was started again meanwhile is skewed anew."""
         self._base_ns = self._base_ns or time.time_ns()
-        for target in self._targets:
-            main, there = self._world.reach.node(target.name).pid, self._skewers.get(target.name)
-            if main is None and there:
-                continue  # it has no clock as it is
-            if main is None:
-                raise ResourceError(f"{target.name} is not alive: it has no clock")
-            if there and there.main == main and there.renew(lease_s):
-                continue
-            self._forget(target.name)
-            how = (str(self._base_ns), str(round(self._offset_s * 1e9)), str(self._drift), str(lease_s))
-            there = self._skewers[target.name] = Leased(self._world.reach, _SKEWER, main, "skew", *how)
-            if not there.begun() and self._world.reach.node(target.name).pid == main:
-                raise ResourceError(f"the clock of {target.name} could not be skewed")
+        at_each(self._targets, lambda target: self._skew(target.name, lease_s))
+
+    def _skew(self, target: str, lease_s: float) -> None:
+        main, there = self._world.reach.node(target).pid, self._skewers.get(target)
+        if main is None and there:
+            return  # it has no clock as it is
+        if main is None:
+            raise ResourceError(f"{target} is not alive: it has no clock")
+        if there and there.main == main and there.renew(lease_s):
+            return
+        self._forget(target)
+        how = (str(self._base_ns), str(round(self._offset_s * 1e9)), str(self._drift), str(lease_s))
+        there = self._skewers[target] = Leased(self._world.reach, _SKEWER, main, "skew", *how)
+        if not there.begun() and self._world.reach.node(target).pid == main:
+            raise ResourceError(f"the clock of {target} could not be skewed")
 
     def verify(self) -> Effect:
         """Every process of the targets is skewed, and one that lives there reads what was asked; in another node, it reads the right time."""
@@ -136,8 +139,12 @@ class TimeSkew(AtNodes):
 
     def heal(self) -> None:
         """See `Fault.heal`."""
-        for node in self._targets:
+        at_each(self._targets, self._right)
+
+    def _right(self, node: Node) -> None:
+        try:
             self._forget(node.name)
+        finally:
             if (main := self._world.reach.node(node.name).pid) is not None:
                 asked(self._world.reach, _SKEWER, main, "right")
 

@@ -13,7 +13,7 @@ from envctl.faults.base import Blast, Effect, World
 from envctl.faults.links import Drops, Link, links
 from envctl.faults.node_kill import NodeKill
 from envctl.faults.probes import CANARY_PROBES, measure
-from envctl.faults.targets import nodes_in_zone
+from envctl.faults.targets import all_of, nodes_in_zone
 from envctl.model.environment import Node
 from envctl.waiting import until
 
@@ -40,6 +40,7 @@ class ZoneOutage:
         self._world = world
         self._zone = str(params["zone"])
         self._kill = NodeKill({"zone": self._zone, "restart": False}, world)
+        self._acts = False
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> ZoneOutage:
@@ -79,8 +80,12 @@ class ZoneOutage:
 
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`."""
-        self._drops.set(lease_s)
-        self._kill.apply(lease_s)
+        if not self._acts:
+            self._drops.set(lease_s)
+            self._kill.apply(lease_s)
+            self._acts = True
+        else:
+            all_of([("", lambda: self._drops.set(lease_s)), ("", lambda: self._kill.apply(lease_s))])
 
     def verify(self) -> Effect:
         """Each node of the zone was killed and stays down, each of the others hears nothing from there, and they hear each other."""
@@ -108,8 +113,7 @@ class ZoneOutage:
 
     def heal(self) -> None:
         """See `Fault.heal`."""
-        self._drops.remove()
-        self._kill.heal()
+        all_of([("", self._drops.remove), ("", self._kill.heal)])
 
     def absent(self) -> Effect:
         """No rule is left, and every node of the zone is started again and ready."""
