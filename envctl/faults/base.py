@@ -46,6 +46,7 @@ class Blast:
 
     nodes: tuple[Node, ...]
     summary: str  # for the dry run and the terminal: "orders → bus 20 %"
+    peers: tuple[Node, ...] = ()  # whose traffic with those nodes is hurt, too: no bystanders of other faults
 
 
 class Fault(Protocol):

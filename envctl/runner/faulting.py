@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from envctl import plugins
 from envctl.errors import EnvctlError, UsageError
+from envctl.faults import acting
 from envctl.faults.base import Blast, Effect, Fault, World
 from envctl.model.event import FaultEdge, Log
 from envctl.model.scenario import FaultSpec, Scenario
@@ -53,7 +54,7 @@ class Field:
 
 def build(field: Field, spec: FaultSpec) -> Fault:
     """The fault of one entry of the timeline, with randomness of its own drawn from the scenario's seed."""
-    scratch = field.directory / "faults" / spec.id
+    scratch = _scratch(field, spec)
     scratch.mkdir(parents=True, exist_ok=True)
     rng = random.Random(f"{field.scenario.rng_seed}/{spec.id}")
     world = World(field.reach, field.topology, rng, scratch, field.bootstrap, field.stopping)
@@ -61,15 +62,22 @@ def build(field: Field, spec: FaultSpec) -> Fault:
     return fault
 
 
-def probe(fault: Fault, stopping: threading.Event) -> Blast:
-    """The fault's blast, asked until its targets are there (a group that forms, a node that starts); the last refusal is raised."""
+def _scratch(field: Field, spec: FaultSpec) -> Path:
+    return field.directory / "faults" / spec.id
+
+
+def probe(fault: Fault, stopping: threading.Event, claim: Callable[[Blast], None] = lambda _: None) -> Blast:
+    """The fault's blast, asked until its targets are there (a group that forms, a node that starts) and free; the last refusal is raised."""
     deadline = time.monotonic() + READY_TO_HURT_S
     while True:
         try:
-            return fault.probe()
+            blast = fault.probe()
+            claim(blast)
         except UsageError:
             if time.monotonic() >= deadline or stopping.wait(PROBE_AGAIN_S):
                 raise
+        else:
+            return blast
 
 
 def check_limits(scenario: Scenario, blast: Blast) -> None:
@@ -114,6 +122,7 @@ class FaultRun(threading.Thread):
         try:
             self._walk()
         finally:
+            acting.end(_scratch(self._field, self.spec))
             self.survived = self.survived and self.recovered
             self.done.set()
 
@@ -150,9 +159,12 @@ class FaultRun(threading.Thread):
                 self._event("hold", held.shown, held.summary, dict(held.detail))
 
     def _probe(self) -> str:
-        self._blast = probe(self._fault, self._field.stopping)
+        self._blast = probe(self._fault, self._field.stopping, self._claim)
         check_limits(self._field.scenario, self._blast)
         return self._blast.summary
+
+    def _claim(self, blast: Blast) -> None:
+        acting.begin(_scratch(self._field, self.spec), blast, getattr(self._fault, "claims", ()))
 
     def _journal(self) -> None:
         """Appends the undo to the run's journal, on the disk before the fault acts."""
@@ -172,6 +184,7 @@ class FaultRun(threading.Thread):
         self._stage("heal", self._fault.heal)
         healed_ns = self._field.now_ns()
         self._measured("absent", self._fault.absent)
+        acting.end(_scratch(self._field, self.spec))
         if self._notice is not None:
             self._notice.gone()
         if not self._field.stopping.is_set():

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from envctl.faults import acting
 from envctl.faults.base import Blast, Effect
+from envctl.model.environment import Node
 from envctl.model.event import FaultEdge, Log, Op
 from envctl.model.scenario import Condition, FaultSpec, Scenario, Traffic
 from envctl.model.topology import Topology
@@ -180,6 +182,29 @@ def test_a_refused_renewal_is_told_once_and_asked_again(tmp_path: Path, monkeypa
     events = walked(tmp_path, Refusing(), monkeypatch, 0.1)
     assert [event.message for event in events if isinstance(event, Log)] == ["fault n: a renewal was refused: [Errno 5] server-0 is away"]
     assert all(event.ok for event in events if isinstance(event, FaultEdge) and event.edge in ("verify", "hold"))
+
+
+def test_a_fault_waits_for_a_node_that_another_one_has_to_itself_and_is_refused_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopping(Renewed):
+        claims = frozenset({"processes"})
+
+        def probe(self) -> Blast:
+            return Blast((Node("db-0", "db", "postgres", "a", "", "ready", 1, 0.0, 1, None),), "db-0")
+
+    monkeypatch.setattr(faulting, "READY_TO_HURT_S", 0.3)
+    monkeypatch.setattr(faulting, "PROBE_AGAIN_S", 0.05)
+    other = tmp_path / "faults" / "other"
+    acting.begin(other, Stopping().probe(), {"processes"})
+    refused = Stopping()
+    (probed, *_) = walked(tmp_path, refused, monkeypatch, 0.1)
+    assert (probed.edge, probed.ok) == ("probe", False)
+    assert "other acts on db-0 still" in probed.summary
+    assert (refused.applied, refused.healed) == (0, 0)
+    monkeypatch.setattr(faulting, "READY_TO_HURT_S", 20.0)
+    threading.Timer(0.2, acting.end, [other]).start()
+    (probed, *_) = walked(tmp_path, Stopping(), monkeypatch, 0.1)
+    assert (probed.edge, probed.ok) == ("probe", True)
+    acting.begin(other, Stopping().probe(), {"processes"})
 
 
 class Full:
