@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from envctl.errors import UsageError
 from envctl.faults import hunger
+from envctl.faults.acting import bystanders, canary, unexplained
 from envctl.faults.base import Blast, Effect
 from envctl.faults.targets import PICK, TARGET, AtNodes, at_each, placed, ratio
 from envctl.model.environment import Node
@@ -88,12 +89,12 @@ class CpuPressure(AtNodes):
             canaries = pool.submit(lambda: [self._feed(node, CANARY_S) for node in others])
             fed = list(pool.map(lambda node: self._feed(node, WINDOW_S), self._targets))
         low, high = min(each.cpus for each in fed), max(each.cpus for each in fed)
-        hit = sum(self._is_bound(each) for each in canaries.result())
+        hit = unexplained(self._world, [node.name for node, each in zip(others, canaries.result(), strict=True) if self._is_bound(each)])
         summary = f"{low:.2f} to {high:.2f} CPUs" if len(fed) > 1 else f"{high:.2f} CPUs"
         idle = sum(not self._is_bound(each) for each in fed)
         summary += f"; {idle} of {len(fed)} were not held to {self._cpus:g}" if idle else "; another node was, too" if hit else ""
         detail = {"asked_cpus": self._cpus, "cpus": [each.cpus for each in fed], "stood_s": [each.stood_s for each in fed],
-                  "canary_cpus": [each.cpus for each in canaries.result()], "canary_sent": len(others), "canary_lost": hit}
+                  "canary_cpus": [each.cpus for each in canaries.result()], **canary(self._world, others, hit)}
         return Effect(not idle and not hit and low >= self._cpus * FEWEST, summary, detail)
 
     def _feed(self, node: Node, window_s: float) -> hunger.Fed:
@@ -104,8 +105,7 @@ class CpuPressure(AtNodes):
 
     def _others(self) -> Sequence[Node]:
         """A node that no bound of its own keeps, either."""
-        names, nodes = {node.name for node in self._targets}, self._world.reach.environment().nodes
-        return [node for node in nodes if node.name not in names and node.state == "ready" and not self._has_own_bound(node)][:1]
+        return [node for node in bystanders(self._world, self._targets) if not self._has_own_bound(node)][:1]
 
     def _has_own_bound(self, node: Node) -> bool:
         component = self._world.topology.components.get(node.component)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 from envctl.errors import CapabilityError, DeadlineError, ResourceError
+from envctl.faults.acting import bystanders
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.targets import PICK, TARGET, AtNodes, at_each, placed, slug
 from envctl.model.environment import Node
@@ -90,10 +91,10 @@ class DnsFailure(AtNodes):
     def verify(self) -> Effect:
         """A look-up fails in each target and each rule has counted it; in another node, and beside the nodes, it succeeds."""
         before = [self._counted(node) for node in self._targets]
-        bystanders = self._bystanders()
+        spared = bystanders(self._world, self._targets, most=1)
         with ThreadPoolExecutor(len(self._targets) + 2) as pool:
             beside = pool.submit(self._answered_beside)
-            answered = list(pool.map(self._answered, (*self._targets, *bystanders)))
+            answered = list(pool.map(self._answered, (*self._targets, *spared)))
         ours, others = answered[: len(self._targets)], [*answered[len(self._targets) :], beside.result()]
         counted = [self._counted(node) for node in self._targets]
         idle = sum(now <= then for then, now in zip(before, counted, strict=True))
@@ -125,10 +126,6 @@ class DnsFailure(AtNodes):
         answers = not left and until(lambda: all(map(self._answered, self._targets)), ABSENT_S)
         summary = f"rules left in {', '.join(left)}" if left else "names are found" if answers else "look-ups still fail"
         return Effect(answers, summary, {"tables_left": left, "unmeasured": not left and not answers})
-
-    def _bystanders(self) -> tuple[Node, ...]:
-        names = {node.name for node in self._targets}
-        return tuple(node for node in self._world.reach.environment().nodes if node.name not in names and node.state == "ready")[:1]
 
     def _asked(self, asker: str) -> str:
         """A name that only a resolver knows there: that of a node that is up, best one that is not hurt; else the asker's component."""

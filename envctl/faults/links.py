@@ -59,6 +59,11 @@ def links(senders: Sequence[Node], receivers: Sequence[Node], direction: Directi
     return tuple(Link(node, tuple(others.values())) for node, others in peers.values() if others)
 
 
+def senders_of(links: Sequence[Link]) -> tuple[Node, ...]:
+    """Each of them once."""
+    return tuple({sender.name: sender for link in links for sender in link.senders}.values())
+
+
 class Rules:
     """A table of ours at the receiver of each link, whose rules do something to what comes from its peers and count it, until their lease ends."""
 

@@ -11,12 +11,13 @@ import signal
 import subprocess
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
 from envctl.errors import CapabilityError, ResourceError, UsageError
+from envctl.faults.acting import bystanders, canary, unexplained
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.targets import PICK, TARGET, AtNodes, at_each, placed
 from envctl.model.environment import Node
@@ -139,13 +140,13 @@ class MemoryPressure(AtNodes):
         """The ballast of each target is resident, and the substrate counts it as the node's; nothing holds it in another node."""
         until(lambda: not any(ballast.end >= 0 for ballast in self._ballasts.values()) or all(map(self._is_full, self._targets)), FILL_S)
         resident = [self._resident(node) for node in self._targets]
-        used, others = self._used(), self._others()
-        hit = [node.name for node in others if self._resident(node)]
+        used, others = self._used(), bystanders(self._world, self._targets, most=2)
+        hit = unexplained(self._world, [node.name for node in others if self._resident(node)])
         fits = all(self._bytes * FEWEST <= size <= self._bytes * MOST + SLACK_BYTES for size in resident)
         counted = all(used.get(node.name, 0) >= self._bytes * FEWEST for node in self._targets)
         summary = f"{min(resident) >> 20} MiB held in each" + (f", and in {', '.join(hit)}" if hit else "")
         detail = {"asked_bytes": self._bytes, "resident_bytes": resident, "used_bytes": [used.get(node.name, 0) for node in self._targets],
-                  "canary_sent": len(others), "canary_lost": len(hit)}
+                  **canary(self._world, others, hit)}
         return Effect(fits and counted and not hit, summary, detail)
 
     def _is_full(self, node: Node) -> bool:
@@ -177,7 +178,3 @@ class MemoryPressure(AtNodes):
 
     def _used(self) -> dict[str, int]:
         return {name: sum(size for _, size in use.values()) for name, use in self._world.reach.usage().items()}
-
-    def _others(self) -> Sequence[Node]:
-        names = {node.name for node in self._targets}
-        return [node for node in self._world.reach.environment().nodes if node.name not in names and node.state == "ready"][:2]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from envctl.errors import UsageError
+from envctl.faults.acting import bystanders, canary, unexplained
 from envctl.faults.base import Blast, Effect
 from envctl.faults.targets import PICK, TARGET, ZONE, AtNodes, at_each, placed
 from envctl.model.environment import Node
@@ -54,12 +55,12 @@ class NodePause(AtNodes):
     def verify(self) -> Effect:
         """Each target stands still as the machine sees it, and no other node does."""
         names = {node.name for node in self._targets}
-        others = [node.name for node in self._world.reach.environment().nodes if node.name not in names and node.pid is not None]
+        others = [node.name for node in bystanders(self._world, self._targets, ready=False)]
         paused = [name for name in names if self._now_paused(name)]
-        hit = [name for name in others if self._now_paused(name)]
+        hit = unexplained(self._world, [name for name in others if self._now_paused(name)])
         summary = f"{len(paused)} of {len(names)} stood still" + (f"; so did {', '.join(hit)}" if hit else "")
         return Effect(len(paused) == len(names) and not hit, summary,
-                      {"paused": sorted(paused), "canary_sent": len(others), "canary_lost": len(hit)})
+                      {"paused": sorted(paused), **canary(self._world, others, hit)})
 
     def heal(self) -> None:
         """See `Fault.heal`."""

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from envctl.errors import CapabilityError, ResourceError, UsageError
+from envctl.faults.acting import bystanders, canary, unexplained
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.leased import ASKED_S, Leased, asked
 from envctl.faults.skewer import Look
@@ -114,17 +115,16 @@ class TimeSkew(AtNodes):
     def verify(self) -> Effect:
         """Every process of the targets is skewed, and one that lives there reads what was asked; in another node, it reads the right time."""
         skewed, missed, strange = self._found()
-        names = {node.name for node in self._targets}
-        others = [node.name for node in self._world.reach.environment().nodes if node.name not in names and node.state == "ready"][:2]
-        with ThreadPoolExecutor(len(names) + len(others)) as pool:
+        others = [node.name for node in bystanders(self._world, self._targets, most=2)]
+        with ThreadPoolExecutor(len(self._targets) + len(others)) as pool:
             canaries = pool.map(self._is_right, others)
             errors = list(pool.map(lambda node: self._error(node.name, SETTLE_S if skewed else SETTLE_S[:1]), self._targets))
-            lost = sum(not right for right in canaries)
+            lost = unexplained(self._world, [name for name, right in zip(others, canaries, strict=True) if not right])
         worst = max(errors, key=abs)
         summary = f"as asked but for {1000 * abs(worst):.0f} ms" if abs(worst) <= TOLERANCE_S else f"{worst:+.2f} s off what was asked"
-        summary += f"; {missed} processes were missed{_named(strange)}" if missed else f"; {lost} others were skewed, too" if lost else ""
+        summary += f"; {missed} processes were missed{_named(strange)}" if missed else f"; {len(lost)} others were skewed, too" if lost else ""
         detail = {"errors_s": errors, "processes": skewed, "missed": missed, "strange": strange,
-                  "canary_sent": len(others), "canary_lost": lost}
+                  **canary(self._world, others, lost)}
         return Effect(abs(worst) <= TOLERANCE_S and not missed and not lost, summary, detail)
 
     def _found(self) -> tuple[int, int, list[str]]:

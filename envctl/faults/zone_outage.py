@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
+from envctl.faults.acting import bystanders, unexplained
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.links import Drops, Link, links
 from envctl.faults.node_kill import NodeKill
@@ -96,8 +97,8 @@ class ZoneOutage:
         open_ = [node.name for node in self._others if node.name not in silent]
         nodes = self._world.reach.environment().nodes
         down = {node.name for node in nodes if node.pid is None}
-        hit = sorted(down & {node.name for node in self._others})
-        sent, lost = self._bystanders([node for node in self._others if node.name not in hit])
+        hit = unexplained(self._world, sorted(down & {node.name for node in self._others}))
+        sent, lost = self._bystanders(bystanders(self._world, self._inside, ready=False))
         summary = f"{len(down & {node.name for node in self._inside})} of {len(self._inside)} nodes down: {killed.summary}"
         if open_ or hit or lost:
             summary += f"; not cut off from {', '.join(open_) or 'nobody'}, down too: {', '.join(hit) or 'nobody'}, {lost} of {sent} other probes lost"
@@ -108,7 +109,7 @@ class ZoneOutage:
         """Probes between two of the others, and from beside the nodes: how many were sent, how many of them were lost."""
         if not living:
             return 0, 0
-        (measured,) = measure(self._world.reach, [Link(living[0], tuple(living[1:2]))], CANARY_PROBES)
+        (measured,) = measure(self._world, [Link(living[0], tuple(living[1:2]))], CANARY_PROBES)
         return measured.sent + measured.canary_sent, measured.lost + measured.canary_lost
 
     def heal(self) -> None:
