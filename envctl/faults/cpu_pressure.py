@@ -30,7 +30,7 @@ class CpuPressure(AtNodes):
     name: ClassVar[str] = "cpu-pressure"
     mechanism: ClassVar[str] = "a quota of control groups, or stopped in turns"
     proof: ClassVar[str] = "the share that a busy process gets"
-    claims: ClassVar[frozenset[str]] = frozenset({"processes"})
+    claims: ClassVar[frozenset[str]] = frozenset({"processes", "turns"})
     powers: ClassVar[frozenset[Power]] = frozenset({"throttling"})
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",

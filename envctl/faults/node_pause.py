@@ -23,7 +23,7 @@ class NodePause(AtNodes):
     name: ClassVar[str] = "node-pause"
     mechanism: ClassVar[str] = "all processes stopped (freezer, or SIGSTOP)"
     proof: ClassVar[str] = "their state as the machine sees it"
-    claims: ClassVar[frozenset[str]] = frozenset({"processes"})
+    claims: ClassVar[frozenset[str]] = frozenset({"processes", "turns"})
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "additionalProperties": False,

@@ -39,7 +39,7 @@ class TimeSkew(AtNodes):
     name: ClassVar[str] = "time-skew"
     mechanism: ClassVar[str] = "the clock as processes read it (vDSO) is shifted"
     proof: ClassVar[str] = "the target's clock against ours; timed waits"
-    claims: ClassVar[frozenset[str]] = frozenset({"clock"})
+    claims: ClassVar[frozenset[str]] = frozenset({"clock", "turns"})
     powers: ClassVar[frozenset[Power]] = frozenset({"time-skew"})
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
