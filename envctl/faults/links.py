@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from envctl.errors import CapabilityError, ResourceError, UsageError
 from envctl.faults.base import World
-from envctl.faults.targets import at_each, nodes_named, slug
+from envctl.faults.targets import AT_ONCE, at_each, nodes_named, slug
 from envctl.model.environment import Node
 from envctl.substrates.base import Completed, Reach
 from envctl.toolchain import find
 
 Direction = Literal["forward", "reverse", "both"]
 ARROWS = {"forward": "→", "reverse": "←", "both": "↔"}
+_RULES = 2  # that each table has: one that counts what comes from the peers, one that hurts it
 _PARTS = 10_000  # resolution of the rules' random draw: 0.01 %
 
 
@@ -108,7 +110,7 @@ class Rules:
         A receiver that was started again since may have a new network namespace; there the rules are made anew.
         """
         again = bool(self._starts)
-        at_each(self._links, lambda link: self._set(link.now(self._world.reach), lease_s, again))
+        at_each(self._links, lambda link: self._set(link.now(self._world.reach), lease_s, again), at_once=True)
 
     def _set(self, link: Link, lease_s: float, again: bool) -> None:
         node = link.receiver
@@ -155,6 +157,19 @@ class Rules:
     def left(self) -> list[str]:
         """The receivers that still have rules."""
         return [link.receiver.name for link in self._links if self._table in self._nft(link.receiver, "list tables").stdout]
+
+    def acting(self) -> list[str]:
+        """The receivers whose rules are whole and still name every peer: of whom they name none any more, the lease has run out."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            acts = pool.map(lambda link: self._acts(link.now(self._world.reach)), self._links)
+            return [link.receiver.name for link, whole in zip(self._links, acts, strict=True) if whole]
+
+    def _acts(self, link: Link) -> bool:
+        done = self._nft(link.receiver, f"--json list table {self.family} {self._table}")
+        found = json.loads(done.stdout)["nftables"] if done.status == 0 else []
+        peers = {each["elem"]["val"] for item in found for each in item.get("set", {}).get("elem", ())}
+        rules = sum(item.get("rule", {}).get("chain") == "arriving" for item in found)
+        return rules == _RULES and peers >= {node.address for node in link.senders}
 
     def counters(self) -> list[tuple[int, int]] | None:
         """(packets from the peers, packets hurt) at each receiver; None where the substrate's own means hurt them."""

@@ -5,6 +5,7 @@ They are silenced before they are killed, and stay so: who was connected to them
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
@@ -41,7 +42,7 @@ class ZoneOutage:
         self._world = world
         self._zone = str(params["zone"])
         self._kill = NodeKill({"zone": self._zone, "restart": False}, world)
-        self._acts = False
+        self._acts, self._silenced_s = False, 0.0
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> ZoneOutage:
@@ -82,7 +83,9 @@ class ZoneOutage:
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`."""
         if not self._acts:
+            begun = time.monotonic()
             self._drops.set(lease_s)
+            self._silenced_s = time.monotonic() - begun
             self._kill.apply(lease_s)
             self._acts = True
         else:
@@ -90,7 +93,7 @@ class ZoneOutage:
 
     def verify(self) -> Effect:
         """Each node of the zone was killed and stays down, each of the others hears nothing from there, and they hear each other."""
-        silent = set(self._drops.left()) if self._drops.counters() is not None else {node.name for node in self._others}
+        silent = set(self._drops.acting()) if self._drops.counters() is not None else {node.name for node in self._others}
         if self._others and not silent:
             return Effect(shown=False, summary="it is cut off from nobody")
         killed = self._kill.verify()
@@ -102,7 +105,7 @@ class ZoneOutage:
         summary = f"{len(down & {node.name for node in self._inside})} of {len(self._inside)} nodes down: {killed.summary}"
         if open_ or hit or lost:
             summary += f"; not cut off from {', '.join(open_) or 'nobody'}, down too: {', '.join(hit) or 'nobody'}, {lost} of {sent} other probes lost"
-        detail = {**killed.detail, "not_cut_off_from": open_, "canary_sent": len(self._others) + sent, "canary_lost": len(hit) + lost}
+        detail = {**killed.detail, "silenced_within_s": self._silenced_s, "not_cut_off_from": open_, "canary_sent": len(self._others) + sent, "canary_lost": len(hit) + lost}
         return Effect(killed.shown and not open_ and not hit and not lost, summary, detail)
 
     def _bystanders(self, living: Sequence[Node]) -> tuple[int, int]:
