@@ -66,8 +66,7 @@ class Bandwidth(OnLinks):
     def probe(self) -> Blast:
         """See `Fault.probe`.  The blast is the senders."""
         blast = super().probe()
-        senders = {sender.name: sender for link in self.links for sender in link.senders}
-        return Blast(tuple(senders.values()), blast.summary)
+        return Blast(blast.peers, blast.summary, blast.nodes)
 
     def _flows(self) -> list[Flow]:
         seconds = max(LEAST_S, FRAMES * FRAME_BITS / self._rate)

@@ -46,6 +46,7 @@ class Blast:
 
     nodes: tuple[Node, ...]
     summary: str  # for the dry run and the terminal: "orders → bus 20 %"
+    peers: tuple[Node, ...] = ()  # whose traffic with those nodes is hurt, too: no bystanders of other faults
 
 
 class Fault(Protocol):
@@ -90,7 +91,7 @@ class FaultKind(Protocol):
     # Optional: `unfit(params, topology)`, a class method: (parameter, message, hint) of what the topology shows to be impossible.
     # Optional: `disks(params)`, a class method: component or node → bytes, whose `/data` is to be a file system of that size from its birth.
     # Optional: `claims: ClassVar[frozenset[str]]`, what it takes of its nodes for itself: faults that claim the same of one node can't overlap.
-    # `processes`: whether they run; `clock`: what their wall clock says; `disk`: how much room they have.
+    # `processes`: whether they live; `turns`: when those that live run; `clock`: what their wall clock says; `disk`: how much room they have.
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> Fault:

@@ -9,6 +9,7 @@ from typing import Any
 
 from envctl.engines.cluster import Partitions, admin, cluster, controller, partitions
 from envctl.errors import ResourceError, UsageError
+from envctl.faults.acting import bystanders, canary, unexplained
 from envctl.faults.base import Effect, World
 from envctl.model.environment import Node
 from envctl.model.topology import Kafka, Topology
@@ -80,7 +81,7 @@ class Watch:
             raise UsageError(f"not among the cluster's brokers: {', '.join(strangers)}")
         if self.before.torn:
             raise UsageError(f"partitions are not in sync: {', '.join(self.before.torn[:3])}", hint="let what hurt them heal first")
-        self._starts = {node.name: node.starts for node in world.reach.environment().nodes if node.name not in self._names}
+        self._starts = {node.name: node.starts for node in bystanders(world, targets, ready=False)}
         self._beside = ",".join(each for each in world.bootstrap.split(",") if each.partition(":")[0] not in self._names) or world.bootstrap
         self._seen_away: set[str] = set()
 
@@ -126,6 +127,7 @@ class Watch:
         must = self.before.controller in {self.before.ids[name] for name in self._names}
         fenced = set(self.before.ids) - view.alive if view else set[str]()
         hit = [name for name, starts in self._starts.items() if name in fenced or self._world.reach.node(name).starts != starts]
+        hit = unexplained(self._world, hit)
         if view and moved:
             summary += f", controller {self.before.controller} → {view.controller} (epoch {view.controller_epoch})"
         elif must:
@@ -135,7 +137,7 @@ class Watch:
             "controller": [self.before.controller, view.controller if view else None],
             "controller_epoch": [self.before.controller_epoch, view.controller_epoch if view else None],
             "alive": sorted(view.alive) if view else [], "led": len(self._mine()), "seen_away": sorted(self._seen_away),
-            "canary_sent": len(self._starts), "canary_lost": len(hit)})
+            **canary(self._world, tuple(self._starts), hit)})
 
     def _mine(self) -> list[tuple[str, int]]:
         return [key for key, one in self.before.partitions.items() if one.leader in self._target_ids()]

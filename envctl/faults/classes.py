@@ -16,6 +16,7 @@ from typing import ClassVar
 from envctl.errors import CapabilityError, ResourceError
 from envctl.faults.base import World
 from envctl.faults.links import Link, Rules
+from envctl.faults.targets import all_of, at_each
 from envctl.model.environment import Node
 from envctl.substrates.base import Completed, Reach
 from envctl.toolchain import find
@@ -87,11 +88,12 @@ class Classes(Rules):
 
     def remove(self) -> None:
         """Takes the rules away, then the class, and our root after the last one."""
-        super().remove()
-        for link in self._links:
-            if self._world.reach.node(link.receiver.name).pid is not None:
-                with _lock:
-                    self._dismantle(link.receiver)
+        all_of([("", super().remove), ("", lambda: at_each(self._links, self._dismantle_if_there))])
+
+    def _dismantle_if_there(self, link: Link) -> None:
+        if self._world.reach.node(link.receiver.name).pid is not None:
+            with _lock:
+                self._dismantle(link.receiver)
 
     def _dismantle(self, node: Node) -> None:
         for device in re.findall(rf"^qdisc htb {_ROOT} dev (\S+) root", self._must(node, "qdisc show"), re.MULTILINE):

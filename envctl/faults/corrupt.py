@@ -37,7 +37,7 @@ class Corrupt(OfAShare):
     def verify(self) -> Effect:
         """Sends numbered probes over each link: the asked share is lost, and the receivers' kernels have found as many wrong checksums."""
         before = self._wrong()
-        measured = measure(self._world.reach, self.links, self.probes)
+        measured = measure(self._world, self.links, self.probes)
         found, lost = self._wrong() - before, sum(m.lost for m in measured)
         counts = self.rules.counts()
         detail = {"probes_lost": lost, "wrong_checksums": found, **counts}

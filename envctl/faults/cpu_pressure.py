@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 from envctl.errors import UsageError
 from envctl.faults import hunger
+from envctl.faults.acting import bystanders, canary, unexplained
 from envctl.faults.base import Blast, Effect
-from envctl.faults.targets import PICK, TARGET, AtNodes, placed, ratio
+from envctl.faults.targets import PICK, TARGET, AtNodes, at_each, placed, ratio
 from envctl.model.environment import Node
 from envctl.substrates.base import Power
 
@@ -29,7 +30,7 @@ class CpuPressure(AtNodes):
     name: ClassVar[str] = "cpu-pressure"
     mechanism: ClassVar[str] = "a quota of control groups, or stopped in turns"
     proof: ClassVar[str] = "the share that a busy process gets"
-    claims: ClassVar[frozenset[str]] = frozenset({"processes"})
+    claims: ClassVar[frozenset[str]] = frozenset({"processes", "turns"})
     powers: ClassVar[frozenset[Power]] = frozenset({"throttling"})
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
@@ -78,9 +79,8 @@ class CpuPressure(AtNodes):
 
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A target that is down is bound when it is back, by its supervisor or the next renewal."""
-        living = [node.name for node in self._targets if self._world.reach.node(node.name).pid is not None]
-        with ThreadPoolExecutor(len(self._targets)) as pool:
-            list(pool.map(lambda name: self._world.reach.limit(name, lease_s, cpus=self._cpus), living))
+        living = [node for node in self._targets if self._world.reach.node(node.name).pid is not None]
+        at_each(living, lambda node: self._world.reach.limit(node.name, lease_s, cpus=self._cpus), at_once=True)
 
     def verify(self) -> Effect:
         """However hungry each target is, it gets what was asked, because the bound keeps it from running; no bound keeps another node."""
@@ -89,12 +89,12 @@ class CpuPressure(AtNodes):
             canaries = pool.submit(lambda: [self._feed(node, CANARY_S) for node in others])
             fed = list(pool.map(lambda node: self._feed(node, WINDOW_S), self._targets))
         low, high = min(each.cpus for each in fed), max(each.cpus for each in fed)
-        hit = sum(self._is_bound(each) for each in canaries.result())
+        hit = unexplained(self._world, [node.name for node, each in zip(others, canaries.result(), strict=True) if self._is_bound(each)])
         summary = f"{low:.2f} to {high:.2f} CPUs" if len(fed) > 1 else f"{high:.2f} CPUs"
         idle = sum(not self._is_bound(each) for each in fed)
         summary += f"; {idle} of {len(fed)} were not held to {self._cpus:g}" if idle else "; another node was, too" if hit else ""
         detail = {"asked_cpus": self._cpus, "cpus": [each.cpus for each in fed], "stood_s": [each.stood_s for each in fed],
-                  "canary_cpus": [each.cpus for each in canaries.result()], "canary_sent": len(others), "canary_lost": hit}
+                  "canary_cpus": [each.cpus for each in canaries.result()], **canary(self._world, others, hit)}
         return Effect(not idle and not hit and low >= self._cpus * FEWEST, summary, detail)
 
     def _feed(self, node: Node, window_s: float) -> hunger.Fed:
@@ -105,8 +105,7 @@ class CpuPressure(AtNodes):
 
     def _others(self) -> Sequence[Node]:
         """A node that no bound of its own keeps, either."""
-        names, nodes = {node.name for node in self._targets}, self._world.reach.environment().nodes
-        return [node for node in nodes if node.name not in names and node.state == "ready" and not self._has_own_bound(node)][:1]
+        return [node for node in bystanders(self._world, self._targets) if not self._has_own_bound(node)][:1]
 
     def _has_own_bound(self, node: Node) -> bool:
         component = self._world.topology.components.get(node.component)
@@ -114,8 +113,7 @@ class CpuPressure(AtNodes):
 
     def heal(self) -> None:
         """See `Fault.heal`."""
-        for node in self._targets:
-            self._world.reach.unlimit(node.name)
+        at_each(self._targets, lambda node: self._world.reach.unlimit(node.name))
 
     def absent(self) -> Effect:
         """Each is ready, and when hungry gets more than it was bound to.  Whom no bound keeps and who gets little is on a busy machine."""

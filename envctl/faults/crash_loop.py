@@ -14,8 +14,9 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 from envctl.errors import ResourceError, UsageError
+from envctl.faults.acting import bystanders, canary, unexplained
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.targets import PICK, TARGET, AtNodes, placed
+from envctl.faults.targets import PICK, TARGET, AtNodes, at_each, placed
 from envctl.model.environment import Node
 from envctl.waiting import until
 
@@ -67,8 +68,7 @@ class CrashLoop(AtNodes):
         """See `Fault.apply`."""
         self._until = time.monotonic() + lease_s
         if self._loop is None and not self._over.is_set():
-            names = {node.name for node in self._targets}
-            self._others = {node.name: node.starts for node in self._world.reach.environment().nodes if node.name not in names}
+            self._others = {node.name: node.starts for node in bystanders(self._world, self._targets, ready=False)}
             self._loop = threading.Thread(target=self._kill, name="crash loop", daemon=True)
             self._loop.start()
 
@@ -86,13 +86,13 @@ class CrashLoop(AtNodes):
         shown = until(lambda: all(map(self._again, self._targets)) or not self._acts(), OBSERVE_S) and self._acts()
         nodes = self._world.reach.environment().nodes
         others = [node for node in nodes if node.name in self._others]
-        hit = [node.name for node in others if node.starts != self._others[node.name]]
+        hit = unexplained(self._world, [node.name for node in others if node.starts != self._others[node.name]])
         targets = [node for node in nodes if node.name in {target.name for target in self._targets}]
         fewest = min((self._crashes[node.name] - self._seen[node.name] for node in targets), default=0)
         self._seen, self._starts = Counter(self._crashes), {node.name: node.starts for node in targets}
         told = [{"node": n.name, "crashes": self._crashes[n.name], "starts": n.starts, "exit_status": n.exit_status} for n in targets]
         summary = f"crashed {fewest} times" + (f"; so did {', '.join(hit)}" if hit else "")
-        return Effect(shown and not hit, summary, {"nodes": told, "canary_sent": len(others), "canary_lost": len(hit)})
+        return Effect(shown and not hit, summary, {"nodes": told, **canary(self._world, others, hit)})
 
     def _again(self, node: Node) -> bool:
         started = self._now(node).starts - self._starts.get(node.name, node.starts)
@@ -106,8 +106,7 @@ class CrashLoop(AtNodes):
         self._over.set()
         if self._loop is not None:
             self._loop.join()
-        for node in self._targets:
-            self._world.reach.release(node.name)
+        at_each(self._targets, lambda node: self._world.reach.release(node.name))
 
     def absent(self) -> Effect:
         """Nobody kills them any more, and each is ready."""

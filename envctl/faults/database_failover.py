@@ -19,8 +19,9 @@ from typing import Any, ClassVar
 
 from envctl.engines.postgres_start import asked
 from envctl.errors import EnvctlError, ResourceError, UsageError
+from envctl.faults.acting import held_by_others
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.targets import nodes_named, placed
+from envctl.faults.targets import at_each, nodes_named, placed
 from envctl.model.environment import Node
 from envctl.model.topology import Postgres, Topology
 from envctl.spec.names import nodes_of
@@ -184,9 +185,9 @@ class DatabaseFailover:
         return self._world.reach.run(new.name, asked("select 1", old.name)).status == 0
 
     def heal(self) -> None:
-        """See `Fault.heal`: whoever of the component's nodes is held may start; what it is then, it finds out itself."""
-        for node in nodes_named(self._world, self._target):
-            self._world.reach.release(node.name)
+        """See `Fault.heal`: whoever of the component's nodes is held, but by another fault, may start; what it is then, it finds out itself."""
+        theirs = held_by_others(self._world)
+        at_each([node for node in nodes_named(self._world, self._target) if node.name not in theirs], lambda node: self._world.reach.release(node.name))
 
     def absent(self) -> Effect:
         """There is one primary, every standby follows its timeline and is waited for, and the old primary has not been open for writes since."""

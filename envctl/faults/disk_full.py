@@ -7,13 +7,14 @@ on the machine's disk is refused: to fill it would fill everybody's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from envctl.errors import ResourceError, UsageError
+from envctl.faults.acting import bystanders, canary, unexplained
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.leased import Leased, asked
-from envctl.faults.targets import PICK, TARGET, AtNodes, placed
+from envctl.faults.targets import PICK, TARGET, AtNodes, at_each, placed
 from envctl.model.environment import Node
 from envctl.spec.units import size_bytes
 from envctl.substrates.base import Power
@@ -74,27 +75,33 @@ class DiskFull(AtNodes):
 
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A target that was started again meanwhile has a new directory, which is filled anew."""
-        for node in self._targets:
-            main, there = self._main(node), self._fillers.get(node.name)
-            if main is None or (there and there.main == main and there.renew(lease_s)):
-                continue
-            self._forget(node)
-            there = self._fillers[node.name] = Leased(self._world.reach, _FILLER, main, self._path, "fill", str(lease_s))
-            if not there.begun() and self._main(node) == main:
-                raise ResourceError(f"{self._path} of {node.name} could not be filled")
+        at_each(self._targets, lambda node: self._fill(node, lease_s))
+
+    def _fill(self, node: Node, lease_s: float) -> None:
+        main, there = self._main(node), self._fillers.get(node.name)
+        if main is None or (there and there.main == main and there.renew(lease_s)):
+            return
+        self._forget(node)
+        there = self._fillers[node.name] = Leased(self._world.reach, _FILLER, main, self._path, "fill", str(lease_s))
+        if not there.begun() and self._main(node) == main:
+            raise ResourceError(f"{self._path} of {node.name} could not be filled")
 
     def verify(self) -> Effect:
         """A write fails in each target because there is no room; in another node, it succeeds."""
-        others = self._others()
+        others = bystanders(self._world, self._targets, most=2)
         full = [self._is_full(node) for node in self._targets]
-        hit = [node.name for node in others if self._is_full(node)]
+        hit = unexplained(self._world, [node.name for node in others if self._is_full(node)])
         summary = f"no room in {full.count(True)} of {len(full)}" + (f", nor in {', '.join(hit)}" if hit else "")
-        return Effect(all(full) and not hit, summary, {"full": full.count(True), "canary_sent": len(others), "canary_lost": len(hit)})
+        return Effect(all(full) and not hit, summary, {"full": full.count(True), **canary(self._world, others, hit)})
 
     def heal(self) -> None:
         """See `Fault.heal`."""
-        for node in self._targets:
+        at_each(self._targets, self._free)
+
+    def _free(self, node: Node) -> None:
+        try:
             self._forget(node)
+        finally:
             if (main := self._main(node)) is not None:
                 asked(self._world.reach, _FILLER, main, self._path, "free")
 
@@ -111,10 +118,6 @@ class DiskFull(AtNodes):
 
     def _main(self, node: Node) -> int | None:
         return self._world.reach.node(node.name).pid
-
-    def _others(self) -> Sequence[Node]:
-        names = {node.name for node in self._targets}
-        return [node for node in self._world.reach.environment().nodes if node.name not in names and node.state == "ready"][:2]
 
     def _is_full(self, node: Node) -> bool:
         """Whether a write in a node fails for want of room.  Raises ResourceError where it fails otherwise."""

@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 from envctl.errors import CapabilityError, DeadlineError, ResourceError
+from envctl.faults.acting import bystanders
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.targets import PICK, TARGET, AtNodes, placed, slug
+from envctl.faults.targets import PICK, TARGET, AtNodes, at_each, placed, slug
 from envctl.model.environment import Node
 from envctl.substrates.base import Completed
 from envctl.toolchain import find
@@ -71,15 +72,17 @@ class DnsFailure(AtNodes):
 
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A renewal only renews; where a target was started again since, the rules are made anew."""
-        for target in self._targets:
-            node = self._world.reach.node(target.name)
-            if self._starts and node.pid is None:
-                continue  # it asks nobody as it is
-            again = self._starts.get(node.name) == node.starts
-            done = self._nft(node, _renewal(self._table, lease_s) if again else _rules(self._table, self._lookups, lease_s))
-            if done.status:
-                raise ResourceError(f"packet rules were refused in {node.name}: {done.stderr.strip()}")
-            self._starts[node.name] = node.starts
+        acts = bool(self._starts)
+        at_each(self._targets, lambda target: self._set(self._world.reach.node(target.name), lease_s, acts))
+
+    def _set(self, node: Node, lease_s: float, acts: bool) -> None:
+        if acts and node.pid is None:
+            return  # it asks nobody as it is
+        again = self._starts.get(node.name) == node.starts
+        done = self._nft(node, _renewal(self._table, lease_s) if again else _rules(self._table, self._lookups, lease_s))
+        if done.status:
+            raise ResourceError(f"packet rules were refused in {node.name}: {done.stderr.strip()}")
+        self._starts[node.name] = node.starts
 
     @property
     def _lookups(self) -> str:
@@ -88,10 +91,10 @@ class DnsFailure(AtNodes):
     def verify(self) -> Effect:
         """A look-up fails in each target and each rule has counted it; in another node, and beside the nodes, it succeeds."""
         before = [self._counted(node) for node in self._targets]
-        bystanders = self._bystanders()
+        spared = bystanders(self._world, self._targets, most=1)
         with ThreadPoolExecutor(len(self._targets) + 2) as pool:
             beside = pool.submit(self._answered_beside)
-            answered = list(pool.map(self._answered, (*self._targets, *bystanders)))
+            answered = list(pool.map(self._answered, (*self._targets, *spared)))
         ours, others = answered[: len(self._targets)], [*answered[len(self._targets) :], beside.result()]
         counted = [self._counted(node) for node in self._targets]
         idle = sum(now <= then for then, now in zip(before, counted, strict=True))
@@ -102,16 +105,18 @@ class DnsFailure(AtNodes):
 
     def heal(self) -> None:
         """See `Fault.heal`: `add` before `delete` makes the removal succeed whether or not the table is there."""
-        for node in self._targets:
-            try:
-                done = self._nft(node, f"add table inet {self._table}\ndelete table inet {self._table}")
-            except ResourceError:
-                if self._world.reach.node(node.name).pid is None:
-                    continue  # where a network namespace ends with its node, the rules have ended, too
-                raise
-            if done.status:
-                raise ResourceError(f"packet rules could not be removed in {node.name}: {done.stderr.strip()}")
+        at_each(self._targets, self._remove)
         self._starts.clear()
+
+    def _remove(self, node: Node) -> None:
+        try:
+            done = self._nft(node, f"add table inet {self._table}\ndelete table inet {self._table}")
+        except ResourceError:
+            if self._world.reach.node(node.name).pid is None:
+                return  # where a network namespace ends with its node, the rules have ended, too
+            raise
+        if done.status:
+            raise ResourceError(f"packet rules could not be removed in {node.name}: {done.stderr.strip()}")
 
     def absent(self) -> Effect:
         """No rule is left, and a look-up succeeds in each target."""
@@ -121,10 +126,6 @@ class DnsFailure(AtNodes):
         answers = not left and until(lambda: all(map(self._answered, self._targets)), ABSENT_S)
         summary = f"rules left in {', '.join(left)}" if left else "names are found" if answers else "look-ups still fail"
         return Effect(answers, summary, {"tables_left": left, "unmeasured": not left and not answers})
-
-    def _bystanders(self) -> tuple[Node, ...]:
-        names = {node.name for node in self._targets}
-        return tuple(node for node in self._world.reach.environment().nodes if node.name not in names and node.state == "ready")[:1]
 
     def _asked(self, asker: str) -> str:
         """A name that only a resolver knows there: that of a node that is up, best one that is not hurt; else the asker's component."""

@@ -57,6 +57,6 @@ class Duplicate(OfAShare):
 
     def verify(self) -> Effect:
         """Sends numbered probes over each link: the asked share arrives twice, and none is lost."""
-        measured = measure(self._world.reach, self.links, self.probes)
+        measured = measure(self._world, self.links, self.probes)
         lost = sum(m.lost for m in measured)
         return self.judged("duplicated", measured, [(m.again, m.sent) for m in measured], {"probes_lost": lost}, fair=not lost)

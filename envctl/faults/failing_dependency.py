@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from envctl.errors import ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.statistics import ALPHA, binomial_p_value
-from envctl.faults.targets import nodes_named, ratio
+from envctl.faults.targets import at_each, nodes_named, ratio
 from envctl.model.environment import Node
 from envctl.waiting import until
 
@@ -76,9 +76,7 @@ class FailingDependency:
 
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  One that was started again fails anew; one that is down fails as it is."""
-        for node in self._nodes:
-            if self._world.reach.node(node.name).pid is not None:
-                self._ask(node, how=self._params["how"], share=self._share, lease_s=lease_s)
+        at_each(self._nodes, lambda node: self._tell(node, how=self._params["how"], share=self._share, lease_s=lease_s))
 
     def verify(self) -> Effect:
         """By the stubs' own count, calls have come, and as many of them failed as were to (exact binomial test)."""
@@ -91,9 +89,11 @@ class FailingDependency:
 
     def heal(self) -> None:
         """See `Fault.heal`."""
-        for node in self._nodes:
-            if self._world.reach.node(node.name).pid is not None:
-                self._ask(node, how="")
+        at_each(self._nodes, lambda node: self._tell(node, how=""))
+
+    def _tell(self, node: Node, **request: Any) -> None:
+        if self._world.reach.node(node.name).pid is not None:
+            self._ask(node, **request)
 
     def absent(self) -> Effect:
         """No stub fails any more."""

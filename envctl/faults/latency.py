@@ -75,7 +75,7 @@ class Latency(OnLinks):
 
     def verify(self) -> Effect:
         """Times round trips over each link: their median is the asked one, none is faster than possible, and they vary as asked."""
-        trips = round_trips(self._world.reach, self.links, PROBES)
+        trips = round_trips(self._world, self.links, PROBES)
         counts = self.rules.counts()
         fit = all(self._fits(each) for each in trips)
         lost, canaries = sum(each.lost for each in trips), [took for each in trips for took in each.canary]
@@ -109,7 +109,7 @@ class Latency(OnLinks):
         """No rule is left, and round trips over the same links are quick again."""
         left, slowest = self.rules.left(), 0.0
         for _ in range(ABSENT_TRIES):
-            trips = round_trips(self._world.reach, self.links, PROBES // 2)
+            trips = round_trips(self._world, self.links, PROBES // 2)
             slowest = max(median(each.took or [float("inf")]) for each in trips)
             if left or slowest < self._delay_s / 2:
                 break

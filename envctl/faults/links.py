@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from envctl.errors import CapabilityError, ResourceError, UsageError
 from envctl.faults.base import World
-from envctl.faults.targets import nodes_named, slug
+from envctl.faults.targets import AT_ONCE, at_each, nodes_named, slug
 from envctl.model.environment import Node
 from envctl.substrates.base import Completed, Reach
 from envctl.toolchain import find
 
 Direction = Literal["forward", "reverse", "both"]
 ARROWS = {"forward": "→", "reverse": "←", "both": "↔"}
+_RULES = 2  # that each table has: one that counts what comes from the peers, one that hurts it
 _PARTS = 10_000  # resolution of the rules' random draw: 0.01 %
 
 
@@ -29,6 +31,11 @@ class Link:
 
     receiver: Node
     senders: tuple[Node, ...]
+
+    @property
+    def name(self) -> str:
+        """Of its receiver."""
+        return self.receiver.name
 
     def now(self, reach: Reach) -> Link:
         """The same nodes with the addresses that they have now: a node that was started again may have another one."""
@@ -52,6 +59,11 @@ def links(senders: Sequence[Node], receivers: Sequence[Node], direction: Directi
         for node in here:
             peers.setdefault(node.name, (node, {}))[1].update({other.name: other for other in there if other.name != node.name})
     return tuple(Link(node, tuple(others.values())) for node, others in peers.values() if others)
+
+
+def senders_of(links: Sequence[Link]) -> tuple[Node, ...]:
+    """Each of them once."""
+    return tuple({sender.name: sender for link in links for sender in link.senders}.values())
 
 
 class Rules:
@@ -97,17 +109,20 @@ class Rules:
 
         A receiver that was started again since may have a new network namespace; there the rules are made anew.
         """
-        for link in (each.now(self._world.reach) for each in self._links):
-            node = link.receiver
-            if self._starts and node.pid is None:
-                continue  # it loses everything as it is; once it is back, the next renewal sets its rules
-            if self.elsewhere(link, lease_s):
-                self._ruled = False
-            elif self._starts.get(node.name) == node.starts:
-                self.renew(link, lease_s)
-            else:
-                self.begin(link, lease_s)
-            self._starts[node.name] = node.starts
+        again = bool(self._starts)
+        at_each(self._links, lambda link: self._set(link.now(self._world.reach), lease_s, again), at_once=True)
+
+    def _set(self, link: Link, lease_s: float, again: bool) -> None:
+        node = link.receiver
+        if again and node.pid is None:
+            return  # it loses everything as it is; once it is back, the next renewal sets its rules
+        if self.elsewhere(link, lease_s):
+            self._ruled = False
+        elif self._starts.get(node.name) == node.starts:
+            self.renew(link, lease_s)
+        else:
+            self.begin(link, lease_s)
+        self._starts[node.name] = node.starts
 
     def begin(self, link: Link, lease_s: float) -> None:
         """Makes the rules of one link."""
@@ -124,22 +139,37 @@ class Rules:
 
     def remove(self) -> None:
         """Takes them away, idempotently: `add` before `delete` makes the removal succeed whether or not the table is there."""
-        table = f"{self.family} {self._table}"
-        for link in self._links:
-            self._world.reach.unlose(link.receiver.name)
-            try:
-                done = self._nft(link.receiver, f"add table {table}\ndelete table {table}")
-            except ResourceError:
-                if self._world.reach.node(link.receiver.name).pid is None:
-                    continue  # where a network namespace ends with its node, the rules have ended, too
-                raise
-            if done.status:
-                raise ResourceError(f"packet rules could not be removed in {link.receiver.name}: {done.stderr.strip()}")
+        at_each(self._links, self._remove)
         self._starts.clear()
+
+    def _remove(self, link: Link) -> None:
+        table = f"{self.family} {self._table}"
+        self._world.reach.unlose(link.receiver.name)
+        try:
+            done = self._nft(link.receiver, f"add table {table}\ndelete table {table}")
+        except ResourceError:
+            if self._world.reach.node(link.receiver.name).pid is None:
+                return  # where a network namespace ends with its node, the rules have ended, too
+            raise
+        if done.status:
+            raise ResourceError(f"packet rules could not be removed in {link.receiver.name}: {done.stderr.strip()}")
 
     def left(self) -> list[str]:
         """The receivers that still have rules."""
         return [link.receiver.name for link in self._links if self._table in self._nft(link.receiver, "list tables").stdout]
+
+    def acting(self) -> list[str]:
+        """The receivers whose rules are whole and still name every peer: of whom they name none any more, the lease has run out."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            acts = pool.map(lambda link: self._acts(link.now(self._world.reach)), self._links)
+            return [link.receiver.name for link, whole in zip(self._links, acts, strict=True) if whole]
+
+    def _acts(self, link: Link) -> bool:
+        done = self._nft(link.receiver, f"--json list table {self.family} {self._table}")
+        found = json.loads(done.stdout)["nftables"] if done.status == 0 else []
+        peers = {each["elem"]["val"] for item in found for each in item.get("set", {}).get("elem", ())}
+        rules = sum(item.get("rule", {}).get("chain") == "arriving" for item in found)
+        return rules == _RULES and peers >= {node.address for node in link.senders}
 
     def counters(self) -> list[tuple[int, int]] | None:
         """(packets from the peers, packets hurt) at each receiver; None where the substrate's own means hurt them."""

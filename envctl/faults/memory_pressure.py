@@ -11,14 +11,15 @@ import signal
 import subprocess
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
 from envctl.errors import CapabilityError, ResourceError, UsageError
+from envctl.faults.acting import bystanders, canary, unexplained
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.targets import PICK, TARGET, AtNodes, placed
+from envctl.faults.targets import PICK, TARGET, AtNodes, at_each, placed
 from envctl.model.environment import Node
 from envctl.spec.units import size_bytes
 from envctl.substrates.base import Process
@@ -49,6 +50,12 @@ class _Ballast:
         self.lease = threading.Timer(lease_s, self.drop)
         self.lease.daemon = True
         self.lease.start()
+
+    def end_it(self) -> None:
+        if self.lease:
+            self.lease.cancel()
+        self.drop()
+        self.process.signal(signal.SIGTERM)
 
     def drop(self) -> None:
         """Lets go of it; once is enough."""
@@ -108,15 +115,17 @@ class MemoryPressure(AtNodes):
 
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A target that was started again meanwhile gets its ballast anew; one that was killed by the kernel does not."""
-        for target in self._targets:
-            node, there = self._world.reach.node(target.name), self._ballasts.get(target.name)
-            if node.pid is None and there:
-                continue
-            if there is None or there.starts != node.starts:
-                if there:
-                    there.drop()
-                there = self._ballasts[node.name] = self._begin(node)
-            there.renew(lease_s)
+        at_each(self._targets, lambda target: self._press(self._world.reach.node(target.name), lease_s))
+
+    def _press(self, node: Node, lease_s: float) -> None:
+        there = self._ballasts.get(node.name)
+        if node.pid is None and there:
+            return
+        if there is None or there.starts != node.starts:
+            if there:
+                there.drop()
+            there = self._ballasts[node.name] = self._begin(node)
+        there.renew(lease_s)
 
     def _begin(self, node: Node) -> _Ballast:
         stdin, end = os.pipe()
@@ -131,13 +140,13 @@ class MemoryPressure(AtNodes):
         """The ballast of each target is resident, and the substrate counts it as the node's; nothing holds it in another node."""
         until(lambda: not any(ballast.end >= 0 for ballast in self._ballasts.values()) or all(map(self._is_full, self._targets)), FILL_S)
         resident = [self._resident(node) for node in self._targets]
-        used, others = self._used(), self._others()
-        hit = [node.name for node in others if self._resident(node)]
+        used, others = self._used(), bystanders(self._world, self._targets, most=2)
+        hit = unexplained(self._world, [node.name for node in others if self._resident(node)])
         fits = all(self._bytes * FEWEST <= size <= self._bytes * MOST + SLACK_BYTES for size in resident)
         counted = all(used.get(node.name, 0) >= self._bytes * FEWEST for node in self._targets)
         summary = f"{min(resident) >> 20} MiB held in each" + (f", and in {', '.join(hit)}" if hit else "")
         detail = {"asked_bytes": self._bytes, "resident_bytes": resident, "used_bytes": [used.get(node.name, 0) for node in self._targets],
-                  "canary_sent": len(others), "canary_lost": len(hit)}
+                  **canary(self._world, others, hit)}
         return Effect(fits and counted and not hit, summary, detail)
 
     def _is_full(self, node: Node) -> bool:
@@ -145,13 +154,13 @@ class MemoryPressure(AtNodes):
 
     def heal(self) -> None:
         """See `Fault.heal`: also of a ballast whose other end did not hear of our death."""
-        for ballast in self._ballasts.values():
-            if ballast.lease:
-                ballast.lease.cancel()
-            ballast.drop()
-            ballast.process.signal(signal.SIGTERM)
-        self._ballasts.clear()
-        for node in self._targets:
+        at_each(self._targets, self._relieve)
+
+    def _relieve(self, node: Node) -> None:
+        try:
+            if ballast := self._ballasts.pop(node.name, None):
+                ballast.end_it()
+        finally:
             if self._world.reach.node(node.name).pid is not None:
                 self._world.reach.run(node.name, ["sh", "-c", _EACH.format(do="kill -9 ${p#/proc/}"), "sh", str(self._bytes)])
 
@@ -169,7 +178,3 @@ class MemoryPressure(AtNodes):
 
     def _used(self) -> dict[str, int]:
         return {name: sum(size for _, size in use.values()) for name, use in self._world.reach.usage().items()}
-
-    def _others(self) -> Sequence[Node]:
-        names = {node.name for node in self._targets}
-        return [node for node in self._world.reach.environment().nodes if node.name not in names and node.state == "ready"][:2]

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 from envctl.errors import UsageError
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.restarting import RESTART_S
-from envctl.faults.targets import PICK, TARGET, ZONE, AtNodes, aimed_at, placed
+from envctl.faults.targets import PICK, TARGET, ZONE, AtNodes, aimed_at, at_each, placed
 from envctl.model.environment import Node
 from envctl.waiting import until
 
@@ -61,8 +60,7 @@ class NodeKill(AtNodes):
 
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A renewal only renews the hold; nothing is killed twice."""
-        with ThreadPoolExecutor(len(self._targets)) as pool:  # a zone goes at once
-            list(pool.map(lambda node: self._strike(node, lease_s), self._targets))
+        at_each(self._targets, lambda node: self._strike(node, lease_s), at_once=True)  # as a zone goes
 
     def _strike(self, node: Node, lease_s: float) -> None:
         if not self._restart:
@@ -82,8 +80,7 @@ class NodeKill(AtNodes):
 
     def heal(self) -> None:
         """See `Fault.heal`."""
-        for node in self._targets:
-            self._world.reach.release(node.name)
+        at_each(self._targets, lambda node: self._world.reach.release(node.name))
 
     def absent(self) -> Effect:
         """Every target is started again and ready."""

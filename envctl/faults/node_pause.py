@@ -6,12 +6,12 @@ It is what a long collection of garbage, a stalled machine or a suspended virtua
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 from envctl.errors import UsageError
+from envctl.faults.acting import bystanders, canary, unexplained
 from envctl.faults.base import Blast, Effect
-from envctl.faults.targets import PICK, TARGET, ZONE, AtNodes, placed
+from envctl.faults.targets import PICK, TARGET, ZONE, AtNodes, at_each, placed
 from envctl.model.environment import Node
 
 READY_S = 30.0  # how long a node may take to be ready again
@@ -23,7 +23,7 @@ class NodePause(AtNodes):
     name: ClassVar[str] = "node-pause"
     mechanism: ClassVar[str] = "all processes stopped (freezer, or SIGSTOP)"
     proof: ClassVar[str] = "their state as the machine sees it"
-    claims: ClassVar[frozenset[str]] = frozenset({"processes"})
+    claims: ClassVar[frozenset[str]] = frozenset({"processes", "turns"})
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "additionalProperties": False,
@@ -49,24 +49,22 @@ class NodePause(AtNodes):
 
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A target that was started again meanwhile is paused anew; one that is down stands still as it is."""
-        living = [node.name for node in map(self._now, self._targets) if node.pid is not None]
-        with ThreadPoolExecutor(len(self._targets)) as pool:  # all at once
-            list(pool.map(lambda name: self._world.reach.pause(name, lease_s), living))
+        living = [node for node in map(self._now, self._targets) if node.pid is not None]
+        at_each(living, lambda node: self._world.reach.pause(node.name, lease_s), at_once=True)
 
     def verify(self) -> Effect:
         """Each target stands still as the machine sees it, and no other node does."""
         names = {node.name for node in self._targets}
-        others = [node.name for node in self._world.reach.environment().nodes if node.name not in names and node.pid is not None]
+        others = [node.name for node in bystanders(self._world, self._targets, ready=False)]
         paused = [name for name in names if self._now_paused(name)]
-        hit = [name for name in others if self._now_paused(name)]
+        hit = unexplained(self._world, [name for name in others if self._now_paused(name)])
         summary = f"{len(paused)} of {len(names)} stood still" + (f"; so did {', '.join(hit)}" if hit else "")
         return Effect(len(paused) == len(names) and not hit, summary,
-                      {"paused": sorted(paused), "canary_sent": len(others), "canary_lost": len(hit)})
+                      {"paused": sorted(paused), **canary(self._world, others, hit)})
 
     def heal(self) -> None:
         """See `Fault.heal`."""
-        for node in self._targets:
-            self._world.reach.resume(node.name)
+        at_each(self._targets, lambda node: self._world.reach.resume(node.name))
 
     def absent(self) -> Effect:
         """No target stands still, and each is ready."""

@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 from envctl.errors import UsageError
+from envctl.faults.acting import bystanders, canary, unexplained
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.restarting import RESTART_S, restart, roll
-from envctl.faults.targets import PICK, TARGET, ZONE, AtNodes, aimed_at, placed
+from envctl.faults.targets import PICK, TARGET, ZONE, AtNodes, aimed_at, at_each, placed
 from envctl.model.environment import Node
 
 
@@ -48,8 +49,7 @@ class NodeRestart(AtNodes):
         unready = [node.name for node in self._targets if node.state != "ready" or node.pid is None]
         if unready:
             raise UsageError(f"can't restart what is not ready: {', '.join(unready)}")
-        names = {node.name for node in self._targets}
-        self._others = {node.name: node for node in self._world.reach.environment().nodes if node.name not in names and node.pid is not None}
+        self._others = {node.name: node for node in bystanders(self._world, self._targets, ready=False)}
         return Blast(self._targets, placed(self._targets))
 
     def undo(self) -> Mapping[str, Any]:
@@ -72,17 +72,17 @@ class NodeRestart(AtNodes):
         turns = not self._rolling or begun == sorted(set(begun))
         others = {node.name: node for node in self._world.reach.environment().nodes if node.name in self._others}
         hit = [name for name, old in self._others.items() if name not in others or others[name].starts != old.starts]
+        hit = unexplained(self._world, hit)
         summary = f"{len(again)} of {len(now)} restarted" + (" one after the other" if self._rolling and turns and len(again) == len(now) else "")
         if self._world.stopping.is_set():
             summary += "; the run was stopped on the way"
         told = [{"node": n.name, "zone": n.zone, "exit_status": n.exit_status, "starts": n.starts, "started_at": n.started_at} for n in now]
         return Effect(len(again) == len(now) and turns and not hit, summary + (f"; so was {', '.join(hit)}" if hit else ""),
-                      {"nodes": told, "canary_sent": len(self._others), "canary_lost": len(hit)})
+                      {"nodes": told, **canary(self._world, tuple(self._others), hit)})
 
     def heal(self) -> None:
         """See `Fault.heal`."""
-        for node in self._targets:
-            self._world.reach.release(node.name)
+        at_each(self._targets, lambda node: self._world.reach.release(node.name))
 
     def absent(self) -> Effect:
         """Every target is ready again."""

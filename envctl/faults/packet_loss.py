@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from envctl.errors import UsageError
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.links import ARROWS, Drops, Link, links_between
+from envctl.faults.links import ARROWS, Drops, Link, links_between, senders_of
 from envctl.faults.probes import gone, measure
 from envctl.faults.statistics import ALPHA, binomial_p_value, probes_to_tell
 from envctl.faults.targets import ratio
@@ -69,7 +69,7 @@ class PacketLoss:
         self._drops.check()
         arrow = ARROWS[self._params.get("direction", "forward")]
         summary = f"{self._params['from']} {arrow} {self._params['to']} {self._loss * 100:g} %"
-        return Blast(tuple(link.receiver for link in self._links), summary)
+        return Blast(tuple(link.receiver for link in self._links), summary, senders_of(self._links))
 
     def undo(self) -> Mapping[str, Any]:
         """See `Fault.undo`."""
@@ -82,7 +82,7 @@ class PacketLoss:
     def verify(self) -> Effect:
         """Sends probes over each link: the loss must be the one asked for (exact binomial test) and the canary unharmed."""
         each = max(FEWEST_PROBES, -(-PROBES // len(self._links)), probes_to_tell(self._loss))
-        measured = measure(self._world.reach, self._links, each)
+        measured = measure(self._world, self._links, each)
         lost = sum(m.lost for m in measured)
         sent = sum(m.sent for m in measured)
         counters = self._drops.counters() or [(sent, lost)]
@@ -110,4 +110,4 @@ class PacketLoss:
 
     def absent(self) -> Effect:
         """See `probes.gone`."""
-        return gone(self._world.reach, self._drops, self._links)
+        return gone(self._world, self._drops, self._links)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from envctl.errors import UsageError
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.links import ARROWS, Drops, Link, links, links_between
+from envctl.faults.links import ARROWS, Drops, Link, links, links_between, senders_of
 from envctl.faults.probes import gone, measure
 from envctl.faults.targets import nodes_named, pick
 from envctl.model.environment import Node
@@ -94,7 +94,7 @@ class Partition:
         self._drops.check()
         if "from" in self._params:
             arrow = ARROWS[self._direction]
-            return Blast(tuple(link.receiver for link in self._links), f"{self._params['from']} {arrow} {self._params['to']} cut")
+            return Blast(tuple(link.receiver for link in self._links), f"{self._params['from']} {arrow} {self._params['to']} cut", senders_of(self._links))
         names = ", ".join(node.name for node in self._apart)
         return Blast(self._apart, f"{names} cut off from {self._params.get('split', 'all others')}")
 
@@ -108,9 +108,8 @@ class Partition:
 
     def verify(self) -> Effect:
         """No probe gets through where nothing should, all do where they should, and every rule has counted what it dropped."""
-        reach = self._world.reach
-        measured = measure(reach, self._links, PROBES)
-        back = measure(reach, open_links, PROBES) if (open_links := self._open_links()) else []
+        measured = measure(self._world, self._links, PROBES)
+        back = measure(self._world, open_links, PROBES) if (open_links := self._open_links()) else []
         through = sum(m.sent - m.lost for m in measured)
         counted = [dropped for _, dropped in self._drops.counters() or [(m.sent, m.lost) for m in measured]]
         idle = sum(dropped < m.lost for dropped, m in zip(counted, measured, strict=True))
@@ -137,4 +136,4 @@ class Partition:
 
     def absent(self) -> Effect:
         """See `probes.gone`."""
-        return gone(self._world.reach, self._drops, self._links)
+        return gone(self._world, self._drops, self._links)

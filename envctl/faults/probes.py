@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from envctl.errors import ResourceError
-from envctl.faults.base import Effect
+from envctl.faults.acting import bystanders, unexplained
+from envctl.faults.base import Effect, World
 from envctl.faults.companion import Companion
 from envctl.faults.links import Link, Rules
 from envctl.model.environment import Node
@@ -40,13 +41,13 @@ class Arrived:
     late: Sequence[tuple[int, float]] = ()
 
 
-def measure(reach: Reach, links: Sequence[Link], probes: int) -> list[Measured]:
+def measure(world: World, links: Sequence[Link], probes: int) -> list[Measured]:
     """Sends `probes` from each sender of each link, over all links at once.  Raises ResourceError when they can't be sent."""
     with ThreadPoolExecutor(len(links)) as pool:
-        return list(pool.map(lambda link: _measure(reach, link, probes), links))
+        return list(pool.map(lambda link: _measure(world, link, probes), links))
 
 
-def gone(reach: Reach, rules: Rules, links: Sequence[Link]) -> Effect:
+def gone(world: World, rules: Rules, links: Sequence[Link]) -> Effect:
     """No rule is left, and probes over the same links all arrive.
 
     Probes that stay away although no rule is left say that the measurement failed, not the healing (`unmeasured`).
@@ -54,17 +55,18 @@ def gone(reach: Reach, rules: Rules, links: Sequence[Link]) -> Effect:
     left = rules.left()
     lost = 0
     for _ in range(ABSENT_TRIES):
-        lost = sum(measured.lost for measured in measure(reach, links, CANARY_PROBES))
+        lost = sum(measured.lost for measured in measure(world, links, CANARY_PROBES))
         if left or not lost:
             break
     summary = "gone" if not left and not lost else f"rules left in {', '.join(left) or 'no node'}, {lost} probes lost"
     return Effect(not left and not lost, summary, {"tables_left": left, "probes_lost": lost, "unmeasured": not left and lost > 0})
 
 
-def _measure(reach: Reach, link: Link, probes: int) -> Measured:
+def _measure(world: World, link: Link, probes: int) -> Measured:
     """Sends probes from every sender and from untargeted canaries, and counts at the receiver what arrived."""
+    reach = world.reach
     link = link.now(reach)
-    canaries = bystanders(reach, link)
+    canaries = untargeted(world, link)
     with Receiver(reach, link.receiver) as receiver:
         senders = [_sender(reach, node.name, receiver, probes, node.address) for node in link.senders]
         senders += [_sender(reach, name, receiver, CANARY_PROBES, address) for name, address in canaries.items()]
@@ -73,7 +75,8 @@ def _measure(reach: Reach, link: Link, probes: int) -> Measured:
                 raise ResourceError(f"the probes towards {link.receiver.name} could not be sent")
         arrived = receiver.arrived()
     aimed = [arrived.get(node.address, Arrived()) for node in link.senders]
-    spared = [arrived.get(address, Arrived()) for address in canaries.values()]
+    free = {None, *unexplained(world, filter(None, canaries))}  # another fault may have begun meanwhile
+    spared = [arrived.get(address, Arrived()) for name, address in canaries.items() if name in free]
     return Measured(
         probes * len(aimed), sum(probes - each.distinct for each in aimed),
         CANARY_PROBES * len(spared), sum(CANARY_PROBES - each.distinct for each in spared),
@@ -82,11 +85,9 @@ def _measure(reach: Reach, link: Link, probes: int) -> Measured:
     )
 
 
-def bystanders(reach: Reach, link: Link) -> dict[str | None, str]:
-    """Untargeted senders: one bystander node if there is one, and what is beside the nodes (telemetry, control)."""
-    involved = {node.address for node in (*link.senders, link.receiver)}
-    others = [node for node in reach.environment().nodes if node.address not in involved and node.state == "ready"]
-    return {None: reach.address} | {node.name: node.address for node in others[:1]}
+def untargeted(world: World, link: Link) -> dict[str | None, str]:
+    """Senders that no rule names: one bystander node if there is one, and what is beside the nodes (telemetry, control)."""
+    return {None: world.reach.address} | {node.name: node.address for node in bystanders(world, (*link.senders, link.receiver), most=1)}
 
 
 def _sender(reach: Reach, node: str | None, receiver: Receiver, count: int, source: str) -> Process:

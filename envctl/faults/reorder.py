@@ -70,7 +70,7 @@ class Reorder(OfAShare):
         """
         tail = round(3 * self._by_s * PER_SECOND)
         each = self.probes
-        measured = measure(self._world.reach, self.links, each + tail)
+        measured = measure(self._world, self.links, each + tail)
         late = [[by for number, by in m.late if number < each] for m in measured]
         hits = [(len(found), m.sent * each // (each + tail)) for found, m in zip(late, measured, strict=True)]
         typical = median(by for found in late for by in found) if any(late) else 0.0

@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from envctl.errors import ResourceError
+from envctl.faults.base import World
 from envctl.faults.companion import Companion
 from envctl.faults.links import Link
-from envctl.faults.probes import bystanders
+from envctl.faults.probes import untargeted
 from envctl.model.environment import Node
-from envctl.substrates.base import Reach
 
 CANARY_PROBES = 50
 _PING = "envctl.faults.ping"
@@ -30,15 +30,16 @@ class Trips:
     canary_lost: int
 
 
-def round_trips(reach: Reach, links: Sequence[Link], probes: int) -> list[Trips]:
+def round_trips(world: World, links: Sequence[Link], probes: int) -> list[Trips]:
     """One entry for each pair of a sender and a receiver, over all links at once.  Raises ResourceError when it can't be measured."""
     both = {(sender.name, link.receiver.name) for link in links for sender in link.senders}
     with ThreadPoolExecutor(len(links)) as pool:
-        found = pool.map(lambda link: _of_link(reach, link, probes, both), links)
+        found = pool.map(lambda link: _of_link(world, link, probes, both), links)
     return [trips for each in found for trips in each]
 
 
-def _of_link(reach: Reach, link: Link, probes: int, both: set[tuple[str, str]]) -> list[Trips]:
+def _of_link(world: World, link: Link, probes: int, both: set[tuple[str, str]]) -> list[Trips]:
+    reach = world.reach
     link = link.now(reach)
     here = link.receiver
     with ExitStack() as stack:
@@ -50,7 +51,7 @@ def _of_link(reach: Reach, link: Link, probes: int, both: set[tuple[str, str]]) 
             return stack.enter_context(Companion(reach, name, _PING, "ask", address, here.address, port, str(count)))
 
         asked = [(sender, asker(sender.name, sender.address, probes)) for sender in link.senders]
-        spared = [_read(asker(name, address, CANARY_PROBES)) for name, address in bystanders(reach, link).items()]
+        spared = [_read(asker(name, address, CANARY_PROBES)) for name, address in untargeted(world, link).items()]
         canary = [took for each in spared for took in each if took is not None]
         canary_lost = sum(each.count(None) for each in spared)
         return [_trips(sender, here, _read(companion), both, canary, canary_lost) for sender, companion in asked]

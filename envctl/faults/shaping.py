@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from envctl.errors import UsageError
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.links import ARROWS, Link, Rules, links_between
+from envctl.faults.links import ARROWS, Link, Rules, links_between, senders_of
 from envctl.faults.probes import Measured, gone
 from envctl.faults.statistics import ALPHA, binomial_p_value, probes_to_tell
 from envctl.faults.targets import ratio
@@ -76,7 +76,7 @@ class OnLinks:
         """See `Fault.probe`: the rules must be possible at each of their nodes."""
         self.rules.check()
         arrow = ARROWS[self._params.get("direction", "forward")]
-        return Blast(tuple(link.receiver for link in self.links), f"{self._params['from']} {arrow} {self._params['to']} {self.asked}")
+        return Blast(tuple(link.receiver for link in self.links), f"{self._params['from']} {arrow} {self._params['to']} {self.asked}", senders_of(self.links))
 
     def undo(self) -> Mapping[str, Any]:
         """See `Fault.undo`."""
@@ -92,7 +92,7 @@ class OnLinks:
 
     def absent(self) -> Effect:
         """See `probes.gone`."""
-        return gone(self._world.reach, self.rules, self.links)
+        return gone(self._world, self.rules, self.links)
 
 
 class OfAShare(OnLinks):

@@ -2,8 +2,8 @@
 
 `python -m envctl.faults.skewer MAIN skew BASE_NS OFFSET_NS DRIFT LEASE_S` says `ok` once all are skewed; each line that it reads is a new
 lease.  When the lease has run out, or nobody is there any more to renew it, the clocks are put right.  `… MAIN right` puts them
-right at once; `… MAIN look` says how many processes there are, which of them are skewed, and which wait by their
-wall clocks.
+right at once; `… MAIN look` says which processes are skewed and which are not, which wait by their wall clocks, and, by name, which
+can't be skewed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import TypedDict
 
 from envctl.errors import CapabilityError, ResourceError
 from envctl.faults.vdso import Clock, Skew
 
 RIGHT_S = 10.0  # for those that can't be stopped at once
 LOOK_S = 0.05  # a process that begins has the machine's time for so long
+
+
+class Look(TypedDict):
+    """The processes of a node, by their clocks."""
+
+    skewed: list[int]
+    right: list[int]  # those that can't be skewed, too
+    waiting: list[int]
+    strange: list[str]
 
 
 def main(arguments: list[str]) -> int:
@@ -83,23 +93,24 @@ def _right(space: int) -> None:
         raise ResourceError(f"the clocks of the processes {', '.join(map(str, left))} could not be put right")
 
 
-def _look(space: int) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {"skewed": [], "right": [], "waiting": []}
+def _look(space: int) -> Look:
+    found = Look(skewed=[], right=[], waiting=[], strange=[])
     for pid in _processes(space):
         with suppress(OSError):
             clock = Clock(pid)
             found["skewed" if clock.is_skewed() else "right"].append(pid)
             found["waiting"] += [pid] if clock.waits_by_it() else []
+            found["strange"] += [clock.name] if clock.is_strange() else []
     return found
 
 
 def _each(space: int, do: Callable[[Clock], None]) -> int:
-    """Returns how many could not be done: they have ended, are just starting another program, or have no time to stop for us."""
+    """Returns how many could not be done: they have ended, are just starting another program, have no time to stop for us, or are no 64-bit programs."""
     failed = 0
     for pid in _processes(space):
         try:
             do(Clock(pid))
-        except (OSError, ResourceError):
+        except (OSError, CapabilityError, ResourceError):
             failed += 1
     return failed
 

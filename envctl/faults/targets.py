@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from functools import cached_property
-from typing import Any, ClassVar, Self
+from functools import cached_property, partial
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
-from envctl.errors import UsageError
+from envctl.errors import ResourceError, UsageError
 from envctl.faults.base import World
 from envctl.model.environment import Node
 
 TARGET: Mapping[str, Any] = {"type": "string", "description": "component or node"}
 ZONE: Mapping[str, Any] = {"type": "string", "description": "all nodes that are in this zone when the fault begins"}
 PICK: Mapping[str, Any] = {"type": "integer", "minimum": 1, "description": "how many of the target's nodes; default: all"}
+AT_ONCE = 64  # nodes
+
+
+class Named(Protocol):
+    """A node, or something of one."""
+
+    @property
+    def name(self) -> str:
+        """The node's."""
+
+
+Each = TypeVar("Each", bound=Named)
 
 
 class AtNodes:
@@ -41,6 +54,30 @@ class AtNodes:
     def _targets(self) -> tuple[Node, ...]:
         """The nodes as they were when they were first asked for, or last probed where a kind looks anew."""
         return aimed_at(self._world, self._params)
+
+
+def at_each(items: Sequence[Each], do: Callable[[Each], object], *, at_once: bool = False) -> None:
+    """Does something at each node, whether or not it is refused at another.  See `all_of`."""
+    all_of([(item.name, partial(do, item)) for item in items], at_once=at_once)
+
+
+def all_of(works: Sequence[tuple[str, Callable[[], object]]], *, at_once: bool = False) -> None:
+    """Does each piece of work, whether or not others are refused; then raises what was, or ResourceError that names every one."""
+    with ThreadPoolExecutor(AT_ONCE if at_once else 1) as pool:
+        refusals = list(pool.map(lambda work: _refusal(*work), works))
+    refused = [refusal for refusal in refusals if refusal]
+    if len(refused) == 1:
+        raise refused[0][1]
+    if refused:
+        raise ResourceError("; ".join(f"{error}" if name in str(error) else f"{name}: {error}" for name, error in refused)) from refused[0][1]
+
+
+def _refusal(name: str, work: Callable[[], object]) -> tuple[str, Exception] | None:
+    try:
+        work()
+    except Exception as error:  # noqa: BLE001 — whatever it was, the others come next, and it is raised after them
+        return name, error
+    return None
 
 
 def nodes_named(world: World, name: str) -> tuple[Node, ...]:

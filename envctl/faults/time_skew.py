@@ -16,9 +16,12 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from envctl.errors import CapabilityError, ResourceError, UsageError
+from envctl.faults.acting import bystanders, canary, unexplained
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.leased import ASKED_S, Leased, asked
-from envctl.faults.targets import PICK, TARGET, AtNodes, placed
+from envctl.faults.skewer import Look
+from envctl.faults.targets import PICK, TARGET, AtNodes, at_each, placed
+from envctl.model.environment import Node
 from envctl.substrates.base import Power
 from envctl.waiting import until
 
@@ -36,7 +39,7 @@ class TimeSkew(AtNodes):
     name: ClassVar[str] = "time-skew"
     mechanism: ClassVar[str] = "the clock as processes read it (vDSO) is shifted"
     proof: ClassVar[str] = "the target's clock against ours; timed waits"
-    claims: ClassVar[frozenset[str]] = frozenset({"clock"})
+    claims: ClassVar[frozenset[str]] = frozenset({"clock", "turns"})
     powers: ClassVar[frozenset[Power]] = frozenset({"time-skew"})
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
@@ -75,7 +78,11 @@ class TimeSkew(AtNodes):
             main = self._world.reach.node(node.name).pid
             if main is None:
                 raise UsageError(f"{node.name} is not alive: it has no clock")
-            if self._look(main)["waiting"]:
+            look = self._look(main)
+            if look["strange"]:
+                raise CapabilityError(f"{', '.join(look['strange'])} in {node.name} is no ordinary 64-bit program: its clock can't be skewed",
+                                      hint="aim at a component that has only such")
+            if look["waiting"]:
                 raise CapabilityError(f"{node.name} uses librdkafka, which waits by the wall clock: skewed, it would wait too long or not at all",
                                       hint="aim at a component that does not")
             self._read(node.name, 0)
@@ -89,49 +96,55 @@ class TimeSkew(AtNodes):
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A target that was started again meanwhile is skewed anew."""
         self._base_ns = self._base_ns or time.time_ns()
-        for target in self._targets:
-            main, there = self._world.reach.node(target.name).pid, self._skewers.get(target.name)
-            if main is None and there:
-                continue  # it has no clock as it is
-            if main is None:
-                raise ResourceError(f"{target.name} is not alive: it has no clock")
-            if there and there.main == main and there.renew(lease_s):
-                continue
-            self._forget(target.name)
-            how = (str(self._base_ns), str(round(self._offset_s * 1e9)), str(self._drift), str(lease_s))
-            there = self._skewers[target.name] = Leased(self._world.reach, _SKEWER, main, "skew", *how)
-            if not there.begun() and self._world.reach.node(target.name).pid == main:
-                raise ResourceError(f"the clock of {target.name} could not be skewed")
+        at_each(self._targets, lambda target: self._skew(target.name, lease_s))
+
+    def _skew(self, target: str, lease_s: float) -> None:
+        main, there = self._world.reach.node(target).pid, self._skewers.get(target)
+        if main is None and there:
+            return  # it has no clock as it is
+        if main is None:
+            raise ResourceError(f"{target} is not alive: it has no clock")
+        if there and there.main == main and there.renew(lease_s):
+            return
+        self._forget(target)
+        how = (str(self._base_ns), str(round(self._offset_s * 1e9)), str(self._drift), str(lease_s))
+        there = self._skewers[target] = Leased(self._world.reach, _SKEWER, main, "skew", *how)
+        if not there.begun() and self._world.reach.node(target).pid == main:
+            raise ResourceError(f"the clock of {target} could not be skewed")
 
     def verify(self) -> Effect:
         """Every process of the targets is skewed, and one that lives there reads what was asked; in another node, it reads the right time."""
-        skewed, missed = self._found()
-        names = {node.name for node in self._targets}
-        others = [node.name for node in self._world.reach.environment().nodes if node.name not in names and node.state == "ready"][:2]
-        with ThreadPoolExecutor(len(names) + len(others)) as pool:
+        skewed, missed, strange = self._found()
+        others = [node.name for node in bystanders(self._world, self._targets, most=2)]
+        with ThreadPoolExecutor(len(self._targets) + len(others)) as pool:
             canaries = pool.map(self._is_right, others)
             errors = list(pool.map(lambda node: self._error(node.name, SETTLE_S if skewed else SETTLE_S[:1]), self._targets))
-            lost = sum(not right for right in canaries)
+            lost = unexplained(self._world, [name for name, right in zip(others, canaries, strict=True) if not right])
         worst = max(errors, key=abs)
         summary = f"as asked but for {1000 * abs(worst):.0f} ms" if abs(worst) <= TOLERANCE_S else f"{worst:+.2f} s off what was asked"
-        summary += f"; {missed} processes were missed" if missed else f"; {lost} others were skewed, too" if lost else ""
-        detail = {"errors_s": errors, "processes": skewed, "missed": missed,
-                  "canary_sent": len(others), "canary_lost": lost}
+        summary += f"; {missed} processes were missed{_named(strange)}" if missed else f"; {len(lost)} others were skewed, too" if lost else ""
+        detail = {"errors_s": errors, "processes": skewed, "missed": missed, "strange": strange,
+                  **canary(self._world, others, lost)}
         return Effect(abs(worst) <= TOLERANCE_S and not missed and not lost, summary, detail)
 
-    def _found(self) -> tuple[int, int]:
-        """How many processes of the targets are skewed, and how many are not although they have been there for a while."""
+    def _found(self) -> tuple[int, int, list[str]]:
+        """How many processes of the targets are skewed, how many are not although they have been there for a while, and which can't be."""
         mains = [self._world.reach.node(node.name).pid for node in self._targets]
         looks = [self._look(main) for main in mains if main is not None]
         missed = {pid for look in looks for pid in look["right"]}
         if missed and any(look["skewed"] for look in looks):  # it may have begun just then
             missed &= {pid for main in mains if main is not None for pid in self._look(main)["right"]}
-        return sum(len(look["skewed"]) for look in looks), len(missed) + mains.count(None)
+        strange = [name for look in looks for name in look["strange"]]
+        return sum(len(look["skewed"]) for look in looks), len(missed) + mains.count(None), strange
 
     def heal(self) -> None:
         """See `Fault.heal`."""
-        for node in self._targets:
+        at_each(self._targets, self._right)
+
+    def _right(self, node: Node) -> None:
+        try:
             self._forget(node.name)
+        finally:
             if (main := self._world.reach.node(node.name).pid) is not None:
                 asked(self._world.reach, _SKEWER, main, "right")
 
@@ -144,7 +157,7 @@ class TimeSkew(AtNodes):
         """No process of the targets is skewed, and one that lives there reads the right time."""
         for node in self._targets:
             self._world.reach.wait_ready(node.name, READY_S)
-        left, _ = self._found()
+        left, _, _ = self._found()
         wrong = [node.name for node in self._targets if left or not self._is_right(node.name)]
         summary = f"{left} processes are skewed, the clock is wrong in {', '.join(wrong) or 'none'}" if left or wrong else "right again"
         return Effect(not left and not wrong, summary, {"skewed": left, "wrong": wrong})
@@ -186,6 +199,10 @@ class TimeSkew(AtNodes):
             raise CapabilityError(f"the clock of {node} can't be read", hint="its image needs `date` of GNU coreutils")
         return float(line) - ours
 
-    def _look(self, main: int) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = json.loads(asked(self._world.reach, _SKEWER, main, "look") or '{"skewed": [], "right": [], "waiting": []}')
+    def _look(self, main: int) -> Look:
+        found: Look = json.loads(asked(self._world.reach, _SKEWER, main, "look") or '{"skewed": [], "right": [], "waiting": [], "strange": []}')
         return found
+
+
+def _named(strange: Sequence[str]) -> str:
+    return f" ({', '.join(strange)} can't be skewed)" if strange else ""

@@ -8,12 +8,10 @@ when its lease ends, and shifts nothing from then on, whatever has happened to u
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import platform
 import re
-import signal
 import struct
 import time
 from collections.abc import Sequence
@@ -22,6 +20,7 @@ from functools import cache
 from pathlib import Path
 
 from envctl.errors import CapabilityError, ResourceError
+from envctl.faults.standing import while_standing
 
 _MAGIC = b"envctlsk"
 _DATA = struct.Struct("<8sQQqq8s8s8s")  # magic, until, base, offset, drift; what the entries began with.  Nanoseconds; drift × 2³²
@@ -116,7 +115,17 @@ class Clock:
         mapped = _mapped(pid)
         if not mapped:
             raise ProcessLookupError(pid)
-        self._start = mapped[0][0]
+        self._start, end = mapped[0]
+        self._is_64_bit = end - self._start == self._image.size
+
+    @property
+    def name(self) -> str:
+        """Of its process, for a person."""
+        return _name(self._pid)
+
+    def is_strange(self) -> bool:
+        """Whether it is none that we know, as that of a 32-bit program: it can't be skewed."""
+        return not self._is_64_bit or (self._entries() != list(self._image.begins) and not self._has_ours())
 
     def waits_by_it(self) -> bool:
         """Whether it is known to wait until times of the wall clock: with another time it would wait too long, or not at all."""
@@ -124,7 +133,7 @@ class Clock:
 
     def is_skewed(self) -> bool:
         """Whether its entries lead to our code."""
-        return self._entries() == self._jumps()
+        return self._is_64_bit and self._entries() == self._jumps()
 
     def skew(self, skew: Skew) -> None:
         """Gives it another time; in one that has another time already only how it differs is changed.
@@ -134,17 +143,23 @@ class Clock:
         if self.is_skewed():
             self._write(self._image.room, skew.head(self._image.begins))
             return
-        if self._entries() != list(self._image.begins):
-            raise CapabilityError(f"the clock of {_name(self._pid)} can't be skewed: it is no ordinary 64-bit program")
+        if self.is_strange():
+            raise CapabilityError(f"the clock of {self.name} can't be skewed: it is no ordinary 64-bit program")
         self._write(self._image.room, skew.head(self._image.begins) + _CODE)
         self._lead(self._jumps())
 
     def right(self) -> None:
         """Gives it the machine's time again; one that has it is fine."""
-        head = self._read(self._image.room, _DATA.size)
-        if head.startswith(_MAGIC) and self._entries() != list(_DATA.unpack(head)[5:]):
+        if not self._has_ours():
+            return
+        begins = _DATA.unpack(self._read(self._image.room, _DATA.size))[5:]
+        if self._entries() != list(begins):
             self._write(self._image.room + 8, struct.pack("<Q", 0))
-            self._lead(_DATA.unpack(head)[5:])
+            self._lead(begins)
+
+    def _has_ours(self) -> bool:
+        """Whether our code is in it, whether or not its entries, or some of them, lead there."""
+        return self._is_64_bit and self._read(self._image.room, len(_MAGIC)) == _MAGIC
 
     def _entries(self) -> list[bytes]:
         return [self._read(at, _JUMP_BYTES) for at in self._image.entries]
@@ -158,19 +173,17 @@ class Clock:
     def _lead(self, entries: Sequence[bytes]) -> None:
         """Writes the entries while none of its threads is between their first bytes."""
         for _ in range(_TRIES):
-            stopped = _state(self._pid) != "T"  # one that stands already is somebody else's to let go on
-            try:
-                if stopped:
-                    _stop(self._pid)
-                if not any(at < place - self._start < at + _JUMP_BYTES for place in self._places() for at in self._image.entries):
-                    for at, code in zip(self._image.entries, entries, strict=True):
-                        self._write(at, code)
-                    return
-            finally:
-                if stopped:
-                    os.kill(self._pid, signal.SIGCONT)
+            if while_standing(self._pid, lambda: self._replace(entries), _STOP_S):
+                return
             time.sleep(0)
-        raise ResourceError(f"{_name(self._pid)} reads its clock all the time")
+        raise ResourceError(f"{self.name} reads its clock all the time")
+
+    def _replace(self, entries: Sequence[bytes]) -> bool:
+        if any(at < place - self._start < at + _JUMP_BYTES for place in self._places() for at in self._image.entries):
+            return False
+        for at, code in zip(self._image.entries, entries, strict=True):
+            self._write(at, code)
+        return True
 
     def _places(self) -> list[int]:
         """Where each of its threads is in the program."""
@@ -184,20 +197,6 @@ class Clock:
     def _write(self, at: int, data: bytes) -> None:
         with open(f"/proc/{self._pid}/mem", "r+b", buffering=0) as memory:  # noqa: PTH123
             os.pwrite(memory.fileno(), data, self._start + at)
-
-
-def _stop(pid: int) -> None:
-    os.kill(pid, signal.SIGSTOP)
-    deadline = time.monotonic() + _STOP_S
-    while any(_state(int(task.name), pid) not in "TZX" for task in Path(f"/proc/{pid}/task").iterdir()):
-        if time.monotonic() > deadline:
-            raise ResourceError(f"{_name(pid)} could not be stopped within {_STOP_S:g} s")
-
-
-def _state(task: int, pid: int | None = None) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid or task}/task/{task}/stat").read_text().rpartition(")")[2].split()[0]
-    return "X"
 
 
 def _name(pid: int) -> str:

@@ -5,15 +5,17 @@ They are silenced before they are killed, and stay so: who was connected to them
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
+from envctl.faults.acting import bystanders, unexplained
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.links import Drops, Link, links
 from envctl.faults.node_kill import NodeKill
 from envctl.faults.probes import CANARY_PROBES, measure
-from envctl.faults.targets import nodes_in_zone
+from envctl.faults.targets import all_of, nodes_in_zone
 from envctl.model.environment import Node
 from envctl.waiting import until
 
@@ -40,6 +42,7 @@ class ZoneOutage:
         self._world = world
         self._zone = str(params["zone"])
         self._kill = NodeKill({"zone": self._zone, "restart": False}, world)
+        self._acts, self._silenced_s = False, 0.0
 
     @classmethod
     def build(cls, params: Mapping[str, Any], world: World) -> ZoneOutage:
@@ -79,37 +82,42 @@ class ZoneOutage:
 
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`."""
-        self._drops.set(lease_s)
-        self._kill.apply(lease_s)
+        if not self._acts:
+            begun = time.monotonic()
+            self._drops.set(lease_s)
+            self._silenced_s = time.monotonic() - begun
+            self._kill.apply(lease_s)
+            self._acts = True
+        else:
+            all_of([("", lambda: self._drops.set(lease_s)), ("", lambda: self._kill.apply(lease_s))])
 
     def verify(self) -> Effect:
         """Each node of the zone was killed and stays down, each of the others hears nothing from there, and they hear each other."""
-        silent = set(self._drops.left()) if self._drops.counters() is not None else {node.name for node in self._others}
+        silent = set(self._drops.acting()) if self._drops.counters() is not None else {node.name for node in self._others}
         if self._others and not silent:
             return Effect(shown=False, summary="it is cut off from nobody")
         killed = self._kill.verify()
         open_ = [node.name for node in self._others if node.name not in silent]
         nodes = self._world.reach.environment().nodes
         down = {node.name for node in nodes if node.pid is None}
-        hit = sorted(down & {node.name for node in self._others})
-        sent, lost = self._bystanders([node for node in self._others if node.name not in hit])
+        hit = unexplained(self._world, sorted(down & {node.name for node in self._others}))
+        sent, lost = self._bystanders(bystanders(self._world, self._inside, ready=False))
         summary = f"{len(down & {node.name for node in self._inside})} of {len(self._inside)} nodes down: {killed.summary}"
         if open_ or hit or lost:
             summary += f"; not cut off from {', '.join(open_) or 'nobody'}, down too: {', '.join(hit) or 'nobody'}, {lost} of {sent} other probes lost"
-        detail = {**killed.detail, "not_cut_off_from": open_, "canary_sent": len(self._others) + sent, "canary_lost": len(hit) + lost}
+        detail = {**killed.detail, "silenced_within_s": self._silenced_s, "not_cut_off_from": open_, "canary_sent": len(self._others) + sent, "canary_lost": len(hit) + lost}
         return Effect(killed.shown and not open_ and not hit and not lost, summary, detail)
 
     def _bystanders(self, living: Sequence[Node]) -> tuple[int, int]:
         """Probes between two of the others, and from beside the nodes: how many were sent, how many of them were lost."""
         if not living:
             return 0, 0
-        (measured,) = measure(self._world.reach, [Link(living[0], tuple(living[1:2]))], CANARY_PROBES)
+        (measured,) = measure(self._world, [Link(living[0], tuple(living[1:2]))], CANARY_PROBES)
         return measured.sent + measured.canary_sent, measured.lost + measured.canary_lost
 
     def heal(self) -> None:
         """See `Fault.heal`."""
-        self._drops.remove()
-        self._kill.heal()
+        all_of([("", self._drops.remove), ("", self._kill.heal)])
 
     def absent(self) -> Effect:
         """No rule is left, and every node of the zone is started again and ready."""

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from envctl import plugins
-from envctl.errors import EnvctlError, ResourceError, UsageError
+from envctl.errors import EnvctlError, UsageError
+from envctl.faults import acting
 from envctl.faults.base import Blast, Effect, Fault, World
-from envctl.model.event import FaultEdge
+from envctl.model.event import FaultEdge, Log
 from envctl.model.scenario import FaultSpec, Scenario
 from envctl.model.topology import Topology
 from envctl.record import RecordWriter
@@ -28,6 +29,7 @@ from envctl.substrates.base import Reach
 
 LEASE_S = 8.0  # how long a fault outlives an injector that was killed
 RENEW_S = 2.0
+RENEWED_S = 15.0  # how long the last renewal may take: then it is healed all the same
 POLL_S = 0.1
 READY_TO_HURT_S = 15.0  # how long a fault's targets may take to be there
 PROBE_AGAIN_S = 0.5
@@ -52,7 +54,7 @@ class Field:
 
 def build(field: Field, spec: FaultSpec) -> Fault:
     """The fault of one entry of the timeline, with randomness of its own drawn from the scenario's seed."""
-    scratch = field.directory / "faults" / spec.id
+    scratch = _scratch(field, spec)
     scratch.mkdir(parents=True, exist_ok=True)
     rng = random.Random(f"{field.scenario.rng_seed}/{spec.id}")
     world = World(field.reach, field.topology, rng, scratch, field.bootstrap, field.stopping)
@@ -60,15 +62,22 @@ def build(field: Field, spec: FaultSpec) -> Fault:
     return fault
 
 
-def probe(fault: Fault, stopping: threading.Event) -> Blast:
-    """The fault's blast, asked until its targets are there (a group that forms, a node that starts); the last refusal is raised."""
+def _scratch(field: Field, spec: FaultSpec) -> Path:
+    return field.directory / "faults" / spec.id
+
+
+def probe(fault: Fault, stopping: threading.Event, claim: Callable[[Blast], None] = lambda _: None) -> Blast:
+    """The fault's blast, asked until its targets are there (a group that forms, a node that starts) and free; the last refusal is raised."""
     deadline = time.monotonic() + READY_TO_HURT_S
     while True:
         try:
-            return fault.probe()
+            blast = fault.probe()
+            claim(blast)
         except UsageError:
             if time.monotonic() >= deadline or stopping.wait(PROBE_AGAIN_S):
                 raise
+        else:
+            return blast
 
 
 def check_limits(scenario: Scenario, blast: Blast) -> None:
@@ -113,6 +122,7 @@ class FaultRun(threading.Thread):
         try:
             self._walk()
         finally:
+            acting.end(_scratch(self._field, self.spec))
             self.survived = self.survived and self.recovered
             self.done.set()
 
@@ -138,18 +148,23 @@ class FaultRun(threading.Thread):
         begun = time.monotonic()
         self._stage("apply", lambda: self._fault.apply(LEASE_S))
         self._notice.acts()
-        renewer = _Renewer(self._fault)
+        renewer, held = _Renewer(self._fault, self._note_refusal), None
         try:
             self._measured("verify", self._fault.verify)
-            if not self._fault.instantaneous:
-                self._hold(begun)
+            held = None if self._fault.instantaneous else self._hold(begun)
         finally:
-            renewer.stop()
+            if not renewer.stop():
+                held = Effect(False, f"a renewal of its lease hung for {RENEWED_S:g} s, and it was healed meanwhile", held.detail if held else {})
+            if held is not None:
+                self._event("hold", held.shown, held.summary, dict(held.detail))
 
     def _probe(self) -> str:
-        self._blast = probe(self._fault, self._field.stopping)
+        self._blast = probe(self._fault, self._field.stopping, self._claim)
         check_limits(self._field.scenario, self._blast)
         return self._blast.summary
+
+    def _claim(self, blast: Blast) -> None:
+        acting.begin(_scratch(self._field, self.spec), blast, getattr(self._fault, "claims", ()))
 
     def _journal(self) -> None:
         """Appends the undo to the run's journal, on the disk before the fault acts."""
@@ -159,17 +174,17 @@ class FaultRun(threading.Thread):
             file.flush()
             os.fsync(file.fileno())
 
-    def _hold(self, begun: float) -> None:
+    def _hold(self, begun: float) -> Effect | None:
         """Keeps the fault acting for its time, then measures again: what acted at first may have ended on the way."""
         while time.monotonic() < begun + (self.spec.for_s or 0.0) and not self._field.stopping.wait(POLL_S):
             pass
-        if not self._field.stopping.is_set():
-            self._measured("hold", self._fault.verify)
+        return None if self._field.stopping.is_set() else _effect(self._fault.verify)
 
     def _undo(self) -> None:
         self._stage("heal", self._fault.heal)
         healed_ns = self._field.now_ns()
         self._measured("absent", self._fault.absent)
+        acting.end(_scratch(self._field, self.spec))
         if self._notice is not None:
             self._notice.gone()
         if not self._field.stopping.is_set():
@@ -209,10 +224,7 @@ class FaultRun(threading.Thread):
         self._event(name, ok=True, summary=said if isinstance(said, str) else "", detail=detail)
 
     def _measured(self, name: Stage, measure: Callable[[], Effect]) -> None:
-        try:
-            effect = measure()
-        except EnvctlError as error:
-            effect = Effect(shown=False, summary=error.message)
+        effect = _effect(measure)
         self._event(name, effect.shown, effect.summary, dict(effect.detail))
 
     def _event(self, edge: Stage, ok: bool, summary: str = "", detail: dict[str, Any] | None = None) -> None:
@@ -222,11 +234,21 @@ class FaultRun(threading.Thread):
         self._field.record.sync()
 
     def _note_error(self, error: Exception) -> None:
-        from envctl.model.event import Log
+        self._log("error", str(error), {"traceback": traceback.format_exc()})
 
+    def _note_refusal(self, error: Exception) -> None:
+        self._log("warning", f"a renewal was refused: {error}", {"refused": self.spec.id})
+
+    def _log(self, level: Literal["warning", "error"], message: str, detail: dict[str, Any]) -> None:
         with suppress(OSError):  # a record that can't be written is told when it is closed; here it must not keep a fault from being healed
-            self._field.record.write(Log(at_ns=self._field.now_ns(), level="error", message=f"fault {self.spec.id}: {error}",
-                                         detail={"traceback": traceback.format_exc()}))
+            self._field.record.write(Log(at_ns=self._field.now_ns(), level=level, message=f"fault {self.spec.id}: {message}", detail=detail))
+
+
+def _effect(measure: Callable[[], Effect]) -> Effect:
+    try:
+        return measure()
+    except EnvctlError as error:
+        return Effect(shown=False, summary=error.message)
 
 
 def _step(spec: FaultSpec) -> dict[str, Any]:
@@ -243,21 +265,34 @@ def _not_recovered(answers: list[dict[str, Any]]) -> str:
 class _Renewer(threading.Thread):
     """Renews a fault's lease while it is held; when this process dies, so does the fault."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: Fault, refused: Callable[[Exception], None]) -> None:
         super().__init__(name="lease", daemon=True)
         self._fault = fault
+        self._refused = refused
+        self._said = ""
         self._over = threading.Event()
+        self._late = threading.Event()
         self.start()
 
     def run(self) -> None:
-        """Renews until told to stop; a refused renewal is not repeated, and the next verification tells the tale."""
+        """Renews until told to stop; what was refused is told once, and asked again: the next verification tells the tale."""
         while not self._over.wait(RENEW_S):
-            try:
-                self._fault.apply(LEASE_S)
-            except ResourceError:
-                return
+            self._do(lambda: self._fault.apply(LEASE_S))
+        if self._late.is_set():
+            self._do(self._fault.heal)  # it may have acted once more after it was healed
 
-    def stop(self) -> None:
-        """Returns when no renewal can follow any more."""
+    def _do(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+            self._said = ""
+        except Exception as error:  # noqa: BLE001 — the fault acts, and no other target's lease may run out because of this one
+            if self._said != str(error):
+                self._said = str(error)
+                self._refused(error)
+
+    def stop(self) -> bool:
+        """Returns when no renewal can follow any more, or, False, when the last one hangs: then it is healed once more after that."""
         self._over.set()
-        self.join()
+        self.join(RENEWED_S)
+        self._late.set()
+        return not self.is_alive()

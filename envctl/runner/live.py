@@ -106,21 +106,22 @@ class Live:
         while self._done and self._done[0].end_ns < oldest:
             self._done.popleft()
 
-    def value(self, condition: Condition, since_ns: int = 0, *, widen: bool = False) -> float | None:
+    def value(self, condition: Condition, since_ns: int = 0, until_ns: int | None = None, *, widen: bool = False) -> float | None:
         """The measure over the newest window and what is open, counting only operations that were due, and samples that were taken, after `since_ns`.
 
-        None where there are too few samples to say anything.  `widen` goes back as far as it takes to have enough: in an
+        With `until_ns` it is the window before that, and what was due by then: as it has turned out since.  None where there are too few samples to say anything.  `widen` goes back as far as it takes to have enough: in an
         outage with few clients, operations end too seldom to fill a window.
         """
         now_ns = self._now_ns()
         if subject_of(condition) != "traffic":
             with self._lock:
                 return self._newest.value(condition, now_ns, since_ns)
-        start = max(now_ns - self._window_ns, since_ns)
+        last_ns = now_ns if until_ns is None else until_ns
+        start = max(last_ns - self._window_ns, since_ns)
         with self._lock:
             self._await()
-            every = [d for d in self._done if d.due_ns >= since_ns and condition.subject in ("traffic", d.name)]
-            waiting = [e for e in self._open.values() if e.due_ns >= since_ns and condition.subject in ("traffic", e.name)]
+            every = [d for d in self._done if since_ns <= d.due_ns <= last_ns and condition.subject in ("traffic", d.name)]
+            waiting = [e for e in self._open.values() if since_ns <= e.due_ns <= last_ns and condition.subject in ("traffic", e.name)]
         done = [d for d in every if d.end_ns >= start]
         if condition.measure == "throughput":
             return len(done) * 1e9 / self._window_ns
@@ -135,9 +136,9 @@ class Live:
         """Whether the condition holds now; None when nothing can be said."""
         return _met(condition, self.value(condition, since_ns, widen=widen))
 
-    def answer(self, condition: Condition, since_ns: int = 0) -> dict[str, Any]:
+    def answer(self, condition: Condition, since_ns: int = 0, until_ns: int | None = None) -> dict[str, Any]:
         """{`text`, `value`, `ok`} of a condition as of now, for the record."""
-        value = self.value(condition, since_ns)
+        value = self.value(condition, since_ns, until_ns)
         return {"text": condition.text, "value": value, "ok": _met(condition, value)}
 
 

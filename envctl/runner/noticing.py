@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from envctl.model.scenario import Condition, Detect, FaultSpec, Scenario
 from envctl.runner.live import WINDOW_S, Held, Live
-from envctl.spec.conditions import format_answer
+from envctl.spec.conditions import format_answer, subject_of
 
 LOOK_S = 0.2
 
@@ -73,10 +73,13 @@ class _Tolerance:
     known: bool = False
     gap: _Gap = field(default_factory=_Gap)
 
-    def look(self, live: Live, since_ns: int, after_s: float) -> None:
-        """Judges it over what has come since the fault began to act."""
-        answer = live.answer(self.condition, since_ns)
-        self.gap.update(answer["ok"] is not None)
+    def look(self, live: Live, since_ns: int, until_ns: int | None, after_s: float) -> None:
+        """Judges it over what has come since the fault began to act; once it has gone, over how the operations that had begun by then turn out."""
+        if until_ns is not None and subject_of(self.condition) != "traffic":
+            return
+        answer = live.answer(self.condition, since_ns, until_ns)
+        if until_ns is None:
+            self.gap.update(answer["ok"] is not None)
         if self.violated_s is not None or answer["ok"] is None:
             return
         self.known, self.value = True, answer["value"]
@@ -102,6 +105,7 @@ class Notice(threading.Thread):
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._acted_ns: int | None = None
+        self._gone_ns: int | None = None
         self._told = False
         self._look()
 
@@ -119,10 +123,13 @@ class Notice(threading.Thread):
                 signal.gap = _Gap()
 
     def gone(self) -> None:
-        """The fault acts no more: says how what must hold meanwhile held."""
+        """The fault acts no more: what had begun by then may still be open, so it is said a little later how what must hold meanwhile held."""
         self._look()
         with self._lock:
-            tolerances, self._tolerances = self._tolerances, []
+            self._gone_ns = self._now_ns()
+
+    def _say_tolerated(self) -> None:
+        tolerances, self._tolerances = self._tolerances, []
         answers = [tolerance.answer() for tolerance in tolerances]
         if answers:
             self._say("during", all(answer["ok"] for answer in answers), _tolerated(answers), {"conditions": answers})
@@ -134,6 +141,8 @@ class Notice(threading.Thread):
         self._over.set()
         if self.is_alive():
             self.join()
+        if self._gone_ns is not None:
+            self._say_tolerated()
         if self._acted_ns is None or self._told or not self._signals:
             return
         self._told = True
@@ -146,7 +155,9 @@ class Notice(threading.Thread):
         with self._lock:
             after_s = (self._now_ns() - self._acted_ns) / 1e9 if self._acted_ns is not None else 0.0
             for tolerance in self._tolerances:
-                tolerance.look(self._live, self._acted_ns or 0, after_s)
+                tolerance.look(self._live, self._acted_ns or 0, self._gone_ns, after_s)
+            if self._gone_ns is not None and self._now_ns() - self._gone_ns >= self._live.patience_s * 1e9:
+                self._say_tolerated()
             fired = [signal for signal in self._signals if not self._told and signal.fires(self._live)]
             if fired and self._acted_ns is not None:
                 self._told = True

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from held import world_of
 
 from envctl.errors import UsageError
 from envctl.faults.base import World
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.cell
 
 
 def heard(reach: Reach, sender: str, receiver: str) -> bool:
-    measured = measure(reach, [Link(reach.node(receiver), (reach.node(sender),))], 20)[0]
+    measured = measure(world_of(reach, Path("/nowhere/probing")), [Link(reach.node(receiver), (reach.node(sender),))], 20)[0]
     assert measured.lost in (0, 20)
     return not measured.lost
 

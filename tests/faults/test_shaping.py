@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from held import world_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,7 +72,7 @@ def test_checksum_errors_are_those_of_both_protocols() -> None:
 
 
 def medians(reach: Reach, fault: Latency) -> list[float]:
-    return [sorted(each.took)[len(each.took) // 2] for each in round_trips(reach, fault.links, 20)]
+    return [sorted(each.took)[len(each.took) // 2] for each in round_trips(world_of(reach, Path("/nowhere/probing")), fault.links, 20)]
 
 
 @pytest.mark.cell

@@ -29,6 +29,25 @@ while os.read(0, 1):
 """
 
 
+STUCK = """
+import sys, time
+from envctl.faults.vdso import Clock, Skew
+def places(clock):
+    print("held", flush=True)
+    time.sleep(600)
+Clock._places = places
+Clock(int(sys.argv[1])).skew(Skew(time.time_ns(), 10**12, 0.0, time.time_ns() + 10**12))
+"""
+OLD = """
+import os, struct
+head = struct.pack("<4s5B7x2H5I6H", b"\\x7fELF", 1, 1, 1, 0, 0, 2, 3, 1, 0x8048054, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+part = struct.pack("<8I", 1, 0, 0x8048000, 0x8048000, 93, 93, 5, 4096)
+with open("/tmp/old-program", "wb", opener=lambda path, flags: os.open(path, flags, 0o755)) as file:
+    file.write(head + part + bytes.fromhex("b81d000000cd80ebf7"))  # it waits for a signal, again and again
+os.execv("/tmp/old-program", ["old-program"])
+"""
+
+
 @contextmanager
 def telling(reach: Reach, node: str) -> Iterator[Callable[[], tuple[float, float, float]]]:
     """Asks one process that lives in a node: how far its clock is from ours, how long three waits of 0.2 s took for it, and for us."""
@@ -85,6 +104,71 @@ def test_the_clock_is_right_after_the_lease_even_where_nobody_is_left_to_set_it(
         assert until(lambda: abs(ask()[0]) < 1, 20)
         fault.heal()
         assert fault.absent().shown
+
+
+def test_a_process_lives_on_when_whoever_skews_it_is_killed_while_it_stands(world: Callable[..., World], reach: Reach) -> None:
+    main = reach.node("server-0").pid
+    assert main is not None
+    said, stdout = os.pipe()
+    skewer = reach.popen(None, [*reach.own, "-c", STUCK, str(main)], stdout=stdout)
+    os.close(stdout)
+    with os.fdopen(said) as lines:
+        assert lines.readline() == "held\n"
+    assert state(reach, main) in "tT"
+    skewer.signal(signal.SIGKILL)
+    skewer.wait(10)
+    assert until(lambda: state(reach, main) == "S", 10)
+    fault = TimeSkew.build({"target": "server-0", "jump": "+1h"}, world())
+    fault.heal()
+    assert fault.absent().shown
+
+
+def test_who_was_stopped_by_somebody_else_stays_so_and_is_skewed_all_the_same(world: Callable[..., World], reach: Reach) -> None:
+    fault = TimeSkew.build({"target": "server-0", "jump": "+1h"}, world())
+    reach.pause("server-0", 60)
+    main = reach.node("server-0").pid
+    assert main is not None
+    fault.apply(60)
+    assert fault._look(main)["skewed"]
+    assert reach.is_paused("server-0")
+    fault.heal()
+    assert not fault._look(main)["skewed"]
+    assert reach.is_paused("server-0")
+    reach.resume("server-0")
+    assert fault.absent().shown
+
+
+def state(reach: Reach, pid: int) -> str:
+    said, stdout = os.pipe()
+    process = reach.popen(None, ["cat", f"/proc/{pid}/stat"], stdout=stdout)
+    os.close(stdout)
+    with os.fdopen(said) as lines:
+        found = lines.read().rpartition(")")[2].split()[0]
+    process.wait(10)
+    return found
+
+
+def test_a_32_bit_program_is_refused_by_name_and_one_that_begins_later_is_missed_alone(world: Callable[..., World], reach: Reach) -> None:
+    fault = TimeSkew.build({"target": "server-0", "jump": "+1h"}, world())
+    fault.apply(60)
+    old = reach.popen("server-0", ["python3", "-c", OLD], stdin=subprocess.DEVNULL)
+    main = reach.node("server-0").pid
+    assert main is not None
+    assert until(lambda: fault._look(main)["strange"], 20)
+    fault.apply(60)
+    effect = fault.verify()
+    assert not effect.shown
+    assert effect.detail["processes"] > 0
+    assert "1 processes were missed (the process" in effect.summary
+    assert "(old-program) can't be skewed)" in effect.summary
+    with pytest.raises(CapabilityError, match=r"\(old-program\) in server-0 is no ordinary 64-bit program"):
+        fault.probe()
+    old.signal(signal.SIGKILL)
+    old.wait(10)
+    assert until(lambda: not fault._look(main)["strange"], 10)
+    assert fault.verify().shown
+    fault.heal()
+    assert fault.absent().shown
 
 
 def test_who_waits_by_the_wall_clock_is_refused_by_name(world: Callable[..., World], reach: Reach) -> None:

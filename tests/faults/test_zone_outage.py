@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,15 +60,40 @@ def test_every_node_of_the_zone_is_silent_and_down_until_it_is_healed(world: Cal
     assert (rules(reach), down(reach)) == ([], set())
 
 
-def test_an_outage_that_killed_and_did_not_silence_is_not_proved(world: Callable[..., World], reach: Reach) -> None:
+@pytest.mark.parametrize("change", ["delete table inet envctl_outage_leak", "flush set inet envctl_outage_leak peers", "flush chain inet envctl_outage_leak arriving"])
+def test_an_outage_that_killed_and_did_not_silence_is_not_proved(change: str, world: Callable[..., World], reach: Reach) -> None:
     fault = ZoneOutage.build({"zone": "b"}, world("leak"))
     fault.probe()
     fault.apply(60)
     tool = find("nft")
-    argv = [str(tool.programs["nft"]), "delete", "table", "inet", "envctl_outage_leak"]
+    argv = [str(tool.programs["nft"]), *change.split()]
     assert reach.run("trio-1", argv, where="netns", env=dict(tool.env)).status == 0
     effect = fault.verify()
     assert (effect.shown, effect.detail["not_cut_off_from"]) == (False, ["trio-1"])
+    fault.heal()
+    assert fault.absent().shown
+
+
+def test_all_the_others_stop_hearing_of_the_zone_at_once(world: Callable[..., World], reach: Reach) -> None:
+    together = threading.Barrier(len(reach.environment().nodes) - len(INSIDE))
+
+    class Together:
+        """Sets no rules anywhere before they are to be set everywhere."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(reach, name)
+
+        def run(self, node: str, argv: Any, **options: Any) -> Any:
+            if "add element" in options.get("stdin", ""):
+                together.wait(20)
+            return reach.run(node, argv, **options)
+
+    fault = ZoneOutage.build({"zone": "b"}, replace(world(), reach=Together()))
+    fault.probe()
+    fault.apply(60)
+    effect = fault.verify()
+    assert effect.shown, effect
+    assert effect.detail["silenced_within_s"] > 0
     fault.heal()
     assert fault.absent().shown
 

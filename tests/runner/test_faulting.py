@@ -10,13 +10,17 @@ from typing import Any
 
 import pytest
 
+from envctl.faults import acting
 from envctl.faults.base import Blast, Effect
-from envctl.model.event import FaultEdge, Op
+from envctl.model.environment import Node
+from envctl.model.event import FaultEdge, Log, Op
 from envctl.model.scenario import Condition, FaultSpec, Scenario, Traffic
 from envctl.model.topology import Topology
+from envctl.runner import faulting
 from envctl.runner.faulting import FaultRun, Field
 from envctl.runner.live import Live
 from envctl.spec.conditions import parse_condition
+from envctl.waiting import until
 
 STEADY = (parse_condition("p95(traffic) < 400 ms"), parse_condition("lag(payments) < 200"))
 
@@ -109,6 +113,98 @@ def test_a_system_half_of_which_hangs_has_not_recovered(tmp_path: Path) -> None:
     edge = recovery(tmp_path, 0.01, 2, (parse_condition("success_rate(traffic) >= 99 %"),), hung=2)
     assert not edge.ok
     assert edge.detail["conditions"][0]["ok"] is False
+
+
+class Renewed(Nothing):
+    """It is held, and renewals do something."""
+
+    instantaneous = False
+    applied = healed = 0
+
+    def apply(self, lease_s: float) -> None:  # noqa: ARG002
+        self.applied += 1
+        if self.applied > 1:
+            self.renew()
+
+    def renew(self) -> None:
+        """Done."""
+
+    def heal(self) -> None:
+        self.healed += 1
+
+
+def walked(tmp_path: Path, fault: Renewed, monkeypatch: pytest.MonkeyPatch, for_s: float) -> list[Any]:
+    """The events of a fault whose lease is renewed all the time."""
+    monkeypatch.setattr(faulting, "RENEW_S", 0.01)
+    monkeypatch.setattr(faulting, "RENEWED_S", 0.5)
+    kept = Kept()
+    scenario = Scenario("s", tmp_path / "s.yaml", Traffic(tmp_path / "t", "g", None, None), recover_within_s=1)
+    field = Field(None, Topology("t", tmp_path / "t.yaml", (), {}), scenario, "", tmp_path, kept, Live(time.monotonic_ns, patience_s=0.1),  # type: ignore[arg-type]
+                  time.monotonic_ns, threading.Event())
+    FaultRun(field, FaultSpec("n", "nothing", 0.0, (), for_s, {}), fault).run()
+    return kept.events
+
+
+def test_a_renewal_that_hangs_keeps_no_fault_from_being_healed_and_is_told_and_healed_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on, hangs = threading.Event(), threading.Event()
+
+    class Hanging(Renewed):
+        def renew(self) -> None:
+            hangs.set()
+            goes_on.wait()
+
+        def verify(self) -> Effect:
+            hangs.wait(10)
+            return super().verify()
+
+    fault = Hanging()
+    events = walked(tmp_path, fault, monkeypatch, 0.1)
+    assert fault.healed == 1
+    (hold,) = [event for event in events if isinstance(event, FaultEdge) and event.edge == "hold"]
+    assert not hold.ok
+    assert hold.summary == "a renewal of its lease hung for 0.5 s, and it was healed meanwhile"
+    goes_on.set()
+    assert until(lambda: fault.healed == 2, 10), "what it did after the healing is healed as well"
+
+
+def test_a_refused_renewal_is_told_once_and_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = threading.Event()
+
+    class Refusing(Renewed):
+        def renew(self) -> None:
+            if self.applied < 5:
+                raise OSError(5, "server-0 is away")
+            again.set()
+
+        def verify(self) -> Effect:
+            return Effect(again.wait(10), "it acts")
+
+    events = walked(tmp_path, Refusing(), monkeypatch, 0.1)
+    assert [event.message for event in events if isinstance(event, Log)] == ["fault n: a renewal was refused: [Errno 5] server-0 is away"]
+    assert all(event.ok for event in events if isinstance(event, FaultEdge) and event.edge in ("verify", "hold"))
+
+
+def test_a_fault_waits_for_a_node_that_another_one_has_to_itself_and_is_refused_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopping(Renewed):
+        claims = frozenset({"processes"})
+
+        def probe(self) -> Blast:
+            return Blast((Node("db-0", "db", "postgres", "a", "", "ready", 1, 0.0, 1, None),), "db-0")
+
+    monkeypatch.setattr(faulting, "READY_TO_HURT_S", 0.3)
+    monkeypatch.setattr(faulting, "PROBE_AGAIN_S", 0.05)
+    other = tmp_path / "faults" / "other"
+    acting.begin(other, Stopping().probe(), {"processes"})
+    refused = Stopping()
+    (probed, *_) = walked(tmp_path, refused, monkeypatch, 0.1)
+    assert (probed.edge, probed.ok) == ("probe", False)
+    assert "other acts on db-0 still" in probed.summary
+    assert (refused.applied, refused.healed) == (0, 0)
+    monkeypatch.setattr(faulting, "READY_TO_HURT_S", 20.0)
+    threading.Timer(0.2, acting.end, [other]).start()
+    (probed, *_) = walked(tmp_path, Stopping(), monkeypatch, 0.1)
+    assert (probed.edge, probed.ok) == ("probe", True)
+    acting.begin(other, Stopping().probe(), {"processes"})
 
 
 class Full:

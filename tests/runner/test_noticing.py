@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from envctl.errors import UsageError
 from envctl.faults.base import Blast
 from envctl.model.environment import Node
-from envctl.model.event import Sample
+from envctl.model.event import Op, Sample
 from envctl.model.scenario import Detect, FaultSpec, Scenario, Traffic
 from envctl.runner import noticing
 from envctl.runner.faulting import check_escalations
@@ -35,6 +36,10 @@ class Scene:
     def notice(self, *, spec: FaultSpec = KILL, **fields: Any) -> Notice:
         scenario = Scenario("s", Path("s.yaml"), Traffic(Path("t"), "web", None, None), **fields)
         return Notice(spec, scenario, self.live, lambda: round(self.at_s * S), lambda edge, ok, words, detail: self.said.update({edge: (ok, words, detail)}))
+
+    @property
+    def now(self) -> int:
+        return round(self.at_s * S)
 
     def goes(self, notice: Notice, value: float | None, seconds: float = 0.2) -> None:
         self.at_s += seconds
@@ -118,8 +123,36 @@ def test_what_must_hold_meanwhile_is_judged_over_all_of_it(scene: Scene, values:
         scene.goes(notice, value)
     notice.gone()
     scene.goes(notice, 9)  # so it may after it
+    notice.over(stopped=False)
     assert scene.said["during"][:2] == (bool(ok), words)
     assert scene.said["during"][2]["conditions"][0]["ok"] is ok
+
+
+@pytest.mark.parametrize(("hung", "after", "ok"), [(10, 0, False), (0, 0, True), (0, 30, True)])
+def test_what_was_begun_under_a_fault_and_hangs_at_its_end_is_waited_for(scene: Scene, hung: int, after: int, ok: bool) -> None:
+    during = parse_condition("success_rate(traffic) >= 80 %"), parse_condition("throughput(traffic) > 1 /s")
+    notice, numbers = scene.notice(during=during), itertools.count()
+
+    def operate(count: int, *, answered: bool) -> None:
+        for number in itertools.islice(numbers, count):
+            scene.live.operation(Op(at_ns=scene.now, op=number, process="c", type="invoke", f="buy", due_ns=scene.now))
+            if answered:
+                scene.live.operation(Op(at_ns=scene.now, op=number, process="c", type="ok", f="buy", value={}))
+
+    notice.acts()
+    operate(20, answered=True)
+    scene.goes(notice, 1, 0.1)
+    operate(hung, answered=False)
+    scene.goes(notice, 1, 1.0)
+    notice.gone()
+    assert "during" not in scene.said
+    scene.goes(notice, 1, 0.1)
+    operate(100, answered=True)
+    operate(after, answered=False)
+    scene.goes(notice, 1, 1.8)
+    assert "during" not in scene.said
+    scene.goes(notice, 1, 0.2)
+    assert scene.said["during"][:2] == (ok, "tolerated" if ok else "not tolerated: success_rate(traffic) >= 80 %: it was 66.67 % after 3.0 s")
 
 
 def node(name: str) -> Node:
