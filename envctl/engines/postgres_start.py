@@ -12,11 +12,13 @@ from typing import Final
 
 PORT: Final = 5432
 ALONE_S: Final = 10  # how long a former primary waits for peers that don't answer
+PATIENCE_S: Final = 60  # how long a start waits for what only another node can do, before it ends and is made again
 
 PATHS: Final = 'PATH="$PATH:$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1)"'
 START: Final = rf"""set -u
 {PATHS}; export PATH PGCONNECT_TIMEOUT=2
 main=$(exec sh -c 'echo "$PPID"')  # its own number: Kubernetes makes one dollar of two
+begun=$(date +%s)
 
 say() {{ echo "envctl: $*"; }}
 
@@ -36,6 +38,17 @@ look() {{
   done
 }}
 
+waited() {{ [ $(($(date +%s) - begun)) -ge "$1" ]; }}
+
+# what it waits for, and what to do
+patient() {{
+  if waited "${{ENVCTL_PATIENCE_S:-{PATIENCE_S}}}"; then
+    say "this node ends, and waits again when it is started again: it waits for $1; $2"
+    exit 1
+  fi
+  sleep 0.2
+}}
+
 overtaken() {{ [ "$primary" ] && [ "$line" \> "$(timeline)" ]; }}
 
 # The mark stays until the data are whole: whoever is killed on the way begins with a copy.  They are not synced twice: a server
@@ -44,7 +57,7 @@ copy() {{
   : > "$PGDATA.rejoining"
   until look; [ "$primary" ] && rm -rf "$PGDATA.new" &&
       pg_basebackup -h "$primary" -p {PORT} -U postgres --checkpoint=fast --no-sync -D "$PGDATA.new"; do
-    sleep 0.2
+    patient "a primary to copy data from" "let one of $ENVCTL_PEERS run as such, where it can be reached"
   done
   : > "$PGDATA.new/standby.signal"
   rm -rf "$PGDATA" && mv "$PGDATA.new" "$PGDATA" && rm "$PGDATA.rejoining"
@@ -72,13 +85,15 @@ first() {{
 
 again() {{
   set -- $ENVCTL_PEERS
-  peers=$# latest=$(($(date +%s) + {ALONE_S}))
+  peers=$#
   while look; do
     if overtaken; then rejoin; return; fi
-    # A newer timeline without its primary: that one is on its way back.
-    if [ "$newest" \> "$(timeline)" ]; then sleep 0.2; continue; fi
-    if [ "$heard" = "$peers" ] || [ "$(date +%s)" -ge "$latest" ]; then return; fi
-    sleep 0.1
+    if [ "$newest" \> "$(timeline)" ]; then  # without its primary: that one is on its way back
+      patient "the primary of timeline $newest" "let the one of $ENVCTL_PEERS run that was promoted last, where it can be reached"
+    else
+      if [ "$heard" = "$peers" ] || waited {ALONE_S}; then return; fi
+      sleep 0.1
+    fi
   done
 }}
 
@@ -106,7 +121,7 @@ exec postgres -D "$PGDATA" "$@"
 """A shell program; its arguments are the server's.
 
 `PGDATA` is where the data are: prepared, or made by the first start (`ENVCTL_HBA`).  `ENVCTL_PEERS` names the other
-nodes; `ENVCTL_STANDBY` is set where the first start is a standby's.
+nodes; `ENVCTL_STANDBY` is set where the first start is a standby's.  `ENVCTL_PATIENCE_S` takes the place of `PATIENCE_S`.
 """
 
 

@@ -40,7 +40,8 @@ def realiser() -> Iterator[Any]:
         made = Embedded.realiser(Path(place, "envs", "failover"))
         try:
             made.create_environment("failover", ttl_s=300, labels={})
-            nodes = [*PostgresEngine().realise(DB, Site(TOPOLOGY, "env", ("db",), (), Path(place, "cache"))).nodes,
+            servers = PostgresEngine().realise(DB, Site(TOPOLOGY, "env", ("db",), (), Path(place, "cache"))).nodes
+            nodes = [*(replace(node, env={**node.env, "ENVCTL_PATIENCE_S": "4"}) for node in servers),
                      NodeSpec(name="other-0", component="other", kind="service", zone="a", command=("sleep", "600"), digest="1")]
             with ThreadPoolExecutor(len(nodes)) as pool:
                 list(pool.map(lambda node: made.start_node(node, ready_timeout_s=60), nodes))
@@ -123,6 +124,17 @@ def whole(reach: Reach, primary: str, standby: str) -> bool:
     return primaries(reach) == [primary] and follows(reach, standby)
 
 
+def kill(reach: Reach, node: str, *, held: bool = True) -> None:
+    if held:
+        reach.hold(node, 60)
+    reach.signal(node, signal.SIGKILL)
+
+
+def log(reach: Reach, node: str, words: str) -> int:
+    """How many lines with these words a node has written."""
+    return sum(words in line for line in reach.log(node))
+
+
 def test_what_only_the_old_primary_had_written_is_gone_when_it_follows(reach: Reach, fault: Callable[[], DatabaseFailover]) -> None:
     again, (old, new) = fault(), roles(reach)
     again.probe()
@@ -193,6 +205,18 @@ def test_a_former_primary_that_hears_nobody_starts_and_gives_way_to_whoever_was_
     away.heal()
     assert away.absent().detail["old_primary_opened"] == 1, "which is told"
     assert not away.absent().shown
+
+
+def test_who_waits_for_the_primary_of_a_newer_timeline_says_so_and_begins_again(reach: Reach) -> None:
+    primary, standby = roles(reach)
+    assert reach.run(standby, ("sh", "-c", ': > "$PGDATA/pg_wal/000000F0.history"')).status == 0
+    starts = reach.node(primary).starts
+    kill(reach, primary, held=False)
+    assert until(lambda: log(reach, primary, "it waits for the primary of timeline 000000F0; let the one of") > 0, 30)
+    assert until(lambda: reach.node(primary).starts > starts + 1, 30)
+    assert primaries(reach) == []
+    assert reach.run(standby, ("sh", "-c", 'rm "$PGDATA/pg_wal/000000F0.history"')).status == 0
+    assert until(lambda: whole(reach, primary, standby), 60)
 
 
 def test_who_was_killed_while_it_rewound_its_data_begins_with_a_copy(reach: Reach) -> None:
