@@ -2,8 +2,13 @@
 
 A node that was primary may have been overtaken while it was away.  It starts as one again only when every peer says that it is
 a standby of no newer timeline (each promotion begins one).  Otherwise it rewinds its data to the new primary's, or copies
-them where that can't be done, and follows.  Where no peer answers for long, it starts: without a standby it can't acknowledge
-a write, and a guard beside the server ends it as soon as a primary of a newer timeline is heard of.
+them where that can't be done, and follows.
+
+Whoever promotes another node first writes its name beside this one's data (`succeeded_by`).  Once that is there, this node is not
+primary again before it has followed that one: who hears nobody can't know how far the promotion came, so it waits, and where
+the promotion was never asked for, asks for it itself.  Only without such a word it starts after a while in which no peer answers:
+it can't acknowledge a write without a standby, and a guard beside the server ends it as soon as a primary of a newer timeline is
+heard of, or when it is to be succeeded and whoever wrote so has not ended it.
 """
 
 from __future__ import annotations
@@ -11,7 +16,8 @@ from __future__ import annotations
 from typing import Final
 
 PORT: Final = 5432
-ALONE_S: Final = 10  # how long a former primary waits for peers that don't answer
+ALONE_S: Final = 10  # how long a former primary that nobody was to succeed waits for peers that don't answer
+FENCED_S: Final = 10  # how long a primary that is to be succeeded lives, at least, where nobody kills it
 PATIENCE_S: Final = 60  # how long a start waits for what only another node can do, before it ends and is made again
 
 PATHS: Final = 'PATH="$PATH:$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1)"'
@@ -85,10 +91,13 @@ first() {{
 
 again() {{
   set -- $ENVCTL_PEERS
-  peers=$#
+  peers=$# successor=$(cat "$PGDATA.successor" 2>/dev/null)
   while look; do
     if overtaken; then rejoin; return; fi
-    if [ "$newest" \> "$(timeline)" ]; then  # without its primary: that one is on its way back
+    if [ "$successor" ]; then
+      on "$successor" "select pg_promote(true, 4)" >/dev/null 2>&1  # refused where it has been
+      patient "$successor, which takes its place, to answer as primary" "let it run where it can be reached (if its data are lost, remove $PGDATA.successor)"
+    elif [ "$newest" \> "$(timeline)" ]; then  # without its primary: that one is on its way back
       patient "the primary of timeline $newest" "let the one of $ENVCTL_PEERS run that was promoted last, where it can be reached"
     else
       if [ "$heard" = "$peers" ] || waited {ALONE_S}; then return; fi
@@ -98,11 +107,13 @@ again() {{
 }}
 
 guard() {{
+  fenced=0
   while sleep 1 && kill -0 "$main" 2>/dev/null; do
     if [ -e "$PGDATA/standby.signal" ]; then continue; fi
+    if [ -e "$PGDATA.successor" ]; then fenced=$((fenced + 1)); fi
     look
-    if overtaken; then
-      say "$primary has been promoted: this node ends, and follows it when it is started again"
+    if overtaken || [ "$fenced" -ge {FENCED_S} ]; then
+      say "${{primary:-$(cat "$PGDATA.successor")}} takes its place: this node ends, and follows it when it is started again"
       kill -QUIT "$main"
       return
     fi
@@ -115,6 +126,7 @@ elif [ ! -e "$PGDATA.begun" ]; then if [ "$ENVCTL_STANDBY" ]; then : > "$PGDATA/
 elif [ ! -e "$PGDATA/standby.signal" ]; then again
 fi
 : > "$PGDATA.begun"
+if [ -e "$PGDATA/standby.signal" ]; then rm -f "$PGDATA.successor"; fi  # it has been succeeded, and follows
 if [ "$ENVCTL_PEERS" ]; then (guard &); fi
 exec postgres -D "$PGDATA" "$@"
 """  # noqa: S608 - the query is the program's own
@@ -123,6 +135,18 @@ exec postgres -D "$PGDATA" "$@"
 `PGDATA` is where the data are: prepared, or made by the first start (`ENVCTL_HBA`).  `ENVCTL_PEERS` names the other
 nodes; `ENVCTL_STANDBY` is set where the first start is a standby's.  `ENVCTL_PATIENCE_S` takes the place of `PATIENCE_S`.
 """
+
+SUCCEEDED: Final = ("sh", "-c", 'test -e "$PGDATA.successor"')
+"""The command that tells whether somebody is to succeed the node in which it runs: status 0."""
+
+
+def succeeded_by(name: str) -> tuple[str, ...]:
+    """The command that has the node in which it runs not be primary any more once it ends, before it has followed the one of that name.
+
+    Status 0 when that is on its disk.
+    """
+    keep = 'f=$PGDATA.successor; printf "%s\\n" "$1" > "$f.new" && sync "$f.new" && mv "$f.new" "$f"'
+    return ("sh", "-c", keep, "sh", name)
 
 
 def asked(query: str, host: str = "/tmp") -> tuple[str, ...]:  # noqa: S108 - the node's own

@@ -1,11 +1,12 @@
 """Database failover: the primary of PostgreSQL is fenced, a standby is promoted, and the old primary comes back as its standby.
 
-Fencing comes first: the old primary is killed and held down before anybody else may write.  A commit is acknowledged only when
-it is on a standby's disk too, so nothing that was acknowledged is lost; the price is that writes wait from the death of the old
-primary until a standby follows the new one (with one standby: until the old primary is back).
+Fencing comes first: the old primary's data are told who takes its place, and it is killed and held down before anybody else may
+write.  A commit is acknowledged only when it is on a standby's disk too, so nothing that was acknowledged is lost; the price is that
+writes wait from the death of the old primary until a standby follows the new one (with one standby: until the old primary is back).
 
 A node asks its peers at each start what it is to be (`engines.postgres_start`): whoever starts the old primary again, its
-healing or the end of its hold's lease, it rewinds its data, or copies the new primary's, and follows.
+healing or the end of its hold's lease, it rewinds its data, or copies the new primary's, and follows.  What its data were told it can't
+forget: where the new primary can't be reached, or whoever was to promote it was killed before, it does not start as a primary either.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from envctl.engines.postgres_start import asked
+from envctl.engines.postgres_start import SUCCEEDED, asked, succeeded_by
 from envctl.errors import EnvctlError, ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.targets import nodes_named, placed
@@ -75,6 +76,7 @@ class DatabaseFailover:
         self._timeline = 0  # of the old primary
         self._others: tuple[str, ...] = ()  # the nodes that are neither, and lived then
         self._opened: int | None = None  # how often the old primary had been open for writes when it was fenced
+        self._fenced = False  # whether we have told the old primary's data who takes its place
         self._begun = 0.0  # when it was killed, on the monotonic clock
         self._promoted_s: float | None = None  # from the kill until the new one took writes
 
@@ -123,7 +125,7 @@ class DatabaseFailover:
         self._opened = self._times_open(old) if self._opened is None else self._opened
         self._world.reach.hold(old.name, lease_s)
         if fresh:
-            self._fence(old)
+            self._fence(old, new)
             self._promote(old, new, lease_s)
 
     def _ends(self) -> tuple[Node, Node]:
@@ -133,16 +135,19 @@ class DatabaseFailover:
         assert self._new
         return self._old, self._new
 
-    def _fence(self, old: Node) -> None:
-        """Kills the old primary; returns when it is known to be dead."""
+    def _fence(self, old: Node, new: Node) -> None:
+        """Tells the old primary's data who takes its place, and kills it; returns when it is known to be dead."""
         self._begun = time.monotonic()
         if self._now(old).pid is not None:
+            if self._world.reach.run(old.name, succeeded_by(new.name)).status:
+                raise ResourceError(f"{old.name} could not be told that {new.name} takes its place, so nobody is promoted")
+            self._fenced = True
             self._world.reach.signal(old.name, signal.SIGKILL)
         if not until(lambda: self._now(old).pid is None, FENCE_S):
             raise ResourceError(f"{old.name} could not be fenced, so nobody is promoted")
 
     def _promote(self, old: Node, new: Node, lease_s: float) -> None:
-        """Promotes the standby while the old primary is held down, however long that takes."""
+        """Promotes the standby while the old primary is held down, however long that takes; where that was down already, only another fault may."""
 
         def promoted() -> bool:
             self._world.reach.hold(old.name, lease_s)
@@ -152,9 +157,10 @@ class DatabaseFailover:
         self._world.reach.hold(old.name, lease_s)
         if self._now(old).pid is not None:
             raise ResourceError(f"{old.name} was started again, so nobody is promoted")
-        self._ask(new.name, "select pg_promote(false)")
+        if self._fenced:
+            self._ask(new.name, "select pg_promote(false)")
         if not until(promoted, PROMOTE_S):
-            raise ResourceError(f"{new.name} was not promoted")
+            raise ResourceError(f"{new.name} was not promoted" + ("" if self._fenced else f": {old.name} was down before it could be told of it"))
         self._promoted_s = time.monotonic() - self._begun
         self._ask(new.name, "checkpoint")  # whose timeline the control file then names
         self._world.reach.hold(old.name, lease_s)
@@ -212,7 +218,14 @@ class DatabaseFailover:
         name, primary = primaries[0]
         others = [role for other, role in roles.items() if other != name]
         follow = all(role and role.received == primary.timeline for role in others)
-        return follow and set(primary.standbys) == set(roles) - {name}
+        return follow and set(primary.standbys) == set(roles) - {name} and not self._to_be_succeeded(name)
+
+    def _to_be_succeeded(self, node: str) -> bool:
+        """Whether a failover from it was begun: it is ended soon, whatever became of who began it."""
+        try:
+            return self._world.reach.run(node, SUCCEEDED).status == 0
+        except EnvctlError:  # it has ended meanwhile
+            return True
 
     def _held(self, nodes: Sequence[Node]) -> list[str]:
         return [node.name for node in nodes if self._now(node).state == "held"]
