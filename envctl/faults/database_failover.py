@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -121,12 +123,31 @@ class DatabaseFailover:
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A renewal only renews the hold: nobody is fenced or promoted twice."""
         old, new = self._ends()
-        fresh = self._opened is None
-        self._opened = self._times_open(old) if self._opened is None else self._opened
         self._world.reach.hold(old.name, lease_s)
-        if fresh:
-            self._fence(old, new)
-            self._promote(old, new, lease_s)
+        if self._opened is None:
+            with self._kept_down(old, lease_s):
+                self._opened = self._times_open(old)
+                self._fence(old, new)
+                self._promote(old, new)
+
+    @contextmanager
+    def _kept_down(self, old: Node, lease_s: float) -> Iterator[None]:
+        """Renews the hold meanwhile, whatever is waited for."""
+        over = threading.Event()
+
+        def renew() -> None:
+            while not over.wait(lease_s / 4):
+                with suppress(EnvctlError):  # another one follows
+                    self._world.reach.hold(old.name, lease_s)
+
+        renewer = threading.Thread(target=renew, name="hold", daemon=True)
+        renewer.start()
+        try:
+            yield
+        finally:
+            over.set()
+            renewer.join()
+        self._world.reach.hold(old.name, lease_s)
 
     def _ends(self) -> tuple[Node, Node]:
         if self._old is None or self._new is None:
@@ -146,15 +167,13 @@ class DatabaseFailover:
         if not until(lambda: self._now(old).pid is None, FENCE_S):
             raise ResourceError(f"{old.name} could not be fenced, so nobody is promoted")
 
-    def _promote(self, old: Node, new: Node, lease_s: float) -> None:
-        """Promotes the standby while the old primary is held down, however long that takes; where that was down already, only another fault may."""
+    def _promote(self, old: Node, new: Node) -> None:
+        """Promotes the standby; where the old primary was down already, only another fault may."""
 
         def promoted() -> bool:
-            self._world.reach.hold(old.name, lease_s)
             role = self._role(new.name)
             return role is not None and role.primary
 
-        self._world.reach.hold(old.name, lease_s)
         if self._now(old).pid is not None:
             raise ResourceError(f"{old.name} was started again, so nobody is promoted")
         if self._fenced:
@@ -163,7 +182,6 @@ class DatabaseFailover:
             raise ResourceError(f"{new.name} was not promoted" + ("" if self._fenced else f": {old.name} was down before it could be told of it"))
         self._promoted_s = time.monotonic() - self._begun
         self._ask(new.name, "checkpoint")  # whose timeline the control file then names
-        self._world.reach.hold(old.name, lease_s)
 
     def verify(self) -> Effect:
         """The old primary is dead and does not answer, the new one takes writes on a new timeline, and no other node has ended."""

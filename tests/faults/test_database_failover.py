@@ -6,7 +6,7 @@ import random
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from envctl.faults.database_failover import OPENED, DatabaseFailover
 from envctl.faults.partition import Partition
 from envctl.model.environment import NodeSpec
 from envctl.model.topology import Postgres, Topology
-from envctl.substrates.base import Reach
+from envctl.substrates.base import Completed, Reach
 from envctl.substrates.embedded import Embedded
 from envctl.toolchain import find
 from envctl.waiting import until
@@ -136,6 +136,28 @@ def kill(reach: Reach, node: str, *, held: bool = True) -> None:
 def log(reach: Reach, node: str, words: str) -> int:
     """How many lines with these words a node has written."""
     return sum(words in line for line in reach.log(node))
+
+
+def test_the_old_primary_stays_down_however_long_the_promotion_takes(
+    reach: Reach, fault: Callable[[], DatabaseFailover], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slow, (old, new) = fault(), roles(reach)
+    slow.probe()
+    starts, run = reach.node(old).starts, type(reach).run
+
+    def slowly(self: Any, node: str, argv: Sequence[str], **options: Any) -> Completed:
+        if "select pg_promote(false)" in argv:
+            until(lambda: reach.node(old).starts > starts, 4)
+        return run(self, node, argv, **options)
+
+    monkeypatch.setattr(type(reach), "run", slowly)
+    slow.apply(1.5)
+    slow.apply(60)
+    assert reach.node(old).starts == starts
+    assert slow.verify().shown
+    slow.heal()
+    assert slow.absent().shown
+    assert whole(reach, new, old)
 
 
 def test_who_dies_before_anybody_is_promoted_has_it_done_by_the_old_primary_which_loses_what_only_it_had_written(
