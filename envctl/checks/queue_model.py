@@ -25,7 +25,7 @@ from envctl.model.history import History
 from envctl.model.scenario import Stream
 from envctl.model.verdict import Evidence, Finding
 from envctl.record import Observed, Operation, Record, pick
-from envctl.telemetry.store import Spans
+from envctl.telemetry.store import Span, Spans
 from envctl.telemetry.traces import completeness
 
 NOWHERE = "unknown"  # the partition of what was never read
@@ -51,7 +51,7 @@ class QueueModel:
 
     What was sent is what the traffic sends to the topic itself and, where `sent` names a stream of operations, those; what was polled is
     the topic as it was read after the run, by a stream that observes it.  With `group`, every message must have been processed by a member of it,
-    as its spans tell.  Anomalies in `allow` don't count: a producer that sends again after an unknown outcome may leave a duplicate.
+    as its spans tell: one with an error was an attempt, no more.  Anomalies in `allow` don't count: a producer that sends again after an unknown outcome may leave a duplicate.
     """
 
     name: ClassVar[str] = "queue-model"
@@ -173,14 +173,14 @@ def _drained(record: Record) -> bool:
 
 
 def _unprocessed(record: Record, params: Mapping[str, Any], messages: Sequence[_Message]) -> _Processed:
-    """Messages without a span of the group: skipped where a later one of their partition has one, unseen elsewhere."""
+    """Messages without a span of the group that is no error: skipped where a later one of their partition has one, unseen elsewhere."""
     group, store = params["group"], spans_of(record)
     if store is None:
         return _Processed([], "no spans were collected")
     with store:
         spans = list(store.spans(PROCESSED, params["topic"], group))
         doubt = _doubt(record, store, {span.service for span in spans}, {span.node for span in spans})
-    done = {(str(span.attrs.get("messaging.destination.partition.id")), span.attrs.get("messaging.kafka.offset")) for span in spans}
+    done, tried = ({_place(span) for span in spans if span.error is failed} for failed in (False, True))
     furthest: dict[str, int] = {}
     for partition, offset in done:
         furthest[partition] = max(furthest.get(partition, -1), offset if isinstance(offset, int) else -1)
@@ -189,11 +189,16 @@ def _unprocessed(record: Record, params: Mapping[str, Any], messages: Sequence[_
         if (partition, offset) not in done:
             beyond = furthest.get(partition, -1)
             name = "poll-skip" if beyond > offset else "unseen"
-            text = f"{group} never processed it" + (f", though it processed {params['topic']}/{partition}@{beyond}" if name == "poll-skip" else "")
+            text = f"{group} {'failed to process' if (partition, offset) in tried else 'never processed'} it" + (f", though it processed {params['topic']}/{partition}@{beyond}" if name == "poll-skip" else "")
             missing.append(Anomaly(name, text, (), partition, (observed.id or "",)))
     if not spans:
         return _Processed(missing, f"no processing of {params['topic']} by {group} left a span")
-    return _Processed(missing, f"{len(missing):,} messages have no span of {group}, but {doubt}" if missing and doubt else "")
+    return _Processed(missing, f"{len(missing):,} messages have no span of their processing by {group}, but {doubt}" if missing and doubt else "")
+
+
+def _place(span: Span) -> tuple[str, Any]:
+    """Partition and offset of the message that a span is about."""
+    return str(span.attrs.get("messaging.destination.partition.id")), span.attrs.get("messaging.kafka.offset")
 
 
 def _doubt(record: Record, store: Spans, services: set[str], nodes: set[str]) -> str:

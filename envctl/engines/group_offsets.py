@@ -1,48 +1,36 @@
-"""Where a consumer group goes on in a topic, read and moved from outside while the group has no members."""
+"""Where consumer groups go on, read and moved from outside.
+
+`client` is one of `cluster.admin`, which raises what Kafka refuses as ResourceError.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from envctl.errors import ResourceError
 
-ANSWER_S = 10.0  # how long brokers may take to answer one request
+Place = tuple[str, int]
+"""Topic and partition."""
 
 
-def committed(bootstrap: str, group: str, topic: str, partitions: int) -> dict[int, int]:
-    """Partition → the offset that the group has committed, where it has.  Raises ResourceError."""
-    from confluent_kafka import TopicPartition
-
-    with _asking(bootstrap, group) as consumer:
-        places = consumer.committed([TopicPartition(topic, each) for each in range(partitions)], timeout=ANSWER_S)
-    return {one.partition: one.offset for one in places if one.offset >= 0 and not one.error}
+def committed(client: Any, groups: Sequence[str]) -> dict[str, dict[Place, int]]:
+    """Group → the offsets that it has committed, by place, where it has."""
+    found = client.list_group_offsets(list(groups)) if groups else {}
+    return {group: {(place.topic, place.partition): one.offset for place, one in found.get(group, {}).items() if one.offset >= 0} for group in groups}
 
 
-def rewind(bootstrap: str, group: str, topic: str, to: Mapping[int, int]) -> None:
-    """Has the group go on at these offsets (by partition).
+def move(client: Any, group: str, to: Mapping[Place, int]) -> None:
+    """Has a group go on at these offsets.
 
     Committed as by a consumer that is no member, which a coordinator takes only while the group has none (Kafka: OffsetCommit with generation -1).
-    Raises ResourceError where it has, or no coordinator answers.
+    Raises ResourceError where it has.
     """
-    from confluent_kafka import TopicPartition
+    from kafka import TopicPartition
+    from kafka.errors import NoError
+    from kafka.structs import OffsetAndMetadata
 
-    with _asking(bootstrap, group) as consumer:
-        places = consumer.commit(offsets=[TopicPartition(topic, each, offset) for each, offset in to.items()], asynchronous=False)
-    if wrong := [one for one in places if one.error]:
-        raise ResourceError(f"offsets of group {group} in {topic}/{wrong[0].partition} can't be moved: {wrong[0].error.str()}")
-
-
-@contextmanager
-def _asking(bootstrap: str, group: str) -> Iterator[Any]:
-    """A consumer that never joins its group.  What Kafka refuses is raised as ResourceError."""
-    from confluent_kafka import Consumer, KafkaException
-
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False, "log_level": 0})
-    try:
-        yield consumer
-    except KafkaException as error:
-        raise ResourceError(f"the offsets of group {group} can't be read or moved: {error.args[0].str()}") from error
-    finally:
-        consumer.close()
+    answers = client.alter_group_offsets(group, {TopicPartition(*place): OffsetAndMetadata(offset, "", None) for place, offset in to.items()})
+    for place, error in answers.items():
+        if error is not NoError:
+            raise ResourceError(f"the offsets of group {group} in {place.topic}/{place.partition} can't be moved: {error.__name__}")

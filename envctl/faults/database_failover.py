@@ -1,23 +1,26 @@
 """Database failover: the primary of PostgreSQL is fenced, a standby is promoted, and the old primary comes back as its standby.
 
-Fencing comes first: the old primary is killed and held down before anybody else may write.  A commit is acknowledged only when
-it is on a standby's disk too, so nothing that was acknowledged is lost; the price is that writes wait from the death of the old
-primary until a standby follows the new one (with one standby: until the old primary is back).
+Fencing comes first: the old primary's data are told who takes its place, and it is killed and held down before anybody else may
+write.  A commit is acknowledged only when it is on a standby's disk too, so nothing that was acknowledged is lost; the price is that
+writes wait from the death of the old primary until a standby follows the new one (with one standby: until the old primary is back).
 
 A node asks its peers at each start what it is to be (`engines.postgres_start`): whoever starts the old primary again, its
-healing or the end of its hold's lease, it rewinds its data, or copies the new primary's, and follows.
+healing or the end of its hold's lease, it rewinds its data, or copies the new primary's, and follows.  What its data were told it can't
+forget: where the new primary can't be reached, or whoever was to promote it was killed before, it does not start as a primary either.
 """
 
 from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from envctl.engines.postgres_start import asked
+from envctl.engines.postgres_start import SUCCEEDED, asked, succeeded_by
 from envctl.errors import EnvctlError, ResourceError, UsageError
 from envctl.faults.acting import held_by_others
 from envctl.faults.base import Blast, Effect, World
@@ -76,6 +79,7 @@ class DatabaseFailover:
         self._timeline = 0  # of the old primary
         self._others: tuple[str, ...] = ()  # the nodes that are neither, and lived then
         self._opened: int | None = None  # how often the old primary had been open for writes when it was fenced
+        self._fenced = False  # whether we have told the old primary's data who takes its place
         self._begun = 0.0  # when it was killed, on the monotonic clock
         self._promoted_s: float | None = None  # from the kill until the new one took writes
 
@@ -120,12 +124,31 @@ class DatabaseFailover:
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A renewal only renews the hold: nobody is fenced or promoted twice."""
         old, new = self._ends()
-        fresh = self._opened is None
-        self._opened = self._times_open(old) if self._opened is None else self._opened
         self._world.reach.hold(old.name, lease_s)
-        if fresh:
-            self._fence(old)
-            self._promote(old, new, lease_s)
+        if self._opened is None:
+            with self._kept_down(old, lease_s):
+                self._opened = self._times_open(old)
+                self._fence(old, new)
+                self._promote(old, new)
+
+    @contextmanager
+    def _kept_down(self, old: Node, lease_s: float) -> Iterator[None]:
+        """Renews the hold meanwhile, whatever is waited for."""
+        over = threading.Event()
+
+        def renew() -> None:
+            while not over.wait(lease_s / 4):
+                with suppress(EnvctlError):  # another one follows
+                    self._world.reach.hold(old.name, lease_s)
+
+        renewer = threading.Thread(target=renew, name="hold", daemon=True)
+        renewer.start()
+        try:
+            yield
+        finally:
+            over.set()
+            renewer.join()
+        self._world.reach.hold(old.name, lease_s)
 
     def _ends(self) -> tuple[Node, Node]:
         if self._old is None or self._new is None:
@@ -134,31 +157,32 @@ class DatabaseFailover:
         assert self._new
         return self._old, self._new
 
-    def _fence(self, old: Node) -> None:
-        """Kills the old primary; returns when it is known to be dead."""
+    def _fence(self, old: Node, new: Node) -> None:
+        """Tells the old primary's data who takes its place, and kills it; returns when it is known to be dead."""
         self._begun = time.monotonic()
         if self._now(old).pid is not None:
+            if self._world.reach.run(old.name, succeeded_by(new.name)).status:
+                raise ResourceError(f"{old.name} could not be told that {new.name} takes its place, so nobody is promoted")
+            self._fenced = True
             self._world.reach.signal(old.name, signal.SIGKILL)
         if not until(lambda: self._now(old).pid is None, FENCE_S):
             raise ResourceError(f"{old.name} could not be fenced, so nobody is promoted")
 
-    def _promote(self, old: Node, new: Node, lease_s: float) -> None:
-        """Promotes the standby while the old primary is held down, however long that takes."""
+    def _promote(self, old: Node, new: Node) -> None:
+        """Promotes the standby; where the old primary was down already, only another fault may."""
 
         def promoted() -> bool:
-            self._world.reach.hold(old.name, lease_s)
             role = self._role(new.name)
             return role is not None and role.primary
 
-        self._world.reach.hold(old.name, lease_s)
         if self._now(old).pid is not None:
             raise ResourceError(f"{old.name} was started again, so nobody is promoted")
-        self._ask(new.name, "select pg_promote(false)")
+        if self._fenced:
+            self._ask(new.name, "select pg_promote(false)")
         if not until(promoted, PROMOTE_S):
-            raise ResourceError(f"{new.name} was not promoted")
+            raise ResourceError(f"{new.name} was not promoted" + ("" if self._fenced else f": {old.name} was down before it could be told of it"))
         self._promoted_s = time.monotonic() - self._begun
         self._ask(new.name, "checkpoint")  # whose timeline the control file then names
-        self._world.reach.hold(old.name, lease_s)
 
     def verify(self) -> Effect:
         """The old primary is dead and does not answer, the new one takes writes on a new timeline, and no other node has ended."""
@@ -213,7 +237,14 @@ class DatabaseFailover:
         name, primary = primaries[0]
         others = [role for other, role in roles.items() if other != name]
         follow = all(role and role.received == primary.timeline for role in others)
-        return follow and set(primary.standbys) == set(roles) - {name}
+        return follow and set(primary.standbys) == set(roles) - {name} and not self._to_be_succeeded(name)
+
+    def _to_be_succeeded(self, node: str) -> bool:
+        """Whether a failover from it was begun: it is ended soon, whatever became of who began it."""
+        try:
+            return self._world.reach.run(node, SUCCEEDED).status == 0
+        except EnvctlError:  # it has ended meanwhile
+            return True
 
     def _held(self, nodes: Sequence[Node]) -> list[str]:
         return [node.name for node in nodes if self._now(node).state == "held"]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from envctl.engines.cluster import admin
+from envctl.engines.group_offsets import Place, committed, move
 from envctl.engines.group_records import commits, end_of_records
 from envctl.errors import ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, World
@@ -27,7 +28,6 @@ BACK = 20
 RESET_S = 20.0  # how long the members may keep coming back before the offsets are set
 PASS_S = 60.0  # how long the group may take to be where it was
 POLL_S = 0.3
-Key = tuple[str, int]  # topic, partition
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Redelivery:
         self._topic: str | None = params.get("topic")
         self._world = world
         self._start = 0  # in the group's records
-        self._resets: Mapping[Key, Reset] = {}
+        self._resets: Mapping[Place, Reset] = {}
         self._others: Mapping[tuple[str, str, int], int] = {}  # what other groups had committed
 
     @classmethod
@@ -119,34 +119,33 @@ class Redelivery:
                     raise ResourceError(f"the offsets of {self._group} could not be set: its members kept coming back")
         self._resets = done
 
-    def _reset(self, client: Any) -> Mapping[Key, Reset]:
+    def _reset(self, client: Any) -> Mapping[Place, Reset]:
         """Removes all members and sets the offsets; empty when one came back in between."""
-        from kafka import TopicPartition
         from kafka.admin import MemberToRemove
-        from kafka.errors import NoError
-        from kafka.structs import OffsetAndMetadata
 
         members = [MemberToRemove(member_id=member, reason="envctl redelivery") for member in describe(self._world.bootstrap, self._group).members]
         if members:
             client.remove_group_members(self._group, members)
         planned = self._planned(client)  # now nobody commits any more
-        wanted = {TopicPartition(*key): OffsetAndMetadata(reset.to, "", None) for key, reset in planned.items()}
-        answers = client.alter_group_offsets(self._group, wanted)
-        return planned if all(error is NoError for error in answers.values()) else {}
+        try:
+            move(client, self._group, {key: reset.to for key, reset in planned.items()})
+        except ResourceError:
+            return {}
+        return planned
 
-    def _planned(self, client: Any) -> dict[Key, Reset]:
+    def _planned(self, client: Any) -> dict[Place, Reset]:
         """Where the group goes back to from where it is; without partitions of which nothing could come again."""
         from kafka import TopicPartition
         from kafka.protocol.consumer import OffsetSpec
 
-        found = {key: one.offset for key, one in client.list_group_offsets([self._group])[self._group].items() if self._topic in (None, key.topic)}
+        found = {key: offset for key, offset in committed(client, [self._group])[self._group].items() if self._topic in (None, key[0])}
         first = client.list_partition_offsets({TopicPartition(*key): OffsetSpec.EARLIEST for key in found}) if found else {}
-        wanted = {(key.topic, key.partition): Reset(offset, max(first[key].offset, offset - self._back)) for key, offset in found.items()}
+        wanted = {key: Reset(offset, max(first[TopicPartition(*key)].offset, offset - self._back)) for key, offset in found.items()}
         return {key: reset for key, reset in wanted.items() if reset.to < reset.before}
 
     def verify(self) -> Effect:
         """By its records the group's commits fell by as much as asked and then passed where it had been; no other group's fell."""
-        found: dict[Key, tuple[int, ...]] = {}
+        found: dict[Place, tuple[int, ...]] = {}
 
         def passed() -> bool:
             found.update(commits(self._world.bootstrap, self._group, start=self._start, within_s=PASS_S))
@@ -165,8 +164,7 @@ class Redelivery:
 
     def _committed_by_others(self, client: Any) -> dict[tuple[str, str, int], int]:
         names = [one["group_id"] for one in client.list_groups() if one["group_id"] != self._group and not _marked(self._world, one["group_id"])]
-        found = client.list_group_offsets(names) if names else {}
-        return {(group, key.topic, key.partition): one.offset for group, offsets in found.items() for key, one in offsets.items()}
+        return {(group, *key): offset for group, offsets in committed(client, names).items() for key, offset in offsets.items()}
 
     def _fallen_beside(self) -> list[tuple[str, str, int]]:
         now: Mapping[tuple[str, str, int], int] = {}
@@ -189,8 +187,8 @@ class Redelivery:
         """The group is stable, and past where it had been."""
         stable = until(lambda: describe(self._world.bootstrap, self._group).state == "Stable", RESET_S, poll_s=POLL_S)
         with admin(self._world.bootstrap) as client:
-            now = client.list_group_offsets([self._group])[self._group]
-        behind = sum(now[key].offset < reset.before for key, reset in self._resets.items())
+            now = committed(client, [self._group])[self._group]
+        behind = sum(now.get(key, 0) < reset.before for key, reset in self._resets.items())
         if not stable:
             return Effect(False, "the group is not stable")
         return Effect(not behind, f"{behind} partitions are still behind" if behind else "past where it had been", {"behind": behind})

@@ -13,7 +13,8 @@ from envctl import plugins
 from envctl.checks.base import Redelivery
 from envctl.checks.idempotent_consumer import changes
 from envctl.checks.settling import acts
-from envctl.engines.group_offsets import committed, rewind
+from envctl.engines.cluster import admin
+from envctl.engines.group_offsets import committed, move
 from envctl.engines.topics import ends_of
 from envctl.errors import ResourceError
 from envctl.model.scenario import CheckSpec, Scenario
@@ -124,11 +125,15 @@ class Redeliverer:
     def _rewind(self, to: Mapping[int, int], names: Sequence[str]) -> None:
         """Moves the offsets as soon as the group has no members.  Raises ResourceError where that does not come."""
         refused: list[ResourceError] = []
+        places = {(self.asked.topic, partition): start for partition, start in to.items()}
+        at: dict[tuple[str, int], int] = {}
 
         def moved() -> bool:
             self._hold(names)
             try:
-                rewind(self.ground.bootstrap, self.asked.group, self.asked.topic, to)
+                with admin(self.ground.bootstrap) as client:
+                    move(client, self.asked.group, places)
+                    at.update(committed(client, [self.asked.group])[self.asked.group])
             except ResourceError as error:
                 refused.append(error)
                 return False
@@ -136,8 +141,7 @@ class Redeliverer:
 
         if not until(lambda: self._stopped() or moved(), EMPTY_S, poll_s=POLL_S):
             raise refused[-1]
-        at = committed(self.ground.bootstrap, self.asked.group, self.asked.topic, max(to) + 1)
-        if any(at.get(partition) != start for partition, start in to.items()):
+        if any(at.get(place) != start for place, start in places.items()):
             raise ResourceError(f"the offsets of {self.asked.group} in {self.asked.topic} did not move")
 
     def _caught_up(self, lags: Lags, ends: Mapping[int, int], before: Mapping[Place, Reading]) -> None:

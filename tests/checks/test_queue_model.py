@@ -26,10 +26,10 @@ class Queue:
             self.history.message("published", f"o{n}", at=n + 0.2)
             self.process(n, n)
 
-    def process(self, n, offset, partition="0"):
+    def process(self, n, offset, partition="0", error=False):
         place = {"messaging.destination.name": "orders.placed", "messaging.destination.partition.id": partition,
                  "messaging.kafka.offset": offset, "messaging.operation.type": "process", "messaging.consumer.group.name": "payments"}
-        self.telemetry.span("payments", f"{n + 1:032x}", f"{n + 1000:016x}", "", n + 0.5, kind="consumer", attrs=place)
+        self.telemetry.span("payments", f"{n + 1:032x}", f"{n + 1000:016x}", "", n + 0.5, kind="consumer", attrs=place, error=error)
 
     def produce(self, id, offset, type="ok", at=8.0):
         """An operation of the traffic that sends to the topic itself."""
@@ -111,7 +111,31 @@ def test_spans_that_may_be_lost_with_a_killed_consumer_say_nothing(queue):
     queue.history.write(Log(at_ns=7 * S, level="info", message="payments-0 ended", detail={"node": "payments-0", "exit_status": 137}))
     found = queue.judge()
     assert (found.outcome, found.title) == (
-        "inconclusive", "1 messages have no span of payments, but spans may have been lost with payments-0, which was killed")
+        "inconclusive", "1 messages have no span of their processing by payments, but spans may have been lost with payments-0, which was killed")
+
+
+@pytest.mark.parametrize(("later", "words"), [(6, "poll-skip: payments failed to process it, though it processed orders.placed/0@6"), (None, "unseen: payments failed to process it")])
+def test_an_attempt_that_failed_is_no_processing(queue, later, words):
+    queue.good()
+    queue.history.order("x", start=6)
+    queue.history.message("published", "x", at=6.1)
+    queue.process(6, 5, error=True)
+    if later:
+        queue.history.order("y", start=7)
+        queue.history.message("published", "y", at=7.1)
+        queue.process(7, later)
+    found = queue.judge()
+    assert (found.outcome, found.total) == ("fail", 1)
+    assert words in found.evidence[0].summary
+
+
+def test_an_attempt_that_failed_and_came_through_later_is_one(queue):
+    queue.good()
+    queue.history.order("x", start=6)
+    queue.history.message("published", "x", at=6.1)
+    queue.process(6, 5, error=True)
+    queue.process(7, 5)
+    assert queue.judge().outcome == "pass"
 
 
 def test_a_group_that_left_no_span_says_nothing(queue):

@@ -28,8 +28,8 @@ class Telemetry:
         self.directory.mkdir()
         self._spans = []
 
-    def span(self, service, trace, span, parent, at, *, kind="server", attrs=None):
-        self._spans.append((service, trace, span, parent, at, kind, attrs or {}))
+    def span(self, service, trace, span, parent, at, *, kind="server", attrs=None, error=False):
+        self._spans.append((service, trace, span, parent, at, kind, attrs or {}, error))
 
     def order(self, n, at, *, without=()):
         """`n` is the operation's number and its trace; `without` names spans that never came."""
@@ -65,7 +65,7 @@ class Telemetry:
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
         writer = raw.RawWriter(raw.path_of(self.directory, "traces"))
-        for service, trace, span, parent, at, kind, attrs in self._spans:
+        for service, trace, span, parent, at, kind, attrs, error in self._spans:
             request = ExportTraceServiceRequest()
             resource = request.resource_spans.add()
             for name, value in (("service.name", service), ("service.instance.id", f"{service}-0")):
@@ -73,6 +73,7 @@ class Telemetry:
             made = resource.scope_spans.add().spans.add(
                 trace_id=bytes.fromhex(trace), span_id=bytes.fromhex(span), parent_span_id=bytes.fromhex(parent), name=kind,
                 kind=KINDS[kind], start_time_unix_nano=EPOCH + round(at * S), end_time_unix_nano=EPOCH + round(at * S) + 1000)
+            made.status.code = 2 if error else 0
             for name, value in attrs.items():
                 field = "int_value" if isinstance(value, int) else "string_value"
                 setattr(made.attributes.add(key=name).value, field, value)

@@ -6,7 +6,7 @@ import random
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +16,14 @@ import pytest
 
 from envctl.engines.base import Site
 from envctl.engines.postgres import PostgresEngine
-from envctl.engines.postgres_start import asked
+from envctl.engines.postgres_start import asked, succeeded_by
 from envctl.errors import EnvctlError, UsageError
 from envctl.faults.base import World
-from envctl.faults.database_failover import DatabaseFailover
+from envctl.faults.database_failover import OPENED, DatabaseFailover
+from envctl.faults.partition import Partition
 from envctl.model.environment import NodeSpec
 from envctl.model.topology import Postgres, Topology
-from envctl.substrates.base import Reach
+from envctl.substrates.base import Completed, Reach
 from envctl.substrates.embedded import Embedded
 from envctl.toolchain import find
 from envctl.waiting import until
@@ -40,7 +41,8 @@ def realiser() -> Iterator[Any]:
         made = Embedded.realiser(Path(place, "envs", "failover"))
         try:
             made.create_environment("failover", ttl_s=300, labels={})
-            nodes = [*PostgresEngine().realise(DB, Site(TOPOLOGY, "env", ("db",), (), Path(place, "cache"))).nodes,
+            servers = PostgresEngine().realise(DB, Site(TOPOLOGY, "env", ("db",), (), Path(place, "cache"))).nodes
+            nodes = [*(replace(node, env={**node.env, "ENVCTL_PATIENCE_S": "4"}) for node in servers),
                      NodeSpec(name="other-0", component="other", kind="service", zone="a", command=("sleep", "600"), digest="1")]
             with ThreadPoolExecutor(len(nodes)) as pool:
                 list(pool.map(lambda node: made.start_node(node, ready_timeout_s=60), nodes))
@@ -120,26 +122,67 @@ def roles(reach: Reach) -> tuple[str, str]:
 
 
 def whole(reach: Reach, primary: str, standby: str) -> bool:
-    return primaries(reach) == [primary] and follows(reach, standby)
+    """Whether one is primary, and the other one follows it and is waited for."""
+    waited_for = "select count(*) from pg_stat_replication where state = 'streaming' and sync_state in ('sync', 'quorum')"
+    return primaries(reach) == [primary] and follows(reach, standby) and sql(reach, primary, waited_for) == "1"
 
 
-def test_what_only_the_old_primary_had_written_is_gone_when_it_follows(reach: Reach, fault: Callable[[], DatabaseFailover]) -> None:
-    again, (old, new) = fault(), roles(reach)
-    again.probe()
-    reach.hold(new, 60)
-    reach.signal(new, signal.SIGKILL)
+def kill(reach: Reach, node: str, *, held: bool = True) -> None:
+    if held:
+        reach.hold(node, 60)
+    reach.signal(node, signal.SIGKILL)
+
+
+def log(reach: Reach, node: str, words: str) -> int:
+    """How many lines with these words a node has written."""
+    return sum(words in line for line in reach.log(node))
+
+
+def test_the_old_primary_stays_down_however_long_the_promotion_takes(
+    reach: Reach, fault: Callable[[], DatabaseFailover], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slow, (old, new) = fault(), roles(reach)
+    slow.probe()
+    starts, run = reach.node(old).starts, type(reach).run
+
+    def slowly(self: Any, node: str, argv: Sequence[str], **options: Any) -> Completed:
+        if "select pg_promote(false)" in argv:
+            until(lambda: reach.node(old).starts > starts, 4)
+        return run(self, node, argv, **options)
+
+    monkeypatch.setattr(type(reach), "run", slowly)
+    slow.apply(1.5)
+    slow.apply(60)
+    assert reach.node(old).starts == starts
+    assert slow.verify().shown
+    slow.heal()
+    assert slow.absent().shown
+    assert whole(reach, new, old)
+
+
+def test_who_dies_before_anybody_is_promoted_has_it_done_by_the_old_primary_which_loses_what_only_it_had_written(
+    reach: Reach, fault: Callable[[], DatabaseFailover],
+) -> None:
+    healer, (old, new) = fault(), roles(reach)
+    healer.probe()
+    kill(reach, new)
     sql(reach, old, "set synchronous_commit = local; create table stray (id int); insert into stray select generate_series(1, 10000)")
     assert sql(reach, old, "select count(*) from stray") == "10000"
-    reach.hold(old, 60)
-    reach.signal(old, signal.SIGKILL)
+    assert reach.run(old, succeeded_by(new)).status == 0
+    kill(reach, old)
     reach.release(new)
     assert until(lambda: sql(reach, new, "select pg_is_in_recovery()") == "t", 30)
-    again.apply(60)
-    assert again.verify().shown
-    again.heal()
-    assert again.absent().shown
+    healer.heal()
+    assert healer.absent().shown
     assert (primaries(reach), follows(reach, old)) == ([new], True)
     assert sql(reach, old, "select to_regclass('stray') is null") == "t", "it has been rewound, or made anew"
+
+
+def test_who_dies_before_the_old_primary_is_killed_leaves_none_that_is_to_be_succeeded(reach: Reach, fault: Callable[[], DatabaseFailover]) -> None:
+    old, new = roles(reach)
+    assert reach.run(old, succeeded_by(new)).status == 0
+    assert fault().absent().shown
+    assert whole(reach, new, old)
 
 
 def test_when_whoever_did_it_dies_the_lease_ends_and_there_is_still_one_primary(reach: Reach, fault: Callable[[], DatabaseFailover]) -> None:
@@ -154,7 +197,7 @@ def test_when_whoever_did_it_dies_the_lease_ends_and_there_is_still_one_primary(
     assert dead.absent().shown
 
 
-def test_who_dies_before_anybody_is_promoted_leaves_the_old_primary(reach: Reach) -> None:
+def test_who_dies_before_anybody_is_told_to_succeed_it_leaves_the_old_primary(reach: Reach) -> None:
     old, new = roles(reach)
     reach.hold(old, 1)
     reach.signal(old, signal.SIGKILL)
@@ -180,19 +223,41 @@ def test_a_primary_that_stood_still_while_another_one_was_promoted_ends_and_foll
     assert fault().absent().shown
 
 
-def test_a_former_primary_that_hears_nobody_starts_and_gives_way_to_whoever_was_promoted(reach: Reach, fault: Callable[[], DatabaseFailover]) -> None:
-    away, (old, new) = fault(), roles(reach)
-    away.probe()
-    away.apply(60)
-    reach.hold(new, 60)
-    reach.signal(new, signal.SIGKILL)
-    reach.release(old)
-    assert until(lambda: primaries(reach) == [old], 60), "nobody tells it that it was overtaken"
-    reach.release(new)
+def test_beside_a_partition_the_old_primary_does_not_start_as_one_when_its_lease_ends(reach: Reach, fault: Callable[[], DatabaseFailover], tmp_path: Path) -> None:
+    dead, (old, new) = fault(), roles(reach)
+    dead.probe()
+    cut = Partition.build({"from": old, "to": new}, World(reach, TOPOLOGY, random.Random(1), tmp_path / "cut"))
+    cut.probe()
+    cut.apply(120)
+    opened, waits = log(reach, old, OPENED), f"it waits for {new}"
+    dead.apply(2)
+    assert primaries(reach) == [new]
+    assert until(lambda: log(reach, old, waits) > 0, 60), "it says what for"
+    assert (primaries(reach), log(reach, old, OPENED)) == ([new], opened)
+    cut.heal()
     assert until(lambda: whole(reach, new, old), 60)
-    away.heal()
-    assert away.absent().detail["old_primary_opened"] == 1, "which is told"
-    assert not away.absent().shown
+    assert dead.absent().detail["old_primary_opened"] == 0
+
+
+def test_a_primary_that_nobody_was_to_succeed_starts_although_it_hears_nobody(reach: Reach) -> None:
+    primary, standby = roles(reach)
+    kill(reach, standby)
+    kill(reach, primary, held=False)
+    assert until(lambda: primaries(reach) == [primary], 60)
+    reach.release(standby)
+    assert until(lambda: whole(reach, primary, standby), 60)
+
+
+def test_who_waits_for_the_primary_of_a_newer_timeline_says_so_and_begins_again(reach: Reach) -> None:
+    primary, standby = roles(reach)
+    assert reach.run(standby, ("sh", "-c", ': > "$PGDATA/pg_wal/000000F0.history"')).status == 0
+    starts = reach.node(primary).starts
+    kill(reach, primary, held=False)
+    assert until(lambda: log(reach, primary, "it waits for the primary of timeline 000000F0; let the one of") > 0, 30)
+    assert until(lambda: reach.node(primary).starts > starts + 1, 30)
+    assert primaries(reach) == []
+    assert reach.run(standby, ("sh", "-c", 'rm "$PGDATA/pg_wal/000000F0.history"')).status == 0
+    assert until(lambda: whole(reach, primary, standby), 60)
 
 
 def test_who_was_killed_while_it_rewound_its_data_begins_with_a_copy(reach: Reach) -> None:

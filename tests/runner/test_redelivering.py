@@ -12,7 +12,8 @@ from loopback_broker import make_topic, until
 
 from envctl.checks.base import Redelivery
 from envctl.checks.idempotent_consumer import IdempotentConsumer
-from envctl.engines.group_offsets import committed, rewind
+from envctl.engines import group_offsets
+from envctl.engines.cluster import admin
 from envctl.engines.topics import ends_of
 from envctl.errors import ResourceError
 from envctl.model.event import Observation, Step
@@ -24,6 +25,17 @@ from envctl.runner.redelivering import Redeliverer, redeliveries
 from envctl.runner.walk import Run
 
 PARTITIONS = [4, 3]
+
+
+def committed(broker, group, topic):
+    """Partition → what the group has committed."""
+    with admin(broker.bootstrap) as client:
+        return {partition: offset for (name, partition), offset in group_offsets.committed(client, [group])[group].items() if name == topic}
+
+
+def move(broker, group, topic, to):
+    with admin(broker.bootstrap) as client:
+        group_offsets.move(client, group, {(topic, partition): offset for partition, offset in to.items()})
 
 
 class Consumer(threading.Thread):
@@ -112,7 +124,7 @@ class Scene:
                 producer.produce(self.topic, f"m{number}", partition=partition)
         assert producer.flush(30) == 0
         ends = ends_of(self.broker.bootstrap, self.topic)
-        until(lambda: committed(self.broker.bootstrap, self.group, self.topic, 2) == ends)
+        until(lambda: committed(self.broker, self.group, self.topic) == ends)
 
     def starts_of(self, topic):
         assert topic == self.topic
@@ -212,12 +224,12 @@ def test_offsets_move_only_while_a_group_has_no_members(broker):
     make_topic(broker, "moved", [3])
     effects: list[str] = []
     member = Consumer(broker, "movers", "moved", effects, True)
-    until(lambda: committed(broker.bootstrap, "movers", "moved", 1) == {0: 3})
-    with pytest.raises(ResourceError, match="movers"):
-        rewind(broker.bootstrap, "movers", "moved", {0: 1})
+    until(lambda: committed(broker, "movers", "moved") == {0: 3})
+    with pytest.raises(ResourceError, match="the offsets of group movers in moved/0 can't be moved: UnknownMemberIdError"):
+        move(broker, "movers", "moved", {0: 1})
     member.end()
-    until(lambda: rewind(broker.bootstrap, "movers", "moved", {0: 1}) is None)
-    assert committed(broker.bootstrap, "movers", "moved", 1) == {0: 1}
+    until(lambda: move(broker, "movers", "moved", {0: 1}) is None)
+    assert committed(broker, "movers", "moved") == {0: 1}
 
 
 def test_a_redelivery_that_could_not_be_done_is_told_and_ends_no_run(tmp_path, monkeypatch):
