@@ -14,14 +14,16 @@ from envctl.telemetry.traces import Break, Completeness, Edge, Loss, TraceAnalys
 SHOWN_TRACES = 5
 DYING_NS = 10_000_000_000  # from a node's last exported span to the record of its restart, generously
 ENOUGH = 0.5  # share of the operations that must be certain for a pass
-WORDS = {"missing": "lack an edge", "orphan": "have spans whose parent never came", "broken": "messages were processed outside their trace"}
+WORDS = {"missing": "lack an edge", "orphan": "have spans whose parent never came", "broken": "messages were processed outside their trace",
+         "uncaused": "messages were sent outside the trace of what caused them"}
 
 
 class TracesComplete:
     """`traces-complete: {edges: [gateway -> orders, orders ~> payments], operations: [place_order]}`.
 
     Every acknowledged operation's trace has the edges that operations of its name have (`->` a call, `~>` a message), no
-    span whose parent never came, and every message was processed in its producer's trace or linked to it.  What was lost
+    span whose parent never came, and every message was processed in its producer's trace or linked to it.  An edge that no operation has is
+    broken where its messages begin traces of their own, though their sender takes part in operations.  What was lost
     with a killed node excuses what it may have sent; lost telemetry makes the answer inconclusive, and so does a break at a service that
     doesn't count what it exports: some of it may have been lost unseen.
     """
@@ -130,7 +132,7 @@ def _title(breaks: Sequence[Break], operations: int) -> str:
     for kind, words in WORDS.items():
         found = [each for each in breaks if each.kind == kind]
         traces = len({each.trace_id for each in found})
-        if kind == "broken" and found:
+        if kind in ("broken", "uncaused") and found:
             parts.append(f"{len(found):,} {words}")
         elif found:
             parts.append(f"{traces:,} of {operations:,} traces {words}")

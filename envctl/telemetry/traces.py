@@ -23,6 +23,13 @@ s.kind = 'consumer' and s.parent_id = '' and s.start_ns between ? and ?
 and coalesce(json_extract(s.attrs, '$."messaging.operation.type"'), json_extract(s.attrs, '$."messaging.operation"'), 'process') = 'process'
 and not exists (select 1 from links l where l.trace_id = s.trace_id and l.span_id = s.span_id)
 """  # older semantic conventions called it messaging.operation
+_UNCAUSED = """
+s.service = ? and s.kind = 'producer' and s.parent_id = '' and s.start_ns between ? and ?
+and not exists (select 1 from links l where l.trace_id = s.trace_id and l.span_id = s.span_id)
+and (exists (select 1 from spans c where c.trace_id = s.trace_id and c.parent_id = s.span_id and c.service = ?)
+  or exists (select 1 from links l join spans c on c.trace_id = l.trace_id and c.span_id = l.span_id
+             where l.to_trace = s.trace_id and l.to_span = s.span_id and c.service = ?))
+"""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -59,14 +66,14 @@ class Loss:
 class Break:
     """One place where a trace is not whole."""
 
-    kind: Literal["orphan", "broken", "missing"]
+    kind: Literal["orphan", "broken", "missing", "uncaused"]
     trace_id: str
     summary: str
     service: str
     node: str = ""  # the node that made what is missing; empty where any of a service may have
     span: str = ""  # name of the span at which it shows
     at_ns: int = 0  # Unix ns
-    edge: Edge | None = None  # for missing ones
+    edge: Edge | None = None  # for missing and uncaused ones
     operation: str = ""
 
 
@@ -109,20 +116,23 @@ def analyse(
     store: Spans, edges: Sequence[Edge], roots: Mapping[str, str], *, known: Collection[str] | None = None,
     window: tuple[int, int] | None = None, losses: Sequence[Loss] = (),
 ) -> TraceAnalysis:
-    """Finds orphans, process spans cut off from their producers, and declared edges that are missing.
+    """Finds orphans, process spans cut off from their producers, declared edges that are missing, and those that lead from no operation.
 
     `roots` are the acknowledged operations: trace → name.  `known`: orphans are looked for in these traces only (None: in
     all).  `window`: only spans that start in it (Unix ns) can be broken.  An edge is expected in every trace of an operation in
     one of whose traces it was seen; an edge seen nowhere is expected wherever its source sent a message (`~>`) or took part (`->`).
+    Where its source only took part, messages that begin traces of their own and are the edge there are uncaused: what caused them was lost.
     """
     by_trace = _edges_by_trace(store)
     seen = Counter(edge for found in by_trace.values() for edge in found)
     begin, end = window or (0, 1 << 62)
     breaks = [*_orphans(store, known), *_broken(store, begin, end)]
     missing, unseen = _missing(store, edges, roots, by_trace)
+    uncaused = _uncaused(store, unseen, roots, begin, end)
+    unseen = tuple(edge for edge in unseen if edge not in {one.edge for one in uncaused})
     certain: list[Break] = []
     unsure: list[Break] = []
-    for one in (*breaks, *missing):
+    for one in (*breaks, *missing, *uncaused):
         (unsure if _excused(store, one, losses, {*seen, *edges}) else certain).append(one)
     ((spans, traces),) = store.query("select count(*), count(distinct trace_id) from spans")
     ((detached,),) = store.query(
@@ -215,6 +225,18 @@ def _missing(
     return breaks, tuple(edge for edge in nowhere if edge not in found)
 
 
+def _uncaused(store: Spans, unseen: Iterable[Edge], roots: Mapping[str, str], begin_ns: int, end_ns: int) -> list[Break]:
+    """Sends that have neither a parent nor a link, and are read as an edge that no operation has although its source took part in some."""
+    found = []
+    for edge in (each for each in unseen if each.asynchronous and _took_part(store, [each.source], roots)[each.source, False]):
+        found += [
+            Break("uncaused", span.trace_id, f"{edge} begins at {span.service}: {span.name!r}, which has neither a parent nor a link to what caused it",
+                  span.service, span.node, span.name, span.start_ns, edge)
+            for span in store.spans(_UNCAUSED, edge.source, begin_ns, end_ns, edge.target, edge.target)
+        ]
+    return found
+
+
 def _took_part(store: Spans, services: Iterable[str], roots: Mapping[str, str]) -> dict[tuple[str, bool], set[str]]:
     """(service, asynchronous) → traces of operations in which it wrote a message, or took part at all."""
     traces: dict[tuple[str, bool], set[str]] = defaultdict(set)
@@ -242,7 +264,7 @@ def may_hold(one: Break, node: str, service: str, edges: Iterable[Edge]) -> bool
     A parent in the orphan's own process was made by its node.  Who should have made any other is not known: whichever replica
     took the request or the message.
     """
-    if one.node:
+    if one.node and one.kind != "uncaused":
         return node == one.node
     if one.edge:
         return service in (one.edge.source, one.edge.target)

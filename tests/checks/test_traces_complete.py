@@ -32,18 +32,19 @@ class Telemetry:
         self._spans.append((service, trace, span, parent, at, kind, attrs or {}, error))
 
     def order(self, n, at, *, without=()):
-        """`n` is the operation's number and its trace; `without` names spans that never came."""
+        """`n` is the operation's number and its trace; `without` names spans that never came, or whose `context` or `cause` was lost."""
         trace = f"{n:032x}"
         place = {"messaging.destination.name": "orders.placed", "messaging.destination.partition.id": "0",
                  "messaging.kafka.offset": n - 1, "messaging.operation.type": "process"}
         for name, service, span, parent, kind, attrs in (
             ("gateway", "gateway", 1, trace[16:], "server", {}),
             ("orders", "orders", 2, f"{n * 16 + 1:016x}", "server", {}),
-            ("send", "orders", 3, f"{n * 16 + 2:016x}", "producer", {}),
+            ("send", "orders", 3, "" if "cause" in without else f"{n * 16 + 2:016x}", "producer", {}),
             ("process", "payments", 4, "" if "context" in without else f"{n * 16 + 3:016x}", "consumer", place),
         ):
             if name not in without:
-                own = f"{n + 5000:032x}" if name == "process" and "context" in without else trace
+                apart = (name == "process" and "context" in without) or (name in ("send", "process") and "cause" in without)
+                own = f"{n + 5000:032x}" if apart else trace
                 self.span(service, own, f"{n * 16 + span:016x}", parent, at + span / 100, kind=kind, attrs=attrs)
 
     def _count(self, uncounted):
@@ -122,6 +123,19 @@ def test_a_consumer_that_drops_the_trace_context_fails(orders):
     assert "20 of 20 traces lack an edge" in found.title
     assert "20 messages were processed outside their trace" in found.title
     assert any("orders.placed/0@0 has neither a parent nor a link" in e.summary for e in found.evidence)
+
+
+@pytest.mark.parametrize(("uncounted", "outcome"), [({}, "fail"), ({"gateway"}, "fail"), ({"orders"}, "inconclusive")])
+def test_a_producer_that_drops_the_trace_context_fails(orders, uncounted, outcome):
+    found = TracesComplete.judge("t", PARAMS, orders(without=dict.fromkeys(range(1, 21), ("cause",)), uncounted=uncounted))
+    assert found.outcome == outcome
+    assert "20 messages were sent outside the trace of what caused them" in found.title
+    assert "20 × orders ~> payments begins at orders" in found.evidence[0].summary
+
+
+def test_a_message_without_a_cause_is_told_as_the_edge_that_its_operation_lacks(orders):
+    found = TracesComplete.judge("t", PARAMS, orders(without={7: ("cause",)}))
+    assert (found.outcome, found.title) == ("fail", "1 of 20 traces lack an edge")
 
 
 def test_a_span_whose_parent_never_came_fails(orders):

@@ -142,6 +142,32 @@ def test_an_edge_whose_source_never_took_part_is_unseen(recorder):
     assert (found.breaks, found.unseen) == ((), (edge,))
 
 
+def test_messages_whose_sender_drops_the_context_are_uncaused(recorder):
+    for trace in (1, 2):
+        entry = recorder.span(trace, "gateway", "server", root_of(trace))
+        recorder.span(trace, "orders", "server", entry)
+        sent = recorder.span(trace + 100, "orders", "producer", name="send orders.placed")
+        recorder.span(trace + 100, "payments", "consumer", sent, attrs=PROCESS)
+    linked = recorder.span(103, "orders", "producer", links=[(1, entry)])
+    recorder.span(103, "payments", "consumer", linked, attrs=PROCESS)
+    unread = recorder.span(104, "orders", "producer")
+    recorder.span(104, "audit", "consumer", unread, attrs=PROCESS)
+    found = analyse(recorder.store(), EDGES, roots(1, 2))
+    assert [(one.kind, one.trace_id, one.edge) for one in found.breaks] == [("uncaused", trace_id(n).hex(), EDGES[1]) for n in (101, 102)]
+    assert "orders ~> payments begins at orders: 'send orders.placed'" in found.breaks[0].summary
+    assert found.unseen == ()
+
+
+def test_messages_that_no_operation_has_to_cause_are_not_uncaused(recorder):
+    recorder.order(1)
+    for trace in (101, 102):  # a timer of orders, and a service that takes part in no operation
+        sent = recorder.span(trace, "orders" if trace == 101 else "cron", "producer")
+        recorder.span(trace, "payments", "consumer", sent, attrs=PROCESS)
+    cron = Edge("cron", "payments", asynchronous=True)
+    found = analyse(recorder.store(), [*EDGES, cron], roots(1))
+    assert (found.breaks, found.unseen) == ((), (cron,))
+
+
 def test_an_operation_that_never_takes_an_edge_is_not_expected_to(recorder):
     recorder.order(1)
     recorder.span(3, "gateway", "server", root_of(3))
