@@ -2,8 +2,8 @@
 
 `python -m envctl.faults.skewer MAIN skew BASE_NS OFFSET_NS DRIFT LEASE_S` says `ok` once all are skewed; each line that it reads is a new
 lease.  When the lease has run out, or nobody is there any more to renew it, the clocks are put right.  `… MAIN right` puts them
-right at once; `… MAIN look` says which processes are skewed and which are not, which wait by their wall clocks, and, by name, which
-can't be skewed.
+right at once; `… MAIN look` says which processes are skewed and which are not, which wait by their wall clocks and can't be spared,
+and, by name, which can't be skewed.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ def _lease(space: int, skew: Skew, lease_s: float) -> float:
 
 
 def _skew_new(clock: Clock, skew: Skew) -> None:
-    if not clock.is_skewed():
+    if clock.is_skewed():
+        clock.spare()
+    else:
         clock.skew(skew)
 
 

@@ -83,7 +83,7 @@ class TimeSkew(AtNodes):
                 raise CapabilityError(f"{', '.join(look['strange'])} in {node.name} is no ordinary 64-bit program: its clock can't be skewed",
                                       hint="aim at a component that has only such")
             if look["waiting"]:
-                raise CapabilityError(f"{node.name} uses librdkafka, which waits by the wall clock: skewed, it would wait too long or not at all",
+                raise CapabilityError(f"{node.name} uses librdkafka, which waits by the wall clock and can't be spared: skewed, it would wait too long or not at all",
                                       hint="aim at a component that does not")
             self._read(node.name, 0)
         how = f"{self._offset_s:+g} s" if "jump" in self._params else f"{self._drift:+g} s a second"

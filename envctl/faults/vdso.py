@@ -1,8 +1,8 @@
 """Gives living processes another wall clock: x86-64 programs of every kind read it through code that the kernel has mapped into them.
 
 In that code (the vDSO, a copy of its own for each process that is written to) the entries of `clock_gettime`, `gettimeofday` and `time`
-jump to ours, which asks the kernel and shifts CLOCK_REALTIME; what waits goes by other clocks (but for some
-that are known by name), and these stay as they are.  Ours knows
+jump to ours, which asks the kernel and shifts CLOCK_REALTIME; what waits goes by other clocks, and these stay as they are.  Libraries that
+are known to wait until times of the wall clock are led to the kernel itself, and keep the machine's time.  Ours knows
 when its lease ends, and shifts nothing from then on, whatever has happened to us.  What it replaced is kept beside it.
 """
 
@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 
 from envctl.errors import CapabilityError, ResourceError
+from envctl.faults.imports import executable, libraries, maps_of, slots
 from envctl.faults.standing import while_standing
 
 _MAGIC = b"envctlsk"
@@ -33,12 +34,16 @@ _CODE = bytes.fromhex(
     # time: the seconds of the above
     "4883ec184989f831ff4889e6e868ffffff488b04244883c4184d85c07403498900c3"
     # shift: rax, where it is before `until`, becomes rax + offset + (rax - base) × drift ÷ 2³²
-    "483b0518ffffff73204889c1482b0514ffffff48f72d1dffffff480facd0204801c848030506ffffffc3",
+    "483b0518ffffff73204889c1482b0514ffffff48f72d1dffffff480facd0204801c848030506ffffffc3"
+    # the system calls clock_gettime, gettimeofday and time, as they are
+    "b8e40000000f05c3" "b8600000000f05c3" "b8c90000000f05c3",
 )
 _ENTRIES = {"__vdso_clock_gettime": 0x00, "__vdso_gettimeofday": 0x3C, "__vdso_time": 0x87}  # and where ours are in _CODE
 _JUMP_BYTES = 8  # of each entry that are replaced; a jump takes the first five
 _AT_SYSINFO_EHDR = 33
-_WAIT_BY_IT = ("librdkafka",)
+_WAIT_BY_IT = "librdkafka"
+_TRUE = {"clock_gettime": 0xD3, "gettimeofday": 0xDB, "time": 0xE3}  # where the system calls are in _CODE
+_SPARED = struct.Struct("<QQ")  # behind _CODE: an address of which it was told otherwise, and what stood there; a zero ends them
 _STOP_S, _TRIES = 2.0, 50
 
 
@@ -78,7 +83,7 @@ def _image() -> _Image:
     found = _symbols(code)
     entries = tuple(found[name] for name in _ENTRIES)
     room = (struct.unpack_from("<Q", code, 0x28)[0] + 15) & ~15
-    if size - room < _DATA.size + len(_CODE):
+    if size - room < _DATA.size + len(_CODE) + _SPARED.size * (len(_TRUE) + 1):
         raise CapabilityError("this kernel leaves no room beside its clocks", hint="another kernel may")
     return _Image(size, entries, tuple(code[at : at + _JUMP_BYTES] for at in entries), room)
 
@@ -101,7 +106,7 @@ def _symbols(code: bytes) -> dict[str, int]:
 def _mapped(pid: int | str) -> list[tuple[int, int]]:
     """Where the kernel's code is in a process; nothing in one that has ended."""
     try:
-        maps = Path(f"/proc/{pid}/maps").read_text()
+        maps = maps_of(pid)
     except OSError:
         return []
     return [(int(begin, 16), int(end, 16)) for begin, end in re.findall(r"^(\w+)-(\w+) .*\[vdso\]$", maps, re.MULTILINE)]
@@ -128,8 +133,29 @@ class Clock:
         return not self._is_64_bit or (self._entries() != list(self._image.begins) and not self._has_ours())
 
     def waits_by_it(self) -> bool:
-        """Whether it is known to wait until times of the wall clock: with another time it would wait too long, or not at all."""
-        return any(name in Path(f"/proc/{self._pid}/maps").read_text() for name in _WAIT_BY_IT)
+        """Whether it is known to wait until times of the wall clock and can't be spared: with another time it would wait too long, or not at all."""
+        found = libraries(maps_of(self._pid), _WAIT_BY_IT)
+        return len(found) > 1 or any("clock_gettime" not in slots(self._read_at, base, _TRUE) for base in found)
+
+    def spare(self) -> None:
+        """In a process that is skewed, leaves libraries that wait until times of the wall clock the machine's, as soon as they are there."""
+        if self._spared():
+            return
+        maps, code = maps_of(self._pid), self._start + self._image.room + _DATA.size
+        told = []
+        for base in libraries(maps, _WAIT_BY_IT):
+            for name, at in slots(self._read_at, base, _TRUE).items():
+                (before,) = struct.unpack("<Q", self._read_at(at, 8))
+                if not executable(maps, before):
+                    return  # it is being loaded
+                told.append((at, before, code + _TRUE[name]))
+        self._write(self._image.room + _DATA.size + len(_CODE), b"".join(_SPARED.pack(at, before) for at, before, _ in told) + bytes(8))
+        for at, _, true in told:
+            self._write_at(at, struct.pack("<Q", true))
+
+    def _spared(self) -> list[tuple[int, int]]:
+        table = self._read(self._image.room + _DATA.size + len(_CODE), _SPARED.size * len(_TRUE))
+        return [(at, before) for at, before in _SPARED.iter_unpack(table) if at]
 
     def is_skewed(self) -> bool:
         """Whether its entries lead to our code."""
@@ -145,7 +171,8 @@ class Clock:
             return
         if self.is_strange():
             raise CapabilityError(f"the clock of {self.name} can't be skewed: it is no ordinary 64-bit program")
-        self._write(self._image.room, skew.head(self._image.begins) + _CODE)
+        self._write(self._image.room, skew.head(self._image.begins) + _CODE + bytes(_SPARED.size * len(_TRUE)))
+        self.spare()
         self._lead(self._jumps())
 
     def right(self) -> None:
@@ -156,6 +183,9 @@ class Clock:
         if self._entries() != list(begins):
             self._write(self._image.room + 8, struct.pack("<Q", 0))
             self._lead(begins)
+        for at, before in self._spared():
+            self._write_at(at, struct.pack("<Q", before))
+        self._write(self._image.room + _DATA.size + len(_CODE), bytes(_SPARED.size * len(_TRUE)))
 
     def _has_ours(self) -> bool:
         """Whether our code is in it, whether or not its entries, or some of them, lead there."""
@@ -191,12 +221,18 @@ class Clock:
         return [int(words[-1], 16) for words in told if len(words) > 1]
 
     def _read(self, at: int, size: int) -> bytes:
-        with open(f"/proc/{self._pid}/mem", "rb", buffering=0) as memory:  # noqa: PTH123
-            return os.pread(memory.fileno(), size, self._start + at)
+        return self._read_at(self._start + at, size)
 
     def _write(self, at: int, data: bytes) -> None:
+        self._write_at(self._start + at, data)
+
+    def _read_at(self, at: int, size: int) -> bytes:
+        with open(f"/proc/{self._pid}/mem", "rb", buffering=0) as memory:  # noqa: PTH123
+            return os.pread(memory.fileno(), size, at)
+
+    def _write_at(self, at: int, data: bytes) -> None:
         with open(f"/proc/{self._pid}/mem", "r+b", buffering=0) as memory:  # noqa: PTH123
-            os.pwrite(memory.fileno(), data, self._start + at)
+            os.pwrite(memory.fileno(), data, at)
 
 
 def _name(pid: int) -> str:

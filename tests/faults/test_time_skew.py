@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import pytest
 from envctl.errors import CapabilityError, UsageError
 from envctl.faults.base import World
 from envctl.faults.time_skew import TimeSkew
+from envctl.faults.vdso import Clock, Skew
 from envctl.substrates.base import Reach
 from envctl.waiting import until
 
@@ -187,6 +189,46 @@ def test_who_waits_by_the_wall_clock_is_refused_by_name(world: Callable[..., Wor
     process.signal(signal.SIGKILL)
     process.wait(10)
     assert fault.probe().summary == "server-0 (zone a), server-1 (zone b) -90 s"
+
+
+POLLS = """
+import sys, time
+from confluent_kafka import Consumer
+consumer = Consumer({"bootstrap.servers": "127.0.0.1:1", "group.id": "g", "log_level": 0})
+print("up", flush=True)
+for _ in sys.stdin:
+    begun, used = time.monotonic(), time.process_time()
+    consumer.poll(0.3)
+    print(time.time(), time.monotonic() - begun, time.process_time() - used, flush=True)
+"""
+
+
+@pytest.mark.parametrize("offset_s", [-90, 90])
+def test_librdkafka_waits_by_the_machines_clock_in_a_process_that_goes_by_a_wrong_one(offset_s: int) -> None:
+    with subprocess.Popen([sys.executable, "-c", POLLS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        clock, calls = Clock(process.pid), process.stdin
+
+        def ask() -> tuple[float, float, float]:
+            calls.write("?\n")
+            said, waited, used = map(float, process.stdout.readline().split())
+            return said - time.time(), waited, used
+
+        assert abs(ask()[0]) < 1
+        assert not clock.waits_by_it()
+        clock.skew(Skew(0, offset_s * 10**9, 0, time.time_ns() + 600 * 10**9))
+        off, waited, used = ask()
+        assert abs(off - offset_s) < 1
+        assert 0.2 < waited < 10
+        assert used < 0.2  # it waits, and does not ask again and again whether the time has come
+        clock.right()
+        off, waited, _ = ask()
+        assert abs(off) < 1
+        assert waited > 0.2
+        assert not clock._spared()
+        process.stdin.close()
 
 
 @pytest.mark.parametrize("jump", ["50ms", "0s"])
