@@ -14,14 +14,13 @@ import time
 from collections.abc import Sequence
 
 import pytest
-from chaos_boundaries import EVERY, SAMPLE, Boundary, forget_runs, forget_snapshots
-from chaos_site import ALL, CELL, CLI, ENGINE, HELPERS, Running, Site, until
+from chaos_boundaries import EVERY, SAMPLE, Boundary, begin, forget_runs, forget_snapshots
+from chaos_site import ALL, CELL, CLI, ENGINE, HELPERS, Running, Site
 
 pytestmark = [pytest.mark.cell, pytest.mark.engines, pytest.mark.slow]
 
 INSTANTS = int(os.environ.get("ENVCTL_CHAOS_INSTANTS", "3"))
 PAIRS = EVERY if os.environ.get("ENVCTL_CHAOS_EVERY") else SAMPLE
-REACHED_S = 120.0
 RECOVERIES: tuple[tuple[str, ...], ...] = (("down",), ("up", "down"), ("gc", "down"), ("down", "up", "down"))
 EXITS = {  # of a command that lives on while somebody else is killed
     ENGINE: {0, 4}, HELPERS: {0, 1, 4, 5, 7, 9}, CELL: {0, 4, 6, 7},
@@ -82,9 +81,7 @@ def test_a_kill_at_a_boundary_leaves_nothing_that_the_next_command_does_not_end(
     if boundary.fresh:
         forget_snapshots(site)
     before = site.take()
-    command = site.ci()
-    assert until(lambda: boundary.reached(site) or command.process.poll() is not None, REACHED_S), command.text()
-    assert command.process.poll() is None, f"it ended before {boundary.name}: {command.text()}"
+    command = begin(site, boundary.name)
     killed = site.kill(who, command)
     assert_nothing_is_there_twice(site)
     ended(command, who)
