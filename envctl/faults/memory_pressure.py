@@ -6,6 +6,7 @@ input any more, so with us.  Where the node's memory is limited (`limits`), the 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from envctl.faults.acting import bystanders, canary, unexplained
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.targets import PICK, TARGET, AtNodes, at_each, placed
 from envctl.model.environment import Node
+from envctl.record.writer import publish
 from envctl.spec.units import size_bytes
 from envctl.substrates.base import Process
 from envctl.waiting import until
@@ -33,6 +35,10 @@ _EACH = """for p in /proc/[0-9]*; do
 case $(tr '\\0' ' ' < $p/cmdline) in "tail -c $1 ") {do};; esac
 done 2>/dev/null; exit 0"""
 _AVAILABLE = "grep MemAvailable /proc/meminfo && command -v head tail cat tr"
+
+
+_BOOK = "memory.json"  # one beside those of the run's other faults
+_booking = threading.Lock()
 
 
 @dataclass(slots=True)
@@ -93,13 +99,7 @@ class MemoryPressure(AtNodes):
     def probe(self) -> Blast:
         """See `Fault.probe`: the machine must have plenty more, each node more than nothing."""
         for node in self._targets:
-            try:
-                done = self._world.reach.run(node.name, ["sh", "-c", _AVAILABLE])
-            except ResourceError as error:
-                raise CapabilityError(f"memory can't be held in {node.name}: {error.message}", hint="its image needs a shell") from error
-            if done.status:
-                raise CapabilityError(f"memory can't be held in {node.name}", hint="its image needs head, tail, cat, tr and grep")
-            available = int(done.stdout.split()[1]) << 10
+            available = self._available(node)
             if self._bytes * len(self._targets) > available * SHARE:
                 raise UsageError(f"{len(self._targets)} × {self._params['bytes']} is more than half of what {node.name}'s machine has left",
                                  hint=f"it has {available >> 20} MiB")
@@ -109,13 +109,39 @@ class MemoryPressure(AtNodes):
                 raise UsageError(f"{node.name} may use {own >> 20} MiB in all", hint="hold less in it")
         return Blast(self._targets, f"{self._params['bytes']} in {placed(self._targets)}")
 
+    def _available(self, node: Node) -> int:
+        """What its machine has left, in bytes.  Raises CapabilityError where nothing can be held in it."""
+        try:
+            done = self._world.reach.run(node.name, ["sh", "-c", _AVAILABLE])
+        except ResourceError as error:
+            raise CapabilityError(f"memory can't be held in {node.name}: {error.message}", hint="its image needs a shell") from error
+        if done.status:
+            raise CapabilityError(f"memory can't be held in {node.name}", hint="its image needs head, tail, cat, tr and grep")
+        return int(done.stdout.split()[1]) << 10
+
     def undo(self) -> Mapping[str, Any]:
         """See `Fault.undo`."""
         return {"ballast": f"tail -c {self._bytes}", "nodes": [node.name for node in self._targets]}
 
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A target that was started again meanwhile gets its ballast anew; one that was killed by the kernel does not."""
+        if not self._ballasts:
+            self._book()
         at_each(self._targets, lambda target: self._press(self._world.reach.node(target.name), lease_s))
+
+    def _book(self) -> None:
+        """Notes what it takes before it does, for others who come before it shows.  Raises ResourceError where all together would take too much."""
+        with _booking:
+            here = self._world.scratch / _BOOK
+            others = [json.loads(file.read_text(encoding="utf-8")) for file in here.parent.parent.glob(f"*/{_BOOK}") if file != here]
+            booked = sum(other["bytes"] * len(other["nodes"]) for other in others)
+            held = sum(self._held(name, other["bytes"]) for other in others for name in other["nodes"] if self._world.reach.node(name).pid)
+            had = min(map(self._available, self._targets)) + held
+            asked = self._bytes * len(self._targets)
+            if asked + booked > had * SHARE:
+                raise ResourceError(f"with what other faults hold, {(asked + booked) >> 20} MiB would be taken: more than half of the machine's {had >> 20} MiB")
+            here.parent.mkdir(parents=True, exist_ok=True)
+            publish(here, {"bytes": self._bytes, "nodes": [node.name for node in self._targets]})
 
     def _press(self, node: Node, lease_s: float) -> None:
         there = self._ballasts.get(node.name)
@@ -155,6 +181,7 @@ class MemoryPressure(AtNodes):
     def heal(self) -> None:
         """See `Fault.heal`: also of a ballast whose other end did not hear of our death."""
         at_each(self._targets, self._relieve)
+        (self._world.scratch / _BOOK).unlink(missing_ok=True)
 
     def _relieve(self, node: Node) -> None:
         try:
@@ -173,7 +200,11 @@ class MemoryPressure(AtNodes):
         return Effect(not left, f"{left >> 20} MiB are still held" if left else "nothing is held", {"resident_bytes": left})
 
     def _resident(self, node: Node) -> int:
-        done = self._world.reach.run(node.name, ["sh", "-c", _EACH.format(do="grep VmRSS $p/status"), "sh", str(self._bytes)])
+        return self._held(node.name, self._bytes)
+
+    def _held(self, node: str, size: int) -> int:
+        """What a ballast of that size has resident."""
+        done = self._world.reach.run(node, ["sh", "-c", _EACH.format(do="grep VmRSS $p/status"), "sh", str(size)])
         return sum(int(line.split()[1]) for line in done.stdout.splitlines()) << 10
 
     def _used(self) -> dict[str, int]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from envctl.errors import UsageError
+from envctl.errors import ResourceError, UsageError
+from envctl.faults import memory_pressure
 from envctl.faults.base import World
 from envctl.faults.memory_pressure import MemoryPressure
 from envctl.substrates.base import Reach
@@ -24,7 +25,7 @@ from envctl.faults.base import World
 from envctl.faults.memory_pressure import MemoryPressure
 from envctl.model.topology import Topology
 from envctl.substrates.embedded import Embedded
-world = World(Embedded.attach(Path(sys.argv[1])), Topology("t", Path("t.yaml"), ("a",), {}), random.Random(1), Path("killed"))
+world = World(Embedded.attach(Path(sys.argv[1])), Topology("t", Path("t.yaml"), ("a",), {}), random.Random(1), Path(sys.argv[2]))
 fault = MemoryPressure.build({"target": "server-0", "bytes": "32Mi"}, world)
 fault.apply(600)
 print(fault.verify().shown, flush=True)
@@ -34,7 +35,7 @@ time.sleep(600)
 
 def test_it_goes_with_an_injector_that_is_killed(world: Callable[..., World], reach: Reach) -> None:
     directory: Path = reach.environment().directory
-    injector = subprocess.Popen([sys.executable, "-c", INJECTOR, str(directory)], stdout=subprocess.PIPE, text=True)
+    injector = subprocess.Popen([sys.executable, "-c", INJECTOR, str(directory), str(world("killed").scratch)], stdout=subprocess.PIPE, text=True)
     assert injector.stdout
     assert injector.stdout.readline() == "True\n"
     after = MemoryPressure.build({"target": "server-0", "bytes": "32Mi"}, world("killed"))
@@ -43,6 +44,27 @@ def test_it_goes_with_an_injector_that_is_killed(world: Callable[..., World], re
     injector.wait()
     injector.stdout.close()
     assert until(lambda: after.absent().shown, 20)
+
+
+def test_two_together_take_no_more_than_one_may(world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (MemoryPressure.build({"target": "server-0", "bytes": "48Mi"}, world(name)) for name in ("first", "second"))
+    monkeypatch.setattr(memory_pressure, "SHARE", (72 << 20) / first._available(first._targets[0]))
+    for fault in (first, second):
+        fault.probe()
+    first.apply(60)
+    with pytest.raises(ResourceError, match="with what other faults hold, 96 MiB would be taken"):
+        second.apply(60)
+    second.heal()
+    first.apply(60)
+    assert first.verify().shown
+    with pytest.raises(ResourceError, match="with what other faults hold"):
+        second.apply(60)
+    second.heal()
+    first.heal()
+    second.apply(60)
+    assert second.verify().shown
+    second.heal()
+    assert second.absent().shown
 
 
 def test_the_machine_is_never_filled(world: Callable[..., World]) -> None:
