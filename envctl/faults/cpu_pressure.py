@@ -70,6 +70,11 @@ class CpuPressure(AtNodes):
             raise UsageError(f"with {self._cpus:g} CPUs a node is under no pressure on a machine of {self._machine}, or it stands still",
                              hint=f"ask for 0.02 to {self._machine * 0.65:.1f}")
         for node in self._targets:
+            component = self._world.topology.components.get(node.component)
+            own = component.resources.cpus if component else None
+            if own is not None and self._most >= own * 0.9:
+                raise UsageError(f"{node.name} may use {own:g} CPUs by itself: with {self._cpus:g} it is under no pressure that would show",
+                                 hint=f"ask for {max(0.0, math.floor(100 * (own * 0.9 - SLACK) / MOST) / 100):g} at most")
             hunger.check(self._world.reach, node.name)
         return Blast(self._targets, f"{placed(self._targets)} with {self._cpus:g} CPUs")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from envctl.errors import UsageError
 from envctl.faults.base import World
 from envctl.faults.cpu_pressure import CpuPressure
 from envctl.faults.node_pause import NodePause
+from envctl.model.topology import Resources, Service, Topology
 from envctl.substrates.base import Reach
 from envctl.waiting import until
 
@@ -38,3 +41,15 @@ def test_what_is_no_pressure_is_refused(world: Callable[..., World], params: dic
     with pytest.raises(UsageError, match="under no pressure") as refusal:
         CpuPressure.build({"target": "server", **params}, world()).probe()
     assert refusal.value.hint.startswith("ask for 0.02 to")
+
+
+@pytest.mark.parametrize(("cpus", "refused"), [(0.4, True), (0.2, False)])
+def test_what_a_node_could_hardly_tell_from_its_own_limit_is_refused(cpus: float, refused: bool, world: Callable[..., World]) -> None:
+    own = Service(name="server", resources=Resources(cpus=0.5))
+    fault = CpuPressure.build({"target": "server", "cpus": cpus}, replace(world(), topology=Topology("t", Path("t.yaml"), ("a",), {"server": own})))
+    if not refused:
+        assert fault.probe().nodes
+        return
+    with pytest.raises(UsageError, match=r"server-0 may use 0\.5 CPUs by itself: with 0\.4 it is under no pressure") as refusal:
+        fault.probe()
+    assert refusal.value.hint == "ask for 0.33 at most"
