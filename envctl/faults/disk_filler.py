@@ -2,7 +2,7 @@
 
 `python -m envctl.faults.disk_filler MAIN PATH fill LEASE_S` makes it as small as what is in it and says `ok`; each line that it reads is
 a new lease.  When the lease has run out, or nobody is there any more to renew it, it has its size again.  `… free` gives it its size at
-once, `… look` says what it is.  The size that it had is in the name of an empty file in it: whoever comes next finds it there.
+once, `… look` says what it is.  Where this process is killed, another one that it has started does so.  The size that it had is in the name of an empty file in it: whoever comes next finds it there.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _keep(place: Path, lease_s: float) -> None:
+    _leave_reaper(place)
     try:
         while True:
             _fill(place)
@@ -58,6 +59,20 @@ def _keep(place: Path, lease_s: float) -> None:
             lease_s = float(words[-1])
     finally:
         _free(place)
+
+
+def _leave_reaper(place: Path) -> None:
+    """Starts a process that gives the place its size once we have ended, however that comes about."""
+    ended, ours = os.pipe()  # ours is open for as long as we live
+    if os.fork():
+        os.close(ended)
+        return
+    os.setsid()
+    os.close(ours)
+    os.closerange(0, 3)  # who listens to us is told of our end by theirs
+    os.read(ended, 1)
+    _free(place)
+    os._exit(0)
 
 
 def _check_kind(place: Path, mounts: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -41,6 +42,18 @@ def test_the_room_comes_back_when_only_its_lease_is_left(world: Callable[..., Wo
     fault.apply(3)
     assert fault.verify().shown
     assert until(lambda: fault.absent().shown, 20)
+
+
+def test_the_room_comes_back_when_who_takes_it_is_killed(world: Callable[..., World], reach: Reach) -> None:
+    fault = DiskFull.build({"target": "server-0"}, world())
+    fault.apply(600)
+    assert fault.verify().shown
+    fault._fillers["server-0"].signal(signal.SIGKILL)
+    assert until(lambda: fault.absent().shown, 20)
+    fault.apply(600)
+    assert fault.verify().shown, "a renewal takes it again"
+    fault.heal()
+    assert fault.absent().shown
 
 
 def test_a_directory_on_the_machines_disk_is_refused(world: Callable[..., World]) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,8 +13,9 @@ import pytest
 from envctl.engines.cluster import Partition
 from envctl.faults.leader_move import LeaderMove
 from envctl.faults.partition_reassignment import PartitionReassignment
-from envctl.faults.placement import Moved, Place
+from envctl.faults.placement import Held, Moved, Place
 from envctl.model.topology import Kafka, Topic, Topology
+from envctl.waiting import until
 
 ALL = frozenset({0, 1, 2})
 
@@ -40,3 +45,19 @@ def test_a_topic_that_has_nowhere_to_go_is_refused_by_the_topology_alone(brokers
     topology = Topology("t", Path("t.yaml"), ("a",), {"bus": bus})
     assert bool(LeaderMove.unfit({"topic": "t"}, topology)) != leaders
     assert bool(PartitionReassignment.unfit({"topic": "t"}, topology)) != all
+
+
+def test_a_guard_that_is_killed_is_followed_by_another_one(tmp_path: Path) -> None:
+    held = Held(tmp_path / "placement.json")
+    held.renew({}, 600)
+    guard = subprocess.Popen([sys.executable, "-m", "envctl.faults.placement_guard", "nowhere:9092", str(held.path)])
+    children = Path(f"/proc/{guard.pid}/task/{guard.pid}/children")
+    try:
+        assert until(children.read_text, 20)
+        first = children.read_text().split()[0]
+        os.kill(int(first), signal.SIGKILL)
+        assert until(lambda: bool(told := children.read_text().split()) and told[0] != first, 20)
+        held.path.unlink()
+        assert guard.wait(20) == 0
+    finally:
+        guard.kill()
