@@ -12,6 +12,7 @@ from pathlib import Path
 from envctl import session
 from envctl.errors import CancelledError, EnvctlError, LeakError, SpecError, UsageError
 from envctl.model.project import Project
+from envctl.model.scenario import CheckSpec, Scenario
 from envctl.model.verdict import Finding, Verdict
 from envctl.record import Record
 from envctl.record.shrunk import SCENARIO, Smallest, save_shrunk
@@ -97,7 +98,8 @@ class Tries:
     steps: Steps
     interrupts: Interrupts
     origin: Origin
-    finding: str
+    finding: str  # its id in the whole
+    check: CheckSpec | None  # that it is of
     budget: Budget
     begun: float = field(default_factory=time.monotonic)
     runs: int = 0
@@ -105,7 +107,7 @@ class Tries:
 
     def fails(self, schedule: Schedule) -> bool:
         """Whether it fails as the origin did, often enough.  Raises SpentError, CancelledError."""
-        if not self._is_right(schedule):
+        if self._scenario(schedule) is None:
             return False
         while True:
             failed, tries = self.counts.get(schedule.key, (0, 0))
@@ -136,22 +138,28 @@ class Tries:
             raise CancelledError("cancelled")
         if outcome.left is not None:
             raise outcome.left
-        return self.finding in failures(outcome.verdict)
+        return self.named(schedule) in failures(outcome.verdict)
+
+    def named(self, schedule: Schedule) -> str:
+        """The finding's id in a smaller scenario, of whose checks some may be gone and others so have other numbers."""
+        scenario = self._scenario(schedule)
+        if self.check is None or scenario is None:
+            return self.finding
+        return next((each.id for each in scenario.checks if (each.check, each.params) == (self.check.check, self.check.params)), "")
 
     def _file(self, schedule: Schedule) -> Path:
         directory = self.project.root / ".envctl" / "shrink"
         directory.mkdir(parents=True, exist_ok=True)
         return written(self.origin, schedule, directory, name_of(self.origin))
 
-    def _is_right(self, schedule: Schedule) -> bool:
-        """Whether it is a scenario at all: a line may refer to one that is left out."""
+    def _scenario(self, schedule: Schedule) -> Scenario | None:
+        """None where it is none at all: a line may refer to one that is left out."""
         from envctl.spec import load_scenario, load_topology
 
         try:
-            load_scenario(self._file(schedule), load_topology(self.project.topology_file), seeds=self.project.seeds)
+            return load_scenario(self._file(schedule), load_topology(self.project.topology_file), seeds=self.project.seeds)
         except SpecError:
-            return False
-        return True
+            return None
 
 
 def name_of(origin: Origin) -> str:
@@ -178,14 +186,16 @@ def shrink(
         raise UsageError(f"{run.name} has no failure {finding}".rstrip(), hint=f"it has {', '.join(failed)}" if failed else "only what failed can be shrunk")
     session.require_none_up(session.make_plan(project, record.scenario.file, replace(asked, rng_seed=None))[0])
     origin = open_origin(record.scenario)
-    tries = Tries(project, asked, steps, interrupts, origin, finding or next(iter(failed)), budget)
+    wanted = finding or next(iter(failed))
+    check = next((each for each in record.scenario.checks if each.id == wanted), None)
+    tries = Tries(project, asked, steps, interrupts, origin, wanted, check, budget)
     best, ended = _search(tries)
     if best is None:
         return None
     target = output or project.scenarios / f"{name_of(origin)}.yaml"
     file = written(origin, best, target.parent, target.stem, _header(tries, best, run.name))
     failures_of, of = tries.counts[best.key]
-    found = Shrunk(file, best, origin.whole, tries.finding, failures_of, of, tries.runs, time.monotonic() - tries.begun, ended)
+    found = Shrunk(file, best, origin.whole, tries.named(best), failures_of, of, tries.runs, time.monotonic() - tries.begun, ended)
     _tell(run, project, found)
     return found
 
@@ -224,7 +234,7 @@ def _header(tries: Tries, best: Schedule, run: str) -> Sequence[str]:
     failed, of = tries.counts[best.key]
     return (
         f"Shrunk by envctl from the run {run} (scenario {tries.origin.name}, rng seed {tries.origin.rng_seed}).",
-        f"{tries.finding} failed in {failed} of {of} tries of this one.",
+        f"{tries.named(best)} failed in {failed} of {of} tries of this one.",
         f"Before: {tries.origin.whole}.",
     )
 

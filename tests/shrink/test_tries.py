@@ -114,6 +114,26 @@ def test_what_is_left_is_a_scenario_that_says_where_it_comes_from(root: Path, fa
     assert all(each.rng_seed == 7 for each in runs)
 
 
+def test_a_check_is_the_same_by_what_it_asks_whatever_its_number(root: Path, failed: Path, tried: Callable[..., list[Scenario]]) -> None:
+    text = (failed / "inputs/scenario.yaml").read_text()
+    lost, killed = (f"  - degraded-mode: {{while: {id}, operation: traffic, expect: {{success_rate: '>= 99 %'}}}}\n" for id in ("lost", "killed"))
+    faults = "faults:\n  - {id: lost, at: 3s, for: 3s, fault: packet-loss, from: hello, to: hello-db, loss: 10 %}\n  - {id: killed, at: 10s, fault: node-kill, target: hello-db}\n"
+    before, rest = text.split(NEMESIS)
+    assert "checks:\n" in rest
+    (failed / "inputs/scenario.yaml").write_text(before + faults + rest.replace("checks:\n", f"checks:\n{lost}{killed}"))
+    save_verdict(failed, a_verdict("degraded-mode-2"))
+
+    def degrades(scenario: Scenario, _: int) -> Verdict:
+        return a_verdict(*(check.id for check in scenario.checks if check.check == "degraded-mode" and check.params["while"] == "killed"))
+
+    tried(degrades)
+    found = shrunk(root, failed)
+    assert found is not None
+    left = load_scenario(found.file, load_topology(root / "stacks/hello/topology.yaml"), seeds=root / "seeds")
+    assert [fault.id for fault in left.faults] == ["killed"]
+    assert found.finding == "degraded-mode"
+
+
 def test_the_report_of_the_run_shows_the_reproduction(root: Path, failed: Path, tried: Callable[..., list[Scenario]]) -> None:
     tried(kills)
     shrunk(root, failed)
