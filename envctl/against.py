@@ -191,7 +191,8 @@ def as_fields(found: Comparison, scenario: Scenario) -> dict[str, Any]:
         "error": found.error, "lines": [line.strip() for line in found.lines()],
         "runs": {"here": _names(found.here.directories), "there": _names(found.there.directories)},
         "outcomes": {side.name if side is found.here else "there": worst(v.outcome for v in side.verdicts) for side in (found.here, found.there)},
-        "failures": [{"id": f.id, "here": f.here, "of_here": f.of_here, "there": f.there, "of_there": f.of_there, "new": f.new}
+        "failures": [{"id": f.id, "here": f.here, "of_here": f.of_here, "there": f.there, "of_there": f.of_there, "new": f.new,
+                      "worse": f.worse}
                      for f in failures(found.here.verdicts, found.there.verdicts)],
         "measures": [{"name": d.name, "unit": d.unit, "here": d.here, "there": d.there, "shift": d.shift.middle, "low": d.shift.low, "high": d.shift.high,
                       "level": d.shift.level, "certain": d.shift.certain} for d in differences],

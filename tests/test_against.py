@@ -130,7 +130,7 @@ def test_a_failure_of_this_side_alone_fails_and_the_report_of_its_last_run_says_
     assert found.exit_code is Exit.FAIL
     last = found.here.directories[-1]
     told = json.loads((last / "against.json").read_text())
-    assert told["failures"] == [{"id": "no-loss", "here": 2, "of_here": 4, "there": 0, "of_there": 4, "new": True}]
+    assert told["failures"] == [{"id": "no-loss", "here": 2, "of_here": 4, "there": 0, "of_there": 4, "new": True, "worse": False}]
     assert told["runs"]["there"][0] == "2-there"
     assert "no-loss: failed in 2 of 4 runs here, in 0 of 4 there: new" in json.loads((last / "report.json").read_text())["notes"]
     assert "in 0 of 4 there" in (last / "report.html").read_text()

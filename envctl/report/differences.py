@@ -60,8 +60,16 @@ class Failure:
         """Whether it is not known from there."""
         return self.here > 0 and self.there == 0
 
+    @property
+    def worse(self) -> bool:
+        """Whether it is known from there, and fails here more often by more than chance (Fisher's exact test, one-sided)."""
+        failed, runs = self.here + self.there, self.of_here + self.of_there
+        orders = sum(comb(self.of_here, k) * comb(self.of_there, failed - k) for k in range(self.here, min(failed, self.of_here) + 1))
+        return not self.new and self.here > 0 and orders / comb(runs, failed) <= RISK
+
     def __str__(self) -> str:
-        what = "new" if self.new else "was there before" if self.here else "no longer here"
+        known = "fails more often than there" if self.worse else "was there before"
+        what = "new" if self.new else known if self.here else "no longer here"
         return f"{self.id}: failed in {self.here} of {self.of_here} runs here, in {self.there} of {self.of_there} there: {what}"
 
 
@@ -129,12 +137,12 @@ def failures(here: Sequence[Verdict], there: Sequence[Verdict]) -> list[Failure]
     """Every finding that failed anywhere; the new ones first."""
     counts = [Counter(f.id for verdict in side for f in verdict.findings if f.outcome == "fail" and not f.waived) for side in (here, there)]
     found = [Failure(id, counts[0][id], len(here), counts[1][id], len(there)) for id in dict.fromkeys((*counts[0], *counts[1]))]
-    return sorted(found, key=lambda failure: (not failure.new, not failure.here))
+    return sorted(found, key=lambda failure: (not failure.new, not failure.worse, not failure.here))
 
 
 def outcome(here: Sequence[Verdict], there: Sequence[Verdict], *, preexisting: Literal["fail", "warn"]) -> Outcome:
-    """What is said of the change: a failure that is known from there is not blamed on it, unless that is asked for."""
-    blamed = [each for each in failures(here, there) if each.new or (each.here and preexisting == "fail")]
+    """What is said of the change: a failure that is known from there, and is no more frequent here, is not blamed on it, unless that is asked for."""
+    blamed = [each for each in failures(here, there) if each.new or each.worse or (each.here and preexisting == "fail")]
     if blamed:
         return "fail"
     return "inconclusive" if not here or any(verdict.outcome == "inconclusive" for verdict in here) else "pass"

@@ -91,6 +91,9 @@ def verdicts(*failing: str, of: int = 4, outcome: str = "pass") -> list[Verdict]
     (verdicts(outcome="inconclusive"), verdicts(), "inconclusive", "inconclusive"),
     ([*verdicts(of=3), *verdicts("no-loss", of=1)], verdicts(), "fail", "fail"),
     ([*verdicts(of=3), *verdicts("no-loss", of=1)], [*verdicts(of=3), *verdicts("no-loss", of=1)], "pass", "fail"),
+    (verdicts("no-loss", of=8), [*verdicts(of=5), *verdicts("no-loss", of=3)], "fail", "fail"),
+    (verdicts("no-loss"), [*verdicts(of=3), *verdicts("no-loss", of=1)], "pass", "fail"),
+    ([*verdicts(of=5), *verdicts("no-loss", of=3)], verdicts("no-loss", of=8), "pass", "fail"),
     (verdicts("no-loss"), [], "fail", "fail"),
     ([], verdicts(), "inconclusive", "inconclusive"),
 ])
@@ -106,6 +109,14 @@ def test_failures_are_told_with_their_counts_the_new_ones_first() -> None:
         "c: failed in 1 of 5 runs here, in 0 of 4 there: new",
         "a: failed in 4 of 5 runs here, in 4 of 4 there: was there before",
         "d: failed in 0 of 5 runs here, in 4 of 4 there: no longer here",
+    ]
+
+
+def test_what_fails_more_often_than_chance_explains_is_told_before_what_was_there() -> None:
+    found = failures([*verdicts("a", "b", of=6), *verdicts("a", of=2)], [*verdicts("a", of=7), *verdicts("a", "b", of=1)])
+    assert [str(each) for each in found] == [
+        "b: failed in 6 of 8 runs here, in 1 of 8 there: fails more often than there",
+        "a: failed in 8 of 8 runs here, in 8 of 8 there: was there before",
     ]
 
 
