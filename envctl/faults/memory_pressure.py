@@ -12,7 +12,7 @@ import signal
 import subprocess
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -22,7 +22,9 @@ from envctl.faults.acting import bystanders, canary, unexplained
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.targets import PICK, TARGET, AtNodes, at_each, placed
 from envctl.model.environment import Node
+from envctl.model.topology import Topology
 from envctl.record.writer import publish
+from envctl.spec.names import nodes_of
 from envctl.spec.units import size_bytes
 from envctl.substrates.base import Process
 from envctl.waiting import until
@@ -31,8 +33,10 @@ FEWEST, MOST, SLACK_BYTES = 0.95, 1.1, 8 << 20  # the tolerance: what is residen
 SHARE = 0.5  # of the machine's available memory that may be taken: never more
 READY_S, FILL_S, GONE_S = 30.0, 20.0, 5.0
 _BALLAST = '{ head -c "$1" /dev/zero; cat; } | tail -c "$1" > /dev/null'
-_EACH = """for p in /proc/[0-9]*; do
-case $(tr '\\0' ' ' < $p/cmdline) in "tail -c $1 ") {do};; esac
+_LEAST, _MARKS = 1 << 20, 4096  # a ballast is known by its size: what is left of it, divided by the latter
+_EACH = f"""for p in /proc/[0-9]*; do
+c=$(tr '\\0' ' ' < $p/cmdline); n=${{{{c#tail -c }}}}; n=${{{{n% }}}}
+case $c in "tail -c "[0-9]*) [ $n -ge {_LEAST} ] && [ $((n % {_MARKS})) -eq $1 ] && {{do}};; esac
 done 2>/dev/null; exit 0"""
 _AVAILABLE = "grep MemAvailable /proc/meminfo && command -v head tail cat tr"
 
@@ -71,43 +75,69 @@ class _Ballast:
 
 
 class MemoryPressure(AtNodes):
-    """`{fault: memory-pressure, target: orders, pick: 1, bytes: 256Mi}`, where `target` is a component or a node."""
+    """`{fault: memory-pressure, target: orders, pick: 1, bytes: 256Mi}`, or `leave: 32Mi` of its own limit; `target` is a component or a node."""
 
     name: ClassVar[str] = "memory-pressure"
     mechanism: ClassVar[str] = "a ballast that is held in the node"
     proof: ClassVar[str] = "what the node's processes have resident"
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
-        "required": ["target", "bytes"],
+        "required": ["target"],
         "additionalProperties": False,
+        "oneOf": [{"required": ["bytes"]}, {"required": ["leave"]}],
+        "description": "it needs either `bytes` or `leave`",
         "properties": {
             "target": TARGET,
             "pick": PICK,
             "bytes": {"type": "string", "pattern": r"^[1-9]\d*\s*(Mi|Gi)$", "description": "that are held in each, as 256Mi"},
+            "leave": {"type": "string", "pattern": r"^[1-9]\d*\s*(Mi|Gi)$", "description": "that are left of each one's own limit, as 32Mi"},
         },
     }
 
     def __init__(self, params: Mapping[str, Any], world: World) -> None:
         super().__init__(params, world)
         self._ballasts: dict[str, _Ballast] = {}  # of each target
+        self._sizes: dict[str, int] = {}  # likewise, in bytes
+
+    @classmethod
+    def unfit(cls, params: Mapping[str, Any], topology: Topology) -> Sequence[tuple[str, str, str]]:
+        """See `FaultKind.unfit`: only of a limit can something be left."""
+        owner = topology.components.get(nodes_of(topology).get(params["target"], params["target"]))
+        if owner is None or "leave" not in params:
+            return []
+        own = owner.resources.memory_bytes
+        if own is None:
+            return [("leave", f"{owner.name} has no limit of which something could be left", "give it `resources: {memory: …}`, or say how many `bytes` are held")]
+        return [("leave", f"{owner.name} may use {own >> 20} MiB in all", "leave less")] if size_bytes(params["leave"]) >= own else []
 
     @cached_property
-    def _bytes(self) -> int:
-        """A little more than asked for, and different for each fault: so its ballast is known by it."""
-        return size_bytes(self._params["bytes"]) + zlib.crc32(self._world.scratch.name.encode()) % 4096
+    def _mark(self) -> int:
+        """Different for each fault: so its ballast is known by what is left of its size."""
+        return zlib.crc32(self._world.scratch.name.encode()) % _MARKS
+
+    def _size(self, node: Node) -> int:
+        """How large the ballast of a node is, in bytes: a little more than asked for.  Raises UsageError where it would be nothing, or all."""
+        component = self._world.topology.components.get(node.component)
+        own = component.resources.memory_bytes if component else None
+        if "bytes" in self._params:
+            size = size_bytes(self._params["bytes"])
+        else:
+            size = (own or 0) - self._used().get(node.name, 0) - size_bytes(self._params["leave"])
+            size -= size % _MARKS
+        if size < _LEAST or (own is not None and size + self._mark >= own):
+            raise UsageError(f"{node.name} may use {(own or 0) >> 20} MiB in all, and uses {self._used().get(node.name, 0) >> 20} MiB already",
+                             hint="hold less in it" if "bytes" in self._params else "leave less of it")
+        return size + self._mark
 
     def probe(self) -> Blast:
         """See `Fault.probe`: the machine must have plenty more, each node more than nothing."""
+        asked = sum(map(self._size, self._targets))
         for node in self._targets:
             available = self._available(node)
-            if self._bytes * len(self._targets) > available * SHARE:
-                raise UsageError(f"{len(self._targets)} × {self._params['bytes']} is more than half of what {node.name}'s machine has left",
-                                 hint=f"it has {available >> 20} MiB")
-            component = self._world.topology.components.get(node.component)
-            own = component.resources.memory_bytes if component else None
-            if own is not None and self._bytes >= own:
-                raise UsageError(f"{node.name} may use {own >> 20} MiB in all", hint="hold less in it")
-        return Blast(self._targets, f"{self._params['bytes']} in {placed(self._targets)}")
+            if asked > available * SHARE:
+                raise UsageError(f"{asked >> 20} MiB in all is more than half of what {node.name}'s machine has left", hint=f"it has {available >> 20} MiB")
+        how = self._params["bytes"] if "bytes" in self._params else f"all but {self._params['leave']}"
+        return Blast(self._targets, f"{how} in {placed(self._targets)}")
 
     def _available(self, node: Node) -> int:
         """What its machine has left, in bytes.  Raises CapabilityError where nothing can be held in it."""
@@ -121,7 +151,7 @@ class MemoryPressure(AtNodes):
 
     def undo(self) -> Mapping[str, Any]:
         """See `Fault.undo`."""
-        return {"ballast": f"tail -c {self._bytes}", "nodes": [node.name for node in self._targets]}
+        return {"ballast": f"tail -c N, N % {_MARKS} = {self._mark}", "nodes": [node.name for node in self._targets]}
 
     def apply(self, lease_s: float) -> None:
         """See `Fault.apply`.  A target that was started again meanwhile gets its ballast anew; one that was killed by the kernel does not."""
@@ -134,14 +164,15 @@ class MemoryPressure(AtNodes):
         with _booking:
             here = self._world.scratch / _BOOK
             others = [json.loads(file.read_text(encoding="utf-8")) for file in here.parent.parent.glob(f"*/{_BOOK}") if file != here]
-            booked = sum(other["bytes"] * len(other["nodes"]) for other in others)
-            held = sum(self._held(name, other["bytes"]) for other in others for name in other["nodes"] if self._world.reach.node(name).pid)
+            booked = sum(sum(other["sizes"].values()) for other in others)
+            held = sum(self._held(name, other["mark"]) for other in others for name in other["sizes"] if self._world.reach.node(name).pid)
             had = min(map(self._available, self._targets)) + held
-            asked = self._bytes * len(self._targets)
+            self._sizes = {node.name: self._size(node) for node in self._targets}
+            asked = sum(self._sizes.values())
             if asked + booked > had * SHARE:
                 raise ResourceError(f"with what other faults hold, {(asked + booked) >> 20} MiB would be taken: more than half of the machine's {had >> 20} MiB")
             here.parent.mkdir(parents=True, exist_ok=True)
-            publish(here, {"bytes": self._bytes, "nodes": [node.name for node in self._targets]})
+            publish(here, {"mark": self._mark, "sizes": self._sizes})
 
     def _press(self, node: Node, lease_s: float) -> None:
         there = self._ballasts.get(node.name)
@@ -156,7 +187,7 @@ class MemoryPressure(AtNodes):
     def _begin(self, node: Node) -> _Ballast:
         stdin, end = os.pipe()
         try:
-            process = self._world.reach.popen(node.name, ["sh", "-c", _BALLAST, "sh", str(self._bytes)], stdin=stdin,
+            process = self._world.reach.popen(node.name, ["sh", "-c", _BALLAST, "sh", str(self._sizes[node.name])], stdin=stdin,
                                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         finally:
             os.close(stdin)
@@ -168,15 +199,16 @@ class MemoryPressure(AtNodes):
         resident = [self._resident(node) for node in self._targets]
         used, others = self._used(), bystanders(self._world, self._targets, most=2)
         hit = unexplained(self._world, [node.name for node in others if self._resident(node)])
-        fits = all(self._bytes * FEWEST <= size <= self._bytes * MOST + SLACK_BYTES for size in resident)
-        counted = all(used.get(node.name, 0) >= self._bytes * FEWEST for node in self._targets)
+        asked = [self._sizes.get(node.name, _LEAST) for node in self._targets]
+        fits = all(size * FEWEST <= there <= size * MOST + SLACK_BYTES for size, there in zip(asked, resident, strict=True))
+        counted = all(used.get(node.name, 0) >= size * FEWEST for size, node in zip(asked, self._targets, strict=True))
         summary = f"{min(resident) >> 20} MiB held in each" + (f", and in {', '.join(hit)}" if hit else "")
-        detail = {"asked_bytes": self._bytes, "resident_bytes": resident, "used_bytes": [used.get(node.name, 0) for node in self._targets],
+        detail = {"asked_bytes": asked, "resident_bytes": resident, "used_bytes": [used.get(node.name, 0) for node in self._targets],
                   **canary(self._world, others, hit)}
         return Effect(fits and counted and not hit, summary, detail)
 
     def _is_full(self, node: Node) -> bool:
-        return self._resident(node) >= self._bytes * FEWEST
+        return self._resident(node) >= self._sizes.get(node.name, _LEAST) * FEWEST
 
     def heal(self) -> None:
         """See `Fault.heal`: also of a ballast whose other end did not hear of our death."""
@@ -189,7 +221,7 @@ class MemoryPressure(AtNodes):
                 ballast.end_it()
         finally:
             if self._world.reach.node(node.name).pid is not None:
-                self._world.reach.run(node.name, ["sh", "-c", _EACH.format(do="kill -9 ${p#/proc/}"), "sh", str(self._bytes)])
+                self._world.reach.run(node.name, ["sh", "-c", _EACH.format(do="kill -9 ${p#/proc/}"), "sh", str(self._mark)])
 
     def absent(self) -> Effect:
         """Nothing of it is resident, and each target is ready."""
@@ -200,11 +232,11 @@ class MemoryPressure(AtNodes):
         return Effect(not left, f"{left >> 20} MiB are still held" if left else "nothing is held", {"resident_bytes": left})
 
     def _resident(self, node: Node) -> int:
-        return self._held(node.name, self._bytes)
+        return self._held(node.name, self._mark)
 
-    def _held(self, node: str, size: int) -> int:
-        """What a ballast of that size has resident."""
-        done = self._world.reach.run(node, ["sh", "-c", _EACH.format(do="grep VmRSS $p/status"), "sh", str(size)])
+    def _held(self, node: str, mark: int) -> int:
+        """What a ballast of that mark has resident."""
+        done = self._world.reach.run(node, ["sh", "-c", _EACH.format(do="grep VmRSS $p/status"), "sh", str(mark)])
         return sum(int(line.split()[1]) for line in done.stdout.splitlines()) << 10
 
     def _used(self) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from envctl.errors import ResourceError, UsageError
 from envctl.faults import memory_pressure
 from envctl.faults.base import World
 from envctl.faults.memory_pressure import MemoryPressure
+from envctl.model.topology import Resources, Service, Topology
 from envctl.substrates.base import Reach
 from envctl.waiting import until
 
@@ -44,6 +46,25 @@ def test_it_goes_with_an_injector_that_is_killed(world: Callable[..., World], re
     injector.wait()
     injector.stdout.close()
     assert until(lambda: after.absent().shown, 20)
+
+
+def test_what_is_left_is_of_the_nodes_own_limit(world: Callable[..., World]) -> None:
+    limited = Topology("t", Path("t.yaml"), ("a",), {"server": Service(name="server", resources=Resources(memory_bytes=256 << 20))})
+    fault = MemoryPressure.build({"target": "server", "leave": "200Mi"}, replace(world(), topology=limited))
+    assert fault.probe().summary == "all but 200Mi in server-0 (zone a), server-1 (zone b)"
+    fault.apply(60)
+    effect = fault.verify()
+    assert effect.shown, effect
+    for asked, used in zip(effect.detail["asked_bytes"], effect.detail["used_bytes"], strict=True):
+        assert 40 << 20 < asked < 56 << 20
+        assert asked < used < 64 << 20
+    healer = MemoryPressure.build({"target": "server", "leave": "200Mi"}, replace(world(), topology=limited))  # which remembers nothing
+    assert not healer.absent().shown
+    healer.heal()
+    assert fault.absent().shown
+    fault.heal()
+    with pytest.raises(UsageError, match="server-0 may use 256 MiB in all, and uses"):
+        MemoryPressure.build({"target": "server", "leave": "256Mi"}, replace(world(), topology=limited)).probe()
 
 
 def test_two_together_take_no_more_than_one_may(world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
