@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from envctl.model.event import Sample
 from envctl.model.scenario import Stream
@@ -31,6 +31,27 @@ def within_ns(params: Mapping[str, Any]) -> int | None:
 def within_s(params: Mapping[str, Any]) -> float:
     """The parameter `within` in seconds, 0 where it is not given."""
     return duration_s(params["within"]) if "within" in params else 0.0
+
+
+class OfTwoStreams:
+    """A check that holds one stream against another; its schema is that of `two_streams`."""
+
+    schema: ClassVar[Mapping[str, Any]]
+
+    @classmethod
+    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+        """Both streams."""
+        return tuple(("stream", params[end]) for end in cls.schema["required"])
+
+    @classmethod
+    def waits_s(cls, params: Mapping[str, Any]) -> float:
+        """Its `within`."""
+        return within_s(params)
+
+
+def two_streams(one: str, other: str) -> Mapping[str, Any]:
+    """The schema of parameters that name two streams, and may say `within`."""
+    return {"type": "object", "required": [one, other], "additionalProperties": False, "properties": {one: STREAM, other: STREAM, "within": DURATION}}
 
 
 def seconds(ns: int) -> str:

@@ -21,7 +21,7 @@ class IdempotentConsumer:
     """`idempotent-consumer: {group: payments, topic: orders.placed, effects: [booked, charged], within: 60s}`.
 
     When all else of the run is over, the group's consumers are stopped, its offsets in the topic go back to where the run began, and the consumers
-    are started again.  When they have caught up (`within`), each effect has the same ids with the same values as before, each as often.
+    are started again; a partition of which the group has committed nothing stays as it is.  When they have caught up (`within`), each effect has the same ids with the same values as before, each as often.
     """
 
     name: ClassVar[str] = "idempotent-consumer"

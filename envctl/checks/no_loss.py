@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from envctl.checks.evidence import DURATION, LAG, SHOWN, STREAM, Lives, finding, seconds, unreadable, within_ns, within_s
+from envctl.checks.evidence import LAG, SHOWN, Lives, OfTwoStreams, finding, seconds, two_streams, unreadable, within_ns
 from envctl.model.scenario import Stream
 from envctl.model.topology import Service
 from envctl.model.verdict import Evidence, Finding
@@ -15,7 +15,7 @@ from envctl.record import Observed, Record
 EXAMINED = 10_000  # lost messages whose offsets are looked up
 
 
-class NoLoss:
+class NoLoss(OfTwoStreams):
     """`no-loss: {from: accepted, to: published, within: 20s}`.
 
     Every id of `from` is in `to`.  `within` is measured where both streams have times of their own (operations and
@@ -24,22 +24,7 @@ class NoLoss:
     """
 
     name: ClassVar[str] = "no-loss"
-    schema: ClassVar[Mapping[str, Any]] = {
-        "type": "object",
-        "required": ["from", "to"],
-        "additionalProperties": False,
-        "properties": {"from": STREAM, "to": STREAM, "within": DURATION},
-    }
-
-    @classmethod
-    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-        """Both streams."""
-        return (("stream", params["from"]), ("stream", params["to"]))
-
-    @classmethod
-    def waits_s(cls, params: Mapping[str, Any]) -> float:
-        """Its `within`."""
-        return within_s(params)
+    schema: ClassVar[Mapping[str, Any]] = two_streams("from", "to")
 
     @classmethod
     def judge(cls, id: str, params: Mapping[str, Any], record: Record) -> Finding:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from envctl.checks.evidence import (
-    DURATION,
     SHOWN,
-    STREAM,
     Lives,
+    OfTwoStreams,
     fields_of,
     finding,
     seconds,
     traffic_end_ns,
+    two_streams,
     unreadable,
     within_s,
 )
@@ -32,7 +32,7 @@ class _Causes:
     nameless: int = 0
 
 
-class NoPhantom:
+class NoPhantom(OfTwoStreams):
     """`no-phantom: {in: published, of: accepted, within: 20s}`.
 
     Every id of `in` is in `of`.  An operation of unknown outcome may have taken effect: where its request tells its id, that id is no phantom;
@@ -41,22 +41,7 @@ class NoPhantom:
     """
 
     name: ClassVar[str] = "no-phantom"
-    schema: ClassVar[Mapping[str, Any]] = {
-        "type": "object",
-        "required": ["in", "of"],
-        "additionalProperties": False,
-        "properties": {"in": STREAM, "of": STREAM, "within": DURATION},
-    }
-
-    @classmethod
-    def references(cls, params: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-        """Both streams."""
-        return (("stream", params["in"]), ("stream", params["of"]))
-
-    @classmethod
-    def waits_s(cls, params: Mapping[str, Any]) -> float:
-        """Its `within`."""
-        return within_s(params)
+    schema: ClassVar[Mapping[str, Any]] = two_streams("in", "of")
 
     @classmethod
     def judge(cls, id: str, params: Mapping[str, Any], record: Record) -> Finding:

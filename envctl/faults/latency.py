@@ -78,21 +78,25 @@ class Latency(OnLinks):
         trips = round_trips(self._world, self.links, PROBES)
         counts = self.rules.counts()
         fit = all(self._fits(each) for each in trips)
-        lost, canaries = sum(each.lost for each in trips), [took for each in trips for took in each.canary]
-        canary_s, canary_lost = median(canaries or [0.0]), sum(each.canary_lost for each in trips)
-        harmed = canary_lost > 0 or canary_s > self._delay_s / 2
+        lost, canaries = sum(each.lost for each in trips), {name: took for each in trips for name, took in each.canaries.items()}
+        canary_lost = sum(took.count(None) for took in canaries.values())
+        medians = {name: median([each for each in took if each is not None] or [0.0]) for name, took in canaries.items()}
+        canary_s = max(medians.values())  # each flow by itself: many quick ones would hide a slow one
+        slowed = [name for name, middle in medians.items() if middle > self._delay_s / 2]
         shown = [median(each.took or [0.0]) * 1000 for each in trips]
         summary = f"median round trip {', '.join(sorted({f'{ms:.1f}' for ms in shown}))} ms, canary {canary_s * 1000:.1f} ms"
         wrong = lost or counts["missed"] or counts["dropped"] or counts["gone"]
+        if slowed:
+            summary += f" ({', '.join(slowed)})"
         if wrong:
             summary += (f"; {lost} probes lost, {counts['missed']} packets passed by the queue, {counts['dropped']} dropped,"
                         f" nobody who delays at {counts['gone']} nodes")
-        return Effect(fit and not wrong and not harmed, summary, {
+        return Effect(fit and not wrong and not slowed and not canary_lost, summary, {
             "means": type(self.rules).__name__.lower(),
             "asked_ms": self._delay_s * 1000, "jitter_ms": self._jitter_s * 1000, "median_ms": shown,
             "p99_ms": [quantiles(each.took, n=100)[-1] * 1000 for each in trips if len(each.took) > 1],
             "probes_sent": sum(len(each.took) + each.lost for each in trips), "probes_lost": lost,
-            "canary_sent": len(canaries) + canary_lost, "canary_lost": canary_lost, "canary_median_ms": canary_s * 1000, **counts})
+            "canary_sent": sum(map(len, canaries.values())), "canary_lost": canary_lost, "canaries_slowed": slowed, "canary_median_ms": canary_s * 1000, **counts})
 
     def _fits(self, trips: Trips) -> bool:
         """Whether the trips of one link are delayed as asked: at each end that is a receiver of the fault."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,13 +21,12 @@ _PING = "envctl.faults.ping"
 
 @dataclass(frozen=True, slots=True)
 class Trips:
-    """Round trips between one sender and one receiver, in seconds, and those of canaries to the same receiver."""
+    """Round trips between one sender and one receiver, in seconds, and those of canaries to the same receiver, which all its senders share."""
 
     took: Sequence[float]
     lost: int
     ways: int  # at how many of the two ends the fault delays what arrives
-    canary: Sequence[float]
-    canary_lost: int
+    canaries: Mapping[str, Sequence[float | None]]  # "sender → receiver" of each flow that no rule names; None: lost
 
 
 def round_trips(world: World, links: Sequence[Link], probes: int) -> list[Trips]:
@@ -51,15 +50,13 @@ def _of_link(world: World, link: Link, probes: int, both: set[tuple[str, str]]) 
             return stack.enter_context(Companion(reach, name, _PING, "ask", address, here.address, port, str(count)))
 
         asked = [(sender, asker(sender.name, sender.address, probes)) for sender in link.senders]
-        spared = [_read(asker(name, address, CANARY_PROBES)) for name, address in untargeted(world, link).items()]
-        canary = [took for each in spared for took in each if took is not None]
-        canary_lost = sum(each.count(None) for each in spared)
-        return [_trips(sender, here, _read(companion), both, canary, canary_lost) for sender, companion in asked]
+        canaries = {f"{name or 'beside the nodes'} → {here.name}": _read(asker(name, address, CANARY_PROBES)) for name, address in untargeted(world, link).items()}
+        return [_trips(sender, here, _read(companion), both, canaries) for sender, companion in asked]
 
 
-def _trips(sender: Node, here: Node, took: list[float | None], both: set[tuple[str, str]], canary: list[float], canary_lost: int) -> Trips:
+def _trips(sender: Node, here: Node, took: list[float | None], both: set[tuple[str, str]], canaries: Mapping[str, Sequence[float | None]]) -> Trips:
     ways = 2 if (here.name, sender.name) in both else 1
-    return Trips([each for each in took if each is not None], took.count(None), ways, canary, canary_lost)
+    return Trips([each for each in took if each is not None], took.count(None), ways, canaries)
 
 
 def _read(asker: Companion) -> list[float | None]:

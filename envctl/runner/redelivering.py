@@ -60,24 +60,25 @@ class Redeliverer:
         topic, starts = self.asked.topic, self.collector.starts_of(self.asked.topic)
         ends = ends_of(self.ground.bootstrap, topic)
         to = {partition: start for partition, start in starts.items() if start < ends[partition]}
-        count = sum(ends[partition] - start for partition, start in to.items())
-        if not count:
+        if not to:
             return {"messages": 0}
         names = self._consumers()
         with Lags(self.ground) as lags:
             before = lags.read()
             self._observe("before")
             with self._held(names):
-                self._rewind(to, names)
+                again = self._rewind(to, names)
             for name in names:
                 self.ground.reach.wait_ready(name, READY_S)
-            self._caught_up(lags, ends, before)
+            if not again:
+                return {"messages": 0, "nodes": list(names)}
+            self._caught_up(lags, {partition: ends[partition] for partition in again}, before)
         deadline = time.monotonic() + READ_AGAIN_S
         self._observe("after")
         while not self._same() and time.monotonic() < deadline and not self._stopped():
             time.sleep(POLL_S)
             self._observe("after")
-        return {"messages": count, "nodes": list(names)}
+        return {"messages": sum(again.values()), "nodes": list(names)}
 
     def _same(self) -> bool:
         return not changes(Record(self.ground.directory, self.ground.scenario), self.asked, self.id)
@@ -122,27 +123,39 @@ class Redeliverer:
     def _down(self, names: Sequence[str]) -> bool:
         return all(self.ground.reach.node(name).pid is None for name in names)
 
-    def _rewind(self, to: Mapping[int, int], names: Sequence[str]) -> None:
-        """Moves the offsets as soon as the group has no members.  Raises ResourceError where that does not come."""
+    def _rewind(self, to: Mapping[int, int], names: Sequence[str]) -> dict[int, int]:
+        """Moves the offsets as soon as the group has no members; partition → how many messages it goes back.
+
+        Where the group has committed nothing, or nothing of the run, it has had nothing that could come again: such a partition stays
+        as it is.  Raises ResourceError where the offsets can't be moved.
+        """
         refused: list[ResourceError] = []
-        places = {(self.asked.topic, partition): start for partition, start in to.items()}
-        at: dict[tuple[str, int], int] = {}
+        back: dict[int, int] = {}
 
         def moved() -> bool:
             self._hold(names)
             try:
                 with admin(self.ground.bootstrap) as client:
-                    move(client, self.asked.group, places)
-                    at.update(committed(client, [self.asked.group])[self.asked.group])
+                    had = self._committed(client)
+                    back.clear()
+                    back.update({partition: had[partition] - start for partition, start in to.items() if had.get(partition, 0) > start})
+                    move(client, self.asked.group, {(self.asked.topic, partition): to[partition] for partition in back})
+                    at = self._committed(client)
             except ResourceError as error:
                 refused.append(error)
                 return False
-            return True
+            return all(at[partition] == to[partition] for partition in back)
 
         if not until(lambda: self._stopped() or moved(), EMPTY_S, poll_s=POLL_S):
-            raise refused[-1]
-        if any(at.get(place) != start for place, start in places.items()):
-            raise ResourceError(f"the offsets of {self.asked.group} in {self.asked.topic} did not move")
+            raise refused[-1] if refused else ResourceError(f"the offsets of {self.asked.group} in {self.asked.topic} did not move")
+        if self._stopped():
+            raise ResourceError("the run was stopped")
+        return back
+
+    def _committed(self, client: Any) -> dict[int, int]:
+        """Partition → what the group has committed of the topic, where it has."""
+        found = committed(client, [self.asked.group])[self.asked.group]
+        return {partition: offset for (topic, partition), offset in found.items() if topic == self.asked.topic}
 
     def _caught_up(self, lags: Lags, ends: Mapping[int, int], before: Mapping[Place, Reading]) -> None:
         """Returns when the group has committed all of it again, and for a while nobody was further behind than before.  Raises ResourceError."""

@@ -92,6 +92,22 @@ def test_what_varies_both_ways_is_drawn_at_each_end(world: Callable[..., World],
 
 
 @pytest.mark.cell
+def test_one_bystander_that_is_slowed_down_is_not_hidden_by_the_others(world: Callable[..., World]) -> None:
+    fault = Latency.build({"from": "client", "to": "trio", "delay": "100ms"}, world("wide"))
+    fault.apply(60)
+    assert not fault.verify().detail["canaries_slowed"]
+    beside = Latency.build({"from": "server-0", "to": "trio-0", "delay": "100ms"}, world("beside"))
+    beside.apply(60)
+    effect = fault.verify()
+    beside.heal()
+    fault.heal()
+    assert not effect.shown
+    assert effect.detail["canaries_slowed"] == ["server-0 → trio-0"]
+    assert "(server-0 → trio-0)" in effect.summary
+    assert fault.absent().shown
+
+
+@pytest.mark.cell
 def test_where_the_holder_is_killed_packets_pass_and_it_is_neither_proved_nor_started_again(world: Callable[..., World], reach: Reach) -> None:
     fault = Latency.build({**LINK, "delay": "100ms"}, world("killed-holder"))
     fault.apply(60)

@@ -41,9 +41,9 @@ def move(broker, group, topic, to):
 class Consumer(threading.Thread):
     """A member that writes down what it gets and then commits it; `once` does not write the same down twice."""
 
-    def __init__(self, broker, group, topic, effects, once):
+    def __init__(self, broker, group, topic, effects, once, reset="earliest"):
         super().__init__(daemon=True)
-        self.settings = {"bootstrap.servers": broker.bootstrap, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False,
+        self.settings = {"bootstrap.servers": broker.bootstrap, "group.id": group, "auto.offset.reset": reset, "enable.auto.commit": False,
                          "session.timeout.ms": 6000}
         self.topic, self.effects, self.once, self.over = topic, effects, once, threading.Event()
         self.start()
@@ -99,12 +99,13 @@ class Reach:
 class Scene:
     """A topic of the run, its group, and the record of a redelivery to it."""
 
-    def __init__(self, broker, tmp_path, name, *, once=True, start=None):
+    def __init__(self, broker, tmp_path, name, *, once=True, start=None, counts=(2, 0), first=lambda _: None, reset="earliest"):
         self.topic, self.group, self.directory, self.effects = f"{name}.placed", name, tmp_path, []
-        make_topic(broker, self.topic, [2, 0])  # before the run
+        make_topic(broker, self.topic, list(counts))  # before the run
         self.starts = ends_of(broker.bootstrap, self.topic)
         self.broker = broker
-        self.reach = Reach(start or (lambda: Consumer(broker, self.group, self.topic, self.effects, once)))
+        first(self)
+        self.reach = Reach(start or (lambda: Consumer(broker, self.group, self.topic, self.effects, once, reset)))
         params = {"group": self.group, "topic": self.topic, "effects": ["booked"]}
         self.scenario = Scenario("s", Path("s.yaml"), Traffic(Path("t"), "web", None, None), streams={"booked": Stream("booked", sql="select", fields={"id": "id"})},
                                  checks=(CheckSpec("no-loss", "no-loss", {}), CheckSpec("its-id", "idempotent-consumer", params)))
@@ -116,15 +117,18 @@ class Scene:
                                       stopping=threading.Event())
 
     def produce(self):
+        self.write(dict(enumerate(PARTITIONS)))
+        ends = ends_of(self.broker.bootstrap, self.topic)
+        until(lambda: committed(self.broker, self.group, self.topic) == {partition: ends[partition] for partition in range(len(PARTITIONS))})
+
+    def write(self, counts):
         from confluent_kafka import Producer
 
         producer = Producer({"bootstrap.servers": self.broker.bootstrap})
-        for partition, count in enumerate(PARTITIONS):
+        for partition, count in counts.items():
             for number in range(count):
                 producer.produce(self.topic, f"m{number}", partition=partition)
         assert producer.flush(30) == 0
-        ends = ends_of(self.broker.bootstrap, self.topic)
-        until(lambda: committed(self.broker, self.group, self.topic) == ends)
 
     def starts_of(self, topic):
         assert topic == self.topic
@@ -190,6 +194,19 @@ def test_what_was_there_before_the_run_is_not_delivered_again(scene, monkeypatch
     it.produce()
     it.redeliver()
     assert it.effects.count("0/0") == it.effects.count("0/1") == 1
+
+
+def test_partitions_of_which_the_group_has_committed_nothing_are_left_alone(scene):
+    def before_it_came(it):
+        """It begins where two partitions end; a third one has what was seeded, a fourth one also what was written in the run before it came."""
+        move(it.broker, it.group, it.topic, {0: 2, 1: 0})
+        it.write({3: 1})
+
+    it = scene("latest", counts=(2, 0, 3, 1), first=before_it_came, reset="latest")
+    it.produce()
+    assert it.redeliver()["messages"] == sum(PARTITIONS)
+    assert set(committed(it.broker, it.group, it.topic)) == {0, 1}
+    assert it.judged().outcome == "pass"
 
 
 def test_a_topic_in_which_the_run_wrote_nothing_stays_as_it_is(scene):
