@@ -36,14 +36,14 @@ class Holder:
 
     def take(self) -> int:
         """Reads what has arrived, and decides when it goes on; returns how much that was."""
-        now, before = time.monotonic(), self._read
+        before = self._read
         for number, payload in self._queue.arrived():
             self._read, self._newest = self._read + 1, number
             if self._corrupt:
                 self._queue.accept_altered(number, flipped(payload, self._random))
             else:
                 jitter = self._random.uniform(-self._jitter_s, self._jitter_s) if self._jitter_s else 0.0
-                heapq.heappush(self._held, (now + self._delay_s + jitter, number))
+                heapq.heappush(self._held, (time.monotonic() + self._delay_s + jitter, number))  # it may have come while others were read
         self._most = max(self._most, len(self._held))
         return self._read - before
 

@@ -6,9 +6,10 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from held import world_of
@@ -24,7 +25,8 @@ from envctl.faults.classes import Classes, Netem
 from envctl.faults.corrupt import Corrupt, checksum_errors
 from envctl.faults.held import Held
 from envctl.faults.latency import Latency
-from envctl.faults.queue_holder import flipped
+from envctl.faults.nfnetlink import PacketQueue
+from envctl.faults.queue_holder import Holder, flipped
 from envctl.faults.reorder import Reorder
 from envctl.faults.rtt import round_trips
 from envctl.substrates.base import Completed, Reach
@@ -60,6 +62,32 @@ def test_one_bit_of_a_packet_s_payload_is_inverted_and_nothing_of_its_header(pay
     wrong = [(index, old ^ new) for index, (old, new) in enumerate(zip(packet, altered, strict=True)) if old != new]
     assert len(wrong) == (1 if payload else 0)
     assert all(index >= words * 4 and bits.bit_count() == 1 for index, bits in wrong)
+
+
+class SlowQueue:
+    """A queue in which a packet comes ten milliseconds after the other, while all of them are read."""
+
+    def __init__(self) -> None:
+        self.accepted: list[int] = []
+        self.came: dict[int, float] = {}
+
+    def arrived(self) -> Iterator[tuple[int, bytes]]:
+        for number in range(1, 4):
+            begun = time.monotonic()
+            assert until(lambda begun=begun: time.monotonic() > begun + 0.01, 5)
+            self.came[number] = time.monotonic()
+            yield number, b""
+
+    def accept(self, numbers: Sequence[int]) -> None:
+        self.accepted += numbers
+
+
+def test_a_packet_that_comes_while_others_are_read_is_held_as_long_as_they() -> None:
+    queue = SlowQueue()
+    holder = Holder(cast("PacketQueue", queue), 5.0, 0.0, corrupt=False)
+    assert holder.take() == 3
+    holder.release(queue.came[3] + 5.0 - 0.001)
+    assert queue.accepted == [1, 2]
 
 
 def test_the_goodput_of_a_limited_link_leaves_out_the_burst_that_is_not_paid_for_yet() -> None:

@@ -46,11 +46,12 @@ def test_the_generator_writes_exactly_what_the_seed_declares(size: str, tmp_path
         assert sha256((tmp_path / load.file.name).read_bytes()).hexdigest() == load.sha256
 
 
-def test_the_committed_traffic_is_what_its_generator_writes(tmp_path: Path) -> None:
-    generator = tmp_path / "checkout.py"
-    generator.write_bytes((ROOT / "scenarios/traffic/checkout.py").read_bytes())
-    subprocess.run([sys.executable, str(generator)], check=True)
-    for name in ("checkout.jsonl", "orders.jsonl"):
+def test_the_committed_traffic_is_what_its_generators_write(tmp_path: Path) -> None:
+    for name in ("checkout.py", "troubled.py"):
+        generator = tmp_path / name
+        generator.write_bytes((ROOT / "scenarios/traffic" / name).read_bytes())
+        subprocess.run([sys.executable, str(generator)], check=True)
+    for name in ("checkout.jsonl", "orders.jsonl", "sale.jsonl", "malformed.jsonl", "prices.jsonl"):
         assert (tmp_path / name).read_bytes() == (ROOT / "scenarios/traffic" / name).read_bytes()
 
 
