@@ -80,9 +80,14 @@ def _refusal(name: str, work: Callable[[], object]) -> tuple[str, Exception] | N
     return None
 
 
+def _nodes(world: World) -> list[Node]:
+    """By their names, in whatever order they were started: so the same seed picks the same ones."""
+    return sorted(world.reach.environment().nodes, key=lambda node: (node.component, len(node.name), node.name))
+
+
 def nodes_named(world: World, name: str) -> tuple[Node, ...]:
     """All nodes of a component, or the one node of that name.  Raises UsageError when there is none."""
-    nodes = world.reach.environment().nodes
+    nodes = _nodes(world)
     found = tuple(node for node in nodes if name in (node.component, node.name))
     if not found:
         known = sorted({node.component for node in nodes})
@@ -92,7 +97,7 @@ def nodes_named(world: World, name: str) -> tuple[Node, ...]:
 
 def nodes_in_zone(world: World, zone: str) -> tuple[Node, ...]:
     """All nodes that are in a zone now, but jobs that have ended.  Raises UsageError when there is none."""
-    nodes = [node for node in world.reach.environment().nodes if node.state != "exited"]
+    nodes = [node for node in _nodes(world) if node.state != "exited"]
     found = tuple(node for node in nodes if node.zone == zone)
     if not found:
         here = ", ".join(sorted({node.zone for node in nodes}))

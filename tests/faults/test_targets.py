@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from held import HELD, NODES, traces
+from held import HELD, NODES, traces, world_of
 
 from envctl import plugins
 from envctl.errors import ResourceError
 from envctl.faults.base import Fault, World
-from envctl.faults.targets import all_of, at_each
+from envctl.faults.targets import aimed_at, all_of, at_each, nodes_named
 from envctl.faults.time_skew import TimeSkew
+from envctl.model import environment as model
 from envctl.substrates.base import Reach
 
 
@@ -57,6 +60,16 @@ class Refusing:
             return getattr(self._reach, name)(node, *args, **options)
 
         return told if name in ("run", "node", "release", "resume", "unlimit") else getattr(self._reach, name)
+
+
+def test_the_same_seed_picks_the_same_nodes_in_whatever_order_they_were_started(tmp_path: Path) -> None:
+    def picked(*names: str) -> list[str]:
+        nodes = [model.Node(name, "web", "service", "a", "", "ready", 1, 0.0, 1, None) for name in names]
+        reach: Any = SimpleNamespace(environment=lambda: SimpleNamespace(nodes=nodes))
+        assert [node.name for node in nodes_named(world_of(reach, tmp_path), "web")] == ["web-0", "web-1", "web-2", "web-10"]
+        return [node.name for node in aimed_at(world_of(reach, tmp_path), {"zone": "a", "pick": 2})]
+
+    assert picked("web-0", "web-1", "web-2", "web-10") == picked("web-2", "web-10", "web-0", "web-1")
 
 
 @pytest.mark.cell

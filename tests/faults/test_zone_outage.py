@@ -41,7 +41,7 @@ def test_every_node_of_the_zone_is_silent_and_down_until_it_is_healed(world: Cal
     fault = ZoneOutage.build({"zone": "b"}, world())
     blast = fault.probe()
     assert {node.name for node in blast.nodes} == INSIDE
-    assert blast.summary == "zone b: server-1, other-0"
+    assert blast.summary == "zone b: other-0, server-1"
     assert fault.undo()
     assert (rules(reach), down(reach)) == ([], set()), "a dry run writes nothing"
     assert not fault.verify().shown, "it has not been applied yet"
