@@ -20,8 +20,8 @@ def committed(client: Any, groups: Sequence[str]) -> dict[str, dict[Place, int]]
     return {group: {(place.topic, place.partition): one.offset for place, one in found.get(group, {}).items() if one.offset >= 0} for group in groups}
 
 
-def move(client: Any, group: str, to: Mapping[Place, int]) -> None:
-    """Has a group go on at these offsets.
+def move(client: Any, group: str, to: Mapping[Place, int], note: str = "") -> None:
+    """Has a group go on at these offsets, with a note as their metadata.
 
     Committed as by a consumer that is no member, which a coordinator takes only while the group has none (Kafka: OffsetCommit with generation -1).
     Raises ResourceError where it has.
@@ -30,7 +30,7 @@ def move(client: Any, group: str, to: Mapping[Place, int]) -> None:
     from kafka.errors import NoError
     from kafka.structs import OffsetAndMetadata
 
-    answers = client.alter_group_offsets(group, {TopicPartition(*place): OffsetAndMetadata(offset, "", None) for place, offset in to.items()})
+    answers = client.alter_group_offsets(group, {TopicPartition(*place): OffsetAndMetadata(offset, note, None) for place, offset in to.items()})
     for place, error in answers.items():
         if error is not NoError:
             raise ResourceError(f"the offsets of group {group} in {place.topic}/{place.partition} can't be moved: {error.__name__}")

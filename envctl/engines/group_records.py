@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from envctl.engines.topics import ends_of, messages_of, partitions_of, reader
@@ -11,6 +12,16 @@ from envctl.engines.topics import ends_of, messages_of, partitions_of, reader
 TOPIC = "__consumer_offsets"
 COMMIT = (0, 1)  # key versions of records: an offset that was committed
 CLASSIC, CONSUMER, MEMBER = 2, 3, 5  # a classic group, a KIP-848 group, a member of such a one
+UNREAD = -1  # no epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """An offset that was committed for a group."""
+
+    offset: int
+    epoch: int  # of the leader from which its consumer had the message before it; UNREAD where it had none, or is too old to tell
+    note: str = ""  # the metadata
 
 
 def generation(bootstrap: str, group: str, *, within_s: float) -> int:
@@ -40,9 +51,9 @@ def end_of_records(bootstrap: str, group: str) -> int:
     return ends[partition_of(group, len(ends))]
 
 
-def commits(bootstrap: str, group: str, *, start: int, within_s: float) -> dict[tuple[str, int], tuple[int, ...]]:
-    """(topic, partition) → the offsets that were committed for a group from a record on, in the order of time.  Raises ResourceError."""
-    found: dict[tuple[str, int], tuple[int, ...]] = {}
+def commits(bootstrap: str, group: str, *, start: int, within_s: float) -> dict[tuple[str, int], tuple[Commit, ...]]:
+    """(topic, partition) → what was committed for a group from a record on, in the order of time.  Raises ResourceError."""
+    found: dict[tuple[str, int], tuple[Commit, ...]] = {}
     for message in _records(bootstrap, group, within_s, start):
         commit = parse_commit(message.key(), message.value())
         if commit and commit[0] == group:
@@ -68,8 +79,8 @@ def partition_of(group: str, partitions: int) -> int:
     return (0 if signed == -(1 << 31) else abs(signed)) % partitions
 
 
-def parse_commit(key: bytes, value: bytes | None) -> tuple[str, str, int, int] | None:
-    """(group, topic, partition, offset) of a commit, None for records of other types and for removals (OffsetCommitKey/Value)."""
+def parse_commit(key: bytes, value: bytes | None) -> tuple[str, str, int, Commit] | None:
+    """(group, topic, partition, commit), None for records of other types and for removals (OffsetCommitKey/Value)."""
     if value is None or len(key) < 4:
         return None
     version, length = struct.unpack_from(">hh", key)
@@ -78,7 +89,16 @@ def parse_commit(key: bytes, value: bytes | None) -> tuple[str, str, int, int] |
     group, at = key[4 : 4 + length].decode("utf-8", "replace"), 4 + length
     (length,) = struct.unpack_from(">h", key, at)
     topic, at = key[at + 2 : at + 2 + length].decode("utf-8", "replace"), at + 2 + length
-    return group, topic, struct.unpack_from(">i", key, at)[0], struct.unpack_from(">q", value, 2)[0]
+    return group, topic, struct.unpack_from(">i", key, at)[0], _commit(value)
+
+
+def _commit(value: bytes) -> Commit:
+    layout, offset = struct.unpack_from(">hq", value)
+    epoch, at = (struct.unpack_from(">i", value, 10)[0], 14) if layout >= 3 else (UNREAD, 10)
+    if layout >= 4:
+        return Commit(offset, epoch, _compact(value, at)[1])
+    (length,) = struct.unpack_from(">h", value, at)
+    return Commit(offset, epoch, value[at + 2 : at + 2 + length].decode("utf-8", "replace"))
 
 
 def parse_generation(key: bytes, value: bytes | None) -> tuple[str, int] | None:

@@ -2,8 +2,12 @@
 
 Kafka lets nobody set the offsets of a group that has members.  So all of them are removed by the admin API, and the offsets are set in
 the moment before they notice and join again: their own commits are refused from then on, and they start where the group now stands.
-That is how it goes for classic and for KIP-848 groups.  The proof is the group's own log of commits in `__consumer_offsets`: behind
-what had been committed, there is a commit of less, and then one that is past it again.
+That is how it goes for classic and for KIP-848 groups.
+
+The proof is the group's own log of commits in `__consumer_offsets`: our commit, which bears our note, one behind it that is past where
+the group had been, and a sign that messages in between came again: a commit between the two, one of where it had been by a consumer
+that had read the message before it, or a span of their processing.  A consumer that goes its own way, by seeking, leaves no such signs.
+One is enough, because the members of a group go by its offsets or do not.
 """
 
 from __future__ import annotations
@@ -12,16 +16,19 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from envctl.engines.cluster import admin
 from envctl.engines.group_offsets import Place, committed, move
-from envctl.engines.group_records import commits, end_of_records
+from envctl.engines.group_records import UNREAD, Commit, commits, end_of_records
 from envctl.errors import ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.rebalance import consumers, describe, settled
 from envctl.faults.targets import slug
 from envctl.model.topology import Kafka, Service, Topology
+from envctl.telemetry import raw
+from envctl.telemetry.store import handled
 from envctl.waiting import until
 
 BACK = 20
@@ -43,7 +50,7 @@ class Redelivery:
 
     name: ClassVar[str] = "redelivery"
     mechanism: ClassVar[str] = "the group's offsets set back in the moment after an eviction"
-    proof: ClassVar[str] = "the group's own commits: less, then past it again"
+    proof: ClassVar[str] = "our commit in the group's log, later ones that pass it, commits or spans in between"
     tools: ClassVar[tuple[str, ...]] = ()
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
@@ -62,7 +69,9 @@ class Redelivery:
         self._back: int = params.get("back", BACK)
         self._topic: str | None = params.get("topic")
         self._world = world
+        self._note = f"envctl redelivery {world.scratch.name}"
         self._start = 0  # in the group's records
+        self._since = (0, 0)  # where the spans end that had come before, and when it was set back, Unix ns
         self._resets: Mapping[Place, Reset] = {}
         self._others: Mapping[tuple[str, str, int], int] = {}  # what other groups had committed
 
@@ -114,10 +123,15 @@ class Redelivery:
             if not until(lambda: self._world.stopping.is_set() or bool(self._planned(client)), RESET_S):
                 raise ResourceError(f"{self._group} has committed nothing that is still kept, so nothing can come to it again",
                                     hint="let it act later, once the group has handled messages")
+            start = raw.whole_size(raw.path_of(self._telemetry, "traces"))
             while not (done := self._reset(client)):
                 if time.monotonic() >= deadline or self._world.stopping.is_set():
                     raise ResourceError(f"the offsets of {self._group} could not be set: its members kept coming back")
-        self._resets = done
+        self._resets, self._since = done, (start, time.time_ns())
+
+    @property
+    def _telemetry(self) -> Path:
+        return self._world.reach.environment().directory / "telemetry"
 
     def _reset(self, client: Any) -> Mapping[Place, Reset]:
         """Removes all members and sets the offsets; empty when one came back in between."""
@@ -128,7 +142,7 @@ class Redelivery:
             client.remove_group_members(self._group, members)
         planned = self._planned(client)  # now nobody commits any more
         try:
-            move(client, self._group, {key: reset.to for key, reset in planned.items()})
+            move(client, self._group, {key: reset.to for key, reset in planned.items()}, self._note)
         except ResourceError:
             return {}
         return planned
@@ -144,23 +158,32 @@ class Redelivery:
         return {key: reset for key, reset in wanted.items() if reset.to < reset.before}
 
     def verify(self) -> Effect:
-        """By its records the group's commits fell by as much as asked and then passed where it had been; no other group's fell."""
-        found: dict[Place, tuple[int, ...]] = {}
+        """By its records the group was set back as far as asked and passed where it had been, with signs that messages came again; no other group's offsets fell."""
+        later: dict[Place, Sequence[Commit] | None] = {}
 
         def passed() -> bool:
-            found.update(commits(self._world.bootstrap, self._group, start=self._start, within_s=PASS_S))
-            return all(_again(found.get(key, ()), reset) for key, reset in self._resets.items())
+            found = commits(self._world.bootstrap, self._group, start=self._start, within_s=PASS_S)
+            later.update({key: _behind(found.get(key, ()), reset, self._note) for key, reset in self._resets.items()})
+            return all(_past(later[key] or (), reset) for key, reset in self._resets.items()) and bool(self._signs(later))
 
         shown = until(lambda: self._world.stopping.is_set() or passed(), PASS_S, poll_s=POLL_S) and bool(self._resets) and passed()
-        fallen = sum(reset.to in found.get(key, ()) for key, reset in self._resets.items())
-        again = sum(_again(found.get(key, ()), reset) for key, reset in self._resets.items())
-        count = sum(reset.before - reset.to for reset in self._resets.values())
+        fallen = sum(each is not None for each in later.values())
+        again = sum(_past(later.get(key) or (), reset) for key, reset in self._resets.items())
+        count, signs = sum(reset.before - reset.to for reset in self._resets.values()), self._signs(later)
         hit = self._fallen_beside()
-        summary = f"{count} messages of {len(self._resets)} partitions again" if shown else f"{fallen} of {len(self._resets)} offsets fell, {again} were passed again"
+        summary = f"{count} messages of {len(self._resets)} partitions again" if shown else (
+            f"{fallen} of {len(self._resets)} offsets fell, {again} were passed again{'' if signs else ', and nothing shows that messages in between came again'}")
         summary += f"; {', '.join(sorted({group for group, _, _ in hit}))} went back too" if hit else ""
-        told = [{"topic": topic, "partition": number, "committed": reset.before, "reset": reset.to, "later": max(found.get((topic, number), (0,)))}
-                for (topic, number), reset in sorted(self._resets.items())]
+        told = [{"topic": key[0], "partition": key[1], "committed": reset.before, "reset": reset.to, "seen_again": key in signs,
+                 "later": max((each.offset for each in later.get(key) or ()), default=0)} for key, reset in sorted(self._resets.items())]
         return Effect(shown and not hit, summary, {"messages": count, "partitions": told, "canary_sent": len(self._others), "canary_lost": len(hit)})
+
+    def _signs(self, later: Mapping[Place, Sequence[Commit] | None]) -> set[Place]:
+        """The partitions of which something tells that messages came again."""
+        found = {key for key, reset in self._resets.items() if _read_again(later.get(key) or (), reset)}
+        start, since_ns = self._since
+        spans = handled(self._telemetry, self._group, start=start, since_ns=since_ns)
+        return found | {key for key, reset in self._resets.items() for offset in range(reset.to, reset.before) if (key[0], str(key[1]), offset) in spans}
 
     def _committed_by_others(self, client: Any) -> dict[tuple[str, str, int], int]:
         names = [one["group_id"] for one in client.list_groups() if one["group_id"] != self._group and not _marked(self._world, one["group_id"])]
@@ -194,9 +217,19 @@ class Redelivery:
         return Effect(not behind, f"{behind} partitions are still behind" if behind else "past where it had been", {"behind": behind})
 
 
-def _again(offsets: Sequence[int], reset: Reset) -> bool:
-    """Whether a commit of where it was set to is followed by one of where it had been, or more."""
-    return reset.to in offsets and max(offsets[offsets.index(reset.to) :]) >= reset.before
+def _behind(log: Sequence[Commit], reset: Reset, note: str) -> Sequence[Commit] | None:
+    """What was committed after it was set back by us; None where it was not."""
+    ours = [index for index, commit in enumerate(log) if commit.offset == reset.to and commit.note == note]
+    return log[ours[-1] + 1 :] if ours else None
+
+
+def _past(later: Sequence[Commit], reset: Reset) -> bool:
+    return any(commit.offset >= reset.before for commit in later)
+
+
+def _read_again(later: Sequence[Commit], reset: Reset) -> bool:
+    """Whether a commit tells that messages came again: one in between, or one of where it had been, by a consumer that had read the message before."""
+    return any(reset.to < commit.offset < reset.before or (commit.offset == reset.before and commit.epoch != UNREAD) for commit in later)
 
 
 def _mark(world: World, group: str) -> None:

@@ -68,13 +68,14 @@ def whole_size(path: Path) -> int:
     return end
 
 
-def read(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(receive time in Unix ns, request) of each whole record; a torn tail, and a missing file, are the end."""
+def read(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """(receive time in Unix ns, request) of each whole record from a position on; a torn tail, and a missing file, are the end."""
     try:
         file = path.open("rb", buffering=1 << 20)
     except FileNotFoundError:
         return
     with file:
+        file.seek(start)
         while len(header := file.read(_HEADER.size)) == _HEADER.size:
             length, received_ns = _HEADER.unpack(header)
             body = file.read(length)

@@ -92,10 +92,10 @@ def _insert(base: sqlite3.Connection, statement: str, rows: Iterable[tuple[Any, 
         base.executemany(statement, batch)
 
 
-def _requests(path: Path, kind: Any, counter: _Counter) -> Iterator[Any]:
+def _requests(path: Path, kind: Any, counter: _Counter, start: int = 0) -> Iterator[Any]:
     from google.protobuf.message import DecodeError
 
-    for _, body in raw.read(path):
+    for _, body in raw.read(path, start):
         try:
             yield kind.FromString(body)
         except DecodeError:
@@ -118,10 +118,24 @@ def _link_rows(directory: Path) -> Iterator[tuple[str, str, str, str]]:
             yield span.trace_id.hex(), span.span_id.hex(), link.trace_id.hex(), link.span_id.hex()
 
 
-def _spans(directory: Path, counter: _Counter) -> Iterator[tuple[str, str, Any]]:
+def handled(directory: Path, group: str, *, start: int, since_ns: int) -> set[tuple[str, str, int]]:
+    """(topic, partition, offset) of messages that a consumer group has processed, by its spans without an error.
+
+    Of those whose requests stand from the position `start` on in the raw file, and that began after `since_ns` (Unix ns).
+    """
+    found = set()
+    for _, _, span in _spans(directory, _Counter(), start):
+        if KINDS[min(span.kind, 5)] == "consumer" and span.status.code != 2 and span.start_time_unix_nano > since_ns:
+            attrs = _attributes(span.attributes)
+            if attrs.get("messaging.consumer.group.name") == group and isinstance(offset := attrs.get("messaging.kafka.offset"), int):
+                found.add((str(attrs.get("messaging.destination.name")), str(attrs.get("messaging.destination.partition.id")), offset))
+    return found
+
+
+def _spans(directory: Path, counter: _Counter, start: int = 0) -> Iterator[tuple[str, str, Any]]:
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-    for request in _requests(raw.path_of(directory, "traces"), ExportTraceServiceRequest, counter):
+    for request in _requests(raw.path_of(directory, "traces"), ExportTraceServiceRequest, counter, start):
         for resource in request.resource_spans:
             service, node = _who(resource.resource)
             for scope in resource.scope_spans:

@@ -2,7 +2,7 @@ import struct
 
 import pytest
 
-from envctl.engines.group_records import parse_commit, parse_generation, parse_member, partition_of
+from envctl.engines.group_records import Commit, parse_commit, parse_generation, parse_member, partition_of
 
 
 @pytest.mark.parametrize(("group", "java_hash"), [("payments", 1382682413), ("", 0), ("polygenelubricants", -2147483648), ("é€", 15587)])
@@ -44,8 +44,12 @@ def commit_key(version, group, topic, partition):
     return member_key(version, group, topic) + struct.pack(">i", partition)
 
 
-def test_a_commit_has_its_offset_until_it_is_removed():
-    value = struct.pack(">hqi", 3, 41, -1) + b"rest"
-    assert parse_commit(commit_key(1, "payments", "orders.placed", 5), value) == ("payments", "orders.placed", 5, 41)
+@pytest.mark.parametrize(("value", "epoch"), [
+    (struct.pack(">hqh2sq", 1, 41, 2, b"me", 0) + b"rest", -1),
+    (struct.pack(">hqih2sq", 3, 41, 7, 2, b"me", 0), 7),
+    (struct.pack(">hqib2sq", 4, 41, 7, 3, b"me", 0), 7),
+])
+def test_a_commit_is_read_in_all_layouts_until_it_is_removed(value, epoch):
+    assert parse_commit(commit_key(1, "payments", "orders.placed", 5), value) == ("payments", "orders.placed", 5, Commit(41, epoch, "me"))
     assert parse_commit(commit_key(1, "payments", "orders.placed", 5), None) is None
     assert parse_commit(key_of(2, "payments"), value) is None

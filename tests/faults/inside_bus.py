@@ -44,7 +44,7 @@ from envctl.waiting import until
 
 TOPICS = {
     "orders": Topic("orders", 3), "pairs": Topic("pairs", 2, replication=2), "singles": Topic("singles", 1, replication=1),
-    **{name: Topic(name, 2) for name in ("once", "again", "leased", "fed")},
+    **{name: Topic(name, 2) for name in ("once", "again", "leased", "fed", "sought")},
 }
 BUS = Kafka(name="bus", version="4.1", brokers=3, topics=TOPICS, settings={
     "broker.session.timeout.ms": "3000", "group.consumer.min.heartbeat.interval.ms": "500", "group.consumer.heartbeat.interval.ms": "500"})
@@ -277,19 +277,26 @@ def lags(sampler: LagSampler) -> list[float | None]:
 
 
 @contextmanager
-def readers(group: str, topic: str, protocol: str) -> Iterator[list[tuple[int, int]]]:
-    """Two members of a group; what they have been given, as (partition, offset)."""
+def readers(group: str, topic: str, protocol: str, kept: dict[int, int] | None = None) -> Iterator[list[tuple[int, int]]]:
+    """Two members of a group; what they have been given, as (partition, offset).  `kept`: they keep their places themselves, and begin there."""
     given: list[tuple[int, int]] = []
     over = threading.Event()
+
+    def begin(consumer: Any, partitions: Any) -> None:
+        for each in partitions:
+            each.offset = (kept or {}).get(each.partition, each.offset)
+        consumer.assign(partitions)
 
     def read() -> None:
         consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": group, "auto.offset.reset": "earliest", "auto.commit.interval.ms": 100, "log_level": 0,
                              **PROTOCOLS[protocol]})
-        consumer.subscribe([topic])
+        consumer.subscribe([topic], on_assign=begin) if kept is not None else consumer.subscribe([topic])
         while not over.is_set():
             message = consumer.poll(0.1)
             if message is not None and message.error() is None:
                 given.append((message.partition(), message.offset()))
+                if kept is not None:
+                    kept[message.partition()] = message.offset() + 1
         consumer.close()
 
     threads = [threading.Thread(target=read) for _ in range(2)]
@@ -350,6 +357,25 @@ def a_classic_group_handles_its_last_messages_again(bus: Bus) -> None:
 def a_kip_848_group_handles_its_last_messages_again(bus: Bus) -> None:
     redelivered(bus, "kip-848")
     refused(Redelivery({"group": "readers-kip-848"}, bus.world()), "not stable")  # they have left
+
+
+def a_consumer_that_seeks_by_itself_is_not_proved(bus: Bus) -> None:
+    redelivery.PASS_S = 4.0
+    write("sought", 20)
+    kept: dict[int, int] = {}
+    with readers("seekers", "sought", "classic", kept) as given, writing("sought"):
+        assert until(lambda: len(given) >= 20, 40)
+        fault = Redelivery({"group": "seekers", "back": 7}, bus.world("sought"))
+        assert until(lambda: len(describe(BOOTSTRAP, "seekers").members) == 2, 20)
+        fault.probe()
+        fault.apply(20)
+        assert until(lambda: fault.absent().shown, 20), "its commits fall and rise as they should"
+        effect = fault.verify()
+        assert not effect.shown, effect
+        assert effect.summary == "2 of 2 offsets fell, 2 were passed again, and nothing shows that messages in between came again", effect
+        back = {(one["partition"], offset) for one in effect.detail["partitions"] for offset in range(one["reset"], one["committed"])}
+        assert len(back) == 14
+        assert not {one for one in given if given.count(one) > 1} & back, "nothing of it came again"
 
 
 def what_was_not_redelivered_is_not_shown(bus: Bus) -> None:

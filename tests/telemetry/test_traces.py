@@ -7,7 +7,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from envctl.telemetry import raw
-from envctl.telemetry.store import FILE, Spans, flatten
+from envctl.telemetry.store import FILE, Spans, flatten, handled
 from envctl.telemetry.traces import Break, Edge, Loss, analyse, completeness, critical_path, error_origins
 
 KIND = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}
@@ -253,6 +253,21 @@ def test_the_spans_that_processed_a_message_are_found_by_its_place(recorder):
     store = recorder.store()
     assert [span.node for span in store.processing("orders.placed", 2, 311)] == ["payments-0"]
     assert store.processing("orders.placed", 2, 312) == ()
+
+
+def test_what_a_group_has_handled_since_then_is_read_from_what_comes_in(recorder):
+    def process(offset, **options):
+        place = {"messaging.destination.name": "orders", "messaging.destination.partition.id": "2", "messaging.kafka.offset": offset, "messaging.consumer.group.name": "payments"}
+        recorder.span(1, "payments", "consumer", attrs=place | options.pop("more", {}), **options)
+
+    path = raw.path_of(recorder.directory, "traces")
+    process(1, start=9.0)
+    start = raw.whole_size(path)
+    process(2, start=3.0)  # which came late
+    process(3, start=9.0)
+    process(4, start=9.0, error=True)
+    process(5, start=9.0, more={"messaging.consumer.group.name": "others"})
+    assert handled(recorder.directory, "payments", start=start, since_ns=5 * SECOND) == {("orders", "2", 3)}
 
 
 EXPORTED, DROPPED = "otel.sdk.exporter.span.exported", "otel.sdk.processor.span.processed"
