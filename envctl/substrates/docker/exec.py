@@ -49,6 +49,9 @@ class Executed(Awaited):
             answer = api().exec_start(self._id, tty=bool(self._terminal), socket=True)
         self._socket = getattr(answer, "_sock", answer)
         self._socket.settimeout(None)  # a command may be silent for as long as it likes
+        self._answer = answer  # which closes it when nobody has it any more
+        # Where the answer's head was read, and with it, on a busy machine, what the command said first.
+        self._said = answer._response.raw._fp.fp  # noqa: SLF001 - docker-py reads past it
         outputs = {1: _copy(stdout), 2: _copy(stderr)}
         threading.Thread(target=self._receive, args=(outputs,), daemon=True).start()
         if stdin is not None:
@@ -80,7 +83,7 @@ class Executed(Awaited):
     def _receive(self, outputs: Mapping[int, int | None]) -> None:
         with contextlib.suppress(OSError):
             if self._terminal:
-                while data := self._socket.recv(_CHUNK):
+                while data := self._said.read1(_CHUNK):
                     _write(outputs[1], data)
             else:
                 while header := self._exactly(_HEADER.size):
@@ -93,12 +96,8 @@ class Executed(Awaited):
         self._socket.close()
 
     def _exactly(self, length: int) -> bytes:
-        data = b""
-        while len(data) < length:
-            if not (more := self._socket.recv(length - len(data))):
-                return b""
-            data += more
-        return data
+        data: bytes = self._said.read(length)
+        return data if len(data) == length else b""
 
     def _exit_status(self) -> int:
         """The engine says that the stream has ended a moment before it knows how the command did."""
