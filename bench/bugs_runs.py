@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from bench.bugs_defects import Defect
 from bench.project import ENVCTL, HERE, PARTS, copied
 from envctl.errors import Exit
@@ -122,13 +124,19 @@ def _keep(directory: Path, keep: Path) -> None:
 
 
 def _ci(root: Path, scenario: str, seed: int) -> tuple[int, str]:
-    argv = [ENVCTL, "-C", str(root), "ci", "--full", "--inconclusive", "fail", "--scenario", scenario, "--rng-seed", str(seed)]
+    argv = [ENVCTL, "-C", str(root), "ci", *_extent(root, scenario), "--inconclusive", "fail", "--scenario", scenario, "--rng-seed", str(seed)]
     with tempfile.TemporaryFile() as output:
         # in a session of its own: a terminal's Ctrl-C reaches it through us alone, so that the first one is not its second
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
         code = ended(process, LIMIT_S)
         output.seek(0)
         return code, output.read().decode(errors="replace")
+
+
+def _extent(root: Path, scenario: str) -> list[str]:
+    """Everything; but with all components nothing is stubbed, so where the scenario wants that, only what it takes and needs."""
+    asked = yaml.safe_load((root / "scenarios" / f"{scenario}.yaml").read_text(encoding="utf-8"))
+    return ["--only", asked["takes"][0]] if asked.get("stubs") else ["--full"]
 
 
 def ended(process: subprocess.Popen[bytes], limit_s: float) -> int:

@@ -250,11 +250,12 @@ class Run:
             deadline = time.monotonic() + patience
             rounds = 0
             while True:
+                begun = time.monotonic()  # what was read before the time was over says nothing of what was still to come
                 collector.round()
                 rounds += 1
-                if self._hurry.is_set() or time.monotonic() >= deadline or settled(Record(self.directory, self.scenario)):
+                if self._hurry.is_set() or begun >= deadline or settled(Record(self.directory, self.scenario)):
                     break
-                pause = min(ROUNDS_S[min(rounds, len(ROUNDS_S)) - 1], deadline - time.monotonic())
+                pause = max(0.0, min(ROUNDS_S[min(rounds, len(ROUNDS_S)) - 1], deadline - time.monotonic()))
                 until(self._hurry.is_set, pause, poll_s=POLL_S)  # not its wait: a signal sets it in this very thread
             said["rounds"] = rounds
 

@@ -210,6 +210,14 @@ def test_a_change_that_is_not_committed_is_another_revision(tmp_path: Path) -> N
     assert len(set(seen)) == 3
 
 
+def test_all_is_brought_up_but_where_a_scenario_wants_a_stub(tmp_path: Path) -> None:
+    (tmp_path / "scenarios").mkdir()
+    for name, more in (("whole", ""), ("stubbed", "stubs: [fraud]\n")):
+        (tmp_path / f"scenarios/{name}.yaml").write_text(f"takes: [gateway, orders]\n{more}")
+    assert bugs_runs._extent(tmp_path, "whole") == ["--full"]
+    assert bugs_runs._extent(tmp_path, "stubbed") == ["--only", "gateway"]
+
+
 CHILD = """
 import signal, sys, time
 told = []
