@@ -20,6 +20,10 @@ def main() -> None:
         command_line()
     except KeyboardInterrupt:
         _end()
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        _end()  # it hit the making of a class, of which Python before 3.12 makes this
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # it has ended, and its exit code stands: also while Python takes itself apart
 

@@ -95,7 +95,7 @@ def _as_measured(fault: Fault) -> Measured:
     before = at.get("hold", at.get("verify", at.get("apply")))
     heal_s = at["absent"][1] - before[1] if before and "absent" in at else None
     kind: Any = plugins.load("envctl.faults", fault.fault) if fault.fault in plugins.names("envctl.faults") else None
-    return Measured(fault.id, fault.fault, getattr(kind, "mechanism", ""), fault.asked.partition("; ")[0], fault.measured, heal_s,
+    return Measured(fault.id, fault.fault, fault.mechanism or getattr(kind, "mechanism", ""), fault.asked.partition("; ")[0], fault.measured, heal_s,
                     at["absent"][0] if "absent" in at else None)
 
 

@@ -119,7 +119,8 @@ class Watch:
 
         shown = until(through, FENCED_S, poll_s=POLL_S)
         unseen = "its partitions kept their leader epochs" if self._mine() else "leading nothing, it was never seen to be away"
-        return self._effect(view, shown, f"{len(self._mine())} partitions led anew" if shown else unseen)
+        seen = f"{len(self._mine())} partitions led anew" if self._mine() else "seen to be away, leading nothing"
+        return self._effect(view, shown, seen if shown else unseen)
 
     def _effect(self, view: View | None, shown: bool, summary: str) -> Effect:
         """With the controller's move, and all other nodes as canary: none of them was restarted, no other broker fenced."""

@@ -92,7 +92,7 @@ class Latency(OnLinks):
             summary += (f"; {lost} probes lost, {counts['missed']} packets passed by the queue, {counts['dropped']} dropped,"
                         f" nobody who delays at {counts['gone']} nodes")
         return Effect(fit and not wrong and not slowed and not canary_lost, summary, {
-            "means": type(self.rules).__name__.lower(),
+            "mechanism": "netem" if isinstance(self.rules, Netem) else "a queue of netfilter and a process that holds packets",
             "asked_ms": self._delay_s * 1000, "jitter_ms": self._jitter_s * 1000, "median_ms": shown,
             "p99_ms": [quantiles(each.took, n=100)[-1] * 1000 for each in trips if len(each.took) > 1],
             "probes_sent": sum(len(each.took) + each.lost for each in trips), "probes_lost": lost,

@@ -38,9 +38,10 @@ def _fault(subject: Subject, id: str, spec: FaultSpec | None, window: FaultWindo
     detect_s, detected_by = _detection(window)
     during = window.edge("during") if window else None
     measured = [edge.summary for edge in edges if edge.edge in ("verify", "hold") and edge.summary]
+    chosen = [str(edge.detail["mechanism"]) for edge in edges if "mechanism" in edge.detail]
     return Fault(
         id=id, fault=spec.fault if spec else window.fault if window else "", outcome=finding.outcome if finding else None,
-        asked=asked(spec) if spec else words.NONE, measured=measured[0].removeprefix("measured ") if measured else words.NONE,
+        asked=asked(spec) if spec else words.NONE, mechanism=chosen[0] if chosen else "", measured=measured[0].removeprefix("measured ") if measured else words.NONE,
         title=finding.title if finding else "not judged", start_s=_s(start), end_s=_s(end),
         step=f"{spec.step} of {spec.steps} of {spec.escalation}" if spec and spec.escalation else "",
         detect_s=detect_s, detected_by=detected_by, symptom_s=None if symptom is None or start is None else (symptom[0] - start) / 1e9,

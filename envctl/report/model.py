@@ -120,6 +120,7 @@ class Fault:
     fault: str
     outcome: Outcome | None
     asked: str
+    mechanism: str  # that was chosen here, where its kind has several; empty: it has one
     measured: str
     title: str
     start_s: float | None

@@ -50,6 +50,16 @@ def test_an_interrupt_is_answered_from_the_first_line_on(after_ms: int) -> None:
     assert (status, said) in ((8, "\ncancelled\n"), (0, ""))
 
 
+def test_an_interrupt_of_the_making_of_a_class_is_one() -> None:
+    program = (
+        "import envctl.cli.main\nfrom envctl.__main__ import main\n"
+        "class Field:\n def __set_name__(self, *_):\n  raise KeyboardInterrupt\n"
+        "envctl.cli.main.main = lambda: type('Made', (), {'field': Field()})\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (8, "\ncancelled\n")
+
+
 @pytest.mark.parametrize("after_ms", range(0, 201, 20))
 def test_only_the_start_of_python_itself_may_trace_an_interrupt(after_ms: int) -> None:
     status, said = interrupted(["-m", "envctl", "plan", "--full"], after_ms, once_it_answers=False)

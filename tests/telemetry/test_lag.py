@@ -50,7 +50,7 @@ def test_the_depth_of_a_topic_is_all_that_lies_in_it(broker):
     make_topic(broker, "dead", [3, 0])
     sampler = DepthSampler(broker.bootstrap, ["dead"])
     assert [reading.value for reading in sampler.unknown()] == [None]
-    assert lags(sampler) == {0: 3, 1: 0}
+    assert until(lambda: lags(sampler) == {0: 3, 1: 0})  # a busy broker may not answer at once
     assert [reading.value for reading in sampler.unknown()] == [None, None]
     sampler.close()
     with pytest.raises(LookupError, match="no topic never-made"):
