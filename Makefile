@@ -13,7 +13,7 @@ help:  ## this list
 demo: setup  ## the shop under fire: up, seeded, replayed, hurt, judged, reported, removed (SUBSTRATE=docker: as containers)
 	$(BIN)/envctl ci --full --scenario $(SCENARIO) $(if $(SUBSTRATE),--substrate $(SUBSTRATE))
 
-faults: setup  ## every kind of fault against the shop, and a table of what was measured (ten minutes)
+faults: setup  ## every kind of fault against the shop, and a table of what was measured (five minutes)
 	status=0; $(BIN)/envctl ci --only gateway --scenario every-fault $(if $(SUBSTRATE),--substrate $(SUBSTRATE)) || status=$$?; \
 	$(BIN)/envctl faults "$$(ls -td .envctl/runs/*-every-fault | head -1)"; exit $$status
 
