@@ -57,8 +57,12 @@ class LagSampler:
     def sample(self) -> Iterator[Reading]:
         """One request a group, and two for the ends and starts of all partitions."""
         self._count_partitions()
+        if self._refused:  # it goes on asking whoever led before, or with a leader's old epoch, until it looks again
+            self._asker.list_topics(timeout=_TIMEOUT_S)
+        self._refused = True
         committed = self._committed()
         end, start = self._offsets(-1), self._offsets(-2)
+        self._refused = None in (*end.values(), *start.values())
         active = {group for (group, *_), offset in committed.items() if offset is not None}
         for group, topic, partition in self._places():
             place = (topic, partition)
@@ -108,11 +112,7 @@ class LagSampler:
         from confluent_kafka import TopicPartition
 
         asked = [TopicPartition(topic, partition, which) for topic, count in self._partitions.items() for partition in range(count)]
-        if self._refused:  # it goes on asking whoever led before, or with a leader's old epoch, until it looks again
-            self._asker.list_topics(timeout=_TIMEOUT_S)
-        self._refused = True
         answered = self._asker.offsets_for_times(asked, timeout=_TIMEOUT_S)
-        self._refused = any(one.error for one in answered)
         return {(one.topic, one.partition): one.offset if one.offset >= 0 and not one.error else None for one in answered}
 
 
