@@ -13,7 +13,7 @@ from envctl.faults.acting import bystanders, canary, unexplained
 from envctl.faults.base import Effect, World
 from envctl.model.environment import Node
 from envctl.model.topology import Kafka, Topology
-from envctl.spec.names import nodes_of
+from envctl.spec.names import owner_of
 from envctl.waiting import until
 
 FENCED_S = 25.0  # how long it may take that a dead broker is fenced (its session, 6 s) and its partitions have other leaders
@@ -52,7 +52,7 @@ def look(bootstrap: str) -> View:
 
 def wrong_target(params: Mapping[str, Any], topology: Topology, *, minority: bool) -> list[tuple[str, str, str]]:
     """(parameter, message, hint) where a target is no Kafka, or (`minority`) where so many brokers at once leave none to ask."""
-    owner = topology.components.get(nodes_of(topology).get(params["target"], params["target"]))
+    owner = owner_of(topology, params["target"])
     if owner is None:
         return []
     if not isinstance(owner, Kafka):

@@ -24,7 +24,7 @@ from envctl.faults.targets import PICK, TARGET, AtNodes, at_each, placed
 from envctl.model.environment import Node
 from envctl.model.topology import Topology
 from envctl.record.writer import publish
-from envctl.spec.names import nodes_of
+from envctl.spec.names import owner_of
 from envctl.spec.units import size_bytes
 from envctl.substrates.base import Process
 from envctl.waiting import until
@@ -102,7 +102,7 @@ class MemoryPressure(AtNodes):
     @classmethod
     def unfit(cls, params: Mapping[str, Any], topology: Topology) -> Sequence[tuple[str, str, str]]:
         """See `FaultKind.unfit`: only of a limit can something be left."""
-        owner = topology.components.get(nodes_of(topology).get(params["target"], params["target"]))
+        owner = owner_of(topology, params["target"])
         if owner is None or "leave" not in params:
             return []
         own = owner.resources.memory_bytes

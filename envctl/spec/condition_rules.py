@@ -8,7 +8,7 @@ from envctl.model.scenario import Condition, Measure, Scenario, Stream
 from envctl.model.topology import Postgres, Service, Topology
 from envctl.spec.conditions import conditions, quantity_of, subject_of
 from envctl.spec.document import Document, Location, did_you_mean
-from envctl.spec.names import groups_of, known, nodes_of, topics_of
+from envctl.spec.names import groups_of, known, nodes_of, owner_of, topics_of
 from envctl.spec.timeline import entries
 from envctl.spec.units import duration_s
 
@@ -58,8 +58,8 @@ def _check_subject(
     elif what in ("group", "topic"):
         known(document, at, "consumer group" if what == "group" else "topic", name, groups_of(topology) if what == "group" else topics_of(topology))
     elif known(document, at, "component or node", name, (*topology.components, *nodes_of(topology))) and what == "postgres":
-        component = topology.components[nodes_of(topology).get(name, name)]
-        if not isinstance(component, Postgres):
+        component = owner_of(topology, name)
+        if component is not None and not isinstance(component, Postgres):
             document.problem(at, f"{component.name} is a {component.kind}, a postgres is needed here")
 
 

@@ -48,3 +48,8 @@ def nodes_of(topology: Topology) -> dict[str, str]:
         for component in topology.components.values()
         for index in range(node_count(component))
     }
+
+
+def owner_of(topology: Topology, name: str) -> AnyComponent | None:
+    """The component of that name, or the one that has a node of that name; None where there is neither."""
+    return topology.components.get(nodes_of(topology).get(name, name))
