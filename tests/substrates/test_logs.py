@@ -19,6 +19,7 @@ from way import Way
 
 from envctl.substrates.kubernetes.api import Api, api
 from envctl.substrates.kubernetes.logs import Words, followed
+from envctl.substrates.kubernetes.pods import is_previous
 
 BEGUN = datetime(2026, 10, 25, 0, 59, 58, tzinfo=UTC)
 STEP = st.sampled_from((0, 0, 7, 400, 1100))  # milliseconds between two lines
@@ -122,6 +123,30 @@ def test_a_log_whose_streams_break_goes_on_without_a_gap_or_a_line_twice(way: Wa
     assert not log.thread.is_alive()
     assert len(log.numbers) > 50
     assert log.numbers == list(range(1, len(log.numbers) + 1)), "and nothing of the life after it"
+
+
+@pytest.mark.kubernetes
+def test_a_life_that_the_kubelet_knows_of_before_the_api_does_is_not_taken_for_the_one_before(
+    way: Way, cluster: Cluster, says: Says, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stale: list[None] = []
+
+    def previous(pod: Any, container: str) -> bool | None:
+        place = is_previous(pod, container)
+        if place and not stale:
+            Ground.until(lambda: says.status["state"].get("running"), "another life has begun", within_s=60)
+            stale.append(None)
+            return False
+        return place
+
+    monkeypatch.setattr("envctl.substrates.kubernetes.logs.is_previous", previous)
+    log = Followed(api(way.context), says.start(COUNTS), lambda: bool(stale))
+    Ground.until(lambda: len(log.kept) > 100, "it is told", within_s=30)
+    cluster.kubectl("exec", "-n", says.space, "says", "--", "touch", "/tmp/end")
+    log.thread.join(60)
+    assert stale
+    assert not log.thread.is_alive()
+    assert log.numbers == list(range(1, len(log.numbers) + 1))
 
 
 @pytest.mark.kubernetes

@@ -24,6 +24,7 @@ from envctl.waiting import until
 
 _TOLD_S, _POLL_S = 3.0, 0.02  # within which the cluster tells that a container has ended, after its words have
 _LAST_S, _AGAIN_S = 30.0, 0.5  # how long the last words of one that has ended are asked for, where the API is away
+_PLACE_S = 0.5  # between two questions about which life the pod's present one is
 _LATE_S = 10.0  # how long the next life of a node waits for them
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)")
 
@@ -54,6 +55,10 @@ class Words:
         """The last line of a container that has ended, where it did not end that line."""
         return self._text(self._rest) or b""
 
+    def has(self, line: bytes) -> bool:
+        """Whether it is one of the newest lines, which a stream that goes on repeats."""
+        return line in self._newest
+
     def _text(self, line: bytes) -> bytes | None:
         """Of a line that is the container's, and has not been there."""
         stamp, _, text = line.partition(b" ")
@@ -79,7 +84,7 @@ def followed(api: Api, namespace: str, pod: str, container: str, has_ended: Call
             until_at = min(until_at, time.monotonic() + _LAST_S)
         whole = False
         try:
-            stream = _stream(api, namespace, pod, container, words.since)
+            stream = _stream(api, namespace, pod, container, words)
             words.begin()
             yield from map(words.new, stream)
             whole = True
@@ -94,13 +99,26 @@ def followed(api: Api, namespace: str, pod: str, container: str, has_ended: Call
     yield words.rest()
 
 
-def _stream(api: Api, namespace: str, pod: str, container: str, since: datetime | None) -> Iterator[bytes]:
-    """Raises MissingError for a container that its pod knows no longer: logs are asked for by names, which others bear later."""
-    previous = is_previous(api.get("Pod", pod, namespace), container)
-    if previous is None:
+def _stream(api: Api, namespace: str, pod: str, container: str, words: Words) -> Iterator[bytes]:
+    """Raises MissingError for a container that its pod knows no longer: logs are asked for by names, which others bear later.
+
+    The kubelet may know of another life before the API does.  So a stream that does not go on where the last one was is believed
+    where the API has not told of one since, and still does not after the time that it takes.
+    """
+    def place() -> bool | None:
+        return is_previous(api.get("Pod", pod, namespace), container)
+
+    if (previous := place()) is None:
         raise MissingError(f"{pod} has other containers by now")
-    second = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if since else None
-    return api.log(pod, namespace, MAIN, since=second, previous=previous)
+    second = words.since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if words.since else None
+    stream = api.log(pod, namespace, MAIN, since=second, previous=previous)
+    begun = b""
+    while b"\n" not in begun and (data := next(stream, b"")):
+        begun += data
+    if begun and not words.has(begun.partition(b"\n")[0]) and until(lambda: place() != previous, _TOLD_S if second else 0, poll_s=_PLACE_S):
+        raise EnvctlError(f"{pod} has another container by now")
+    yield begun
+    yield from stream
 
 
 class Kept:
