@@ -22,7 +22,7 @@ from envctl.substrates.base import Completed, Reach
 from envctl.toolchain import find
 
 _ROOT = "e5c1:"  # the handle of our root
-_QDISCS = "envctl.faults.qdiscs"
+_QDISCS = "envctl.faults.programs.qdiscs"
 _PLAIN = ("noqueue", "pfifo_fast", "fq_codel", "fq", "mq", "pfifo")  # what an interface has by itself
 _NO_RATE = 100e9  # bits per second
 _NETEM_PACKETS = 100_000  # its own limit of 1,000 would turn the delay of a bulk transfer into loss

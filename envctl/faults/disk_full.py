@@ -22,7 +22,7 @@ from envctl.substrates.base import Power
 DATA, SIZE = "/data", "512Mi"
 WRITE_BYTES = 65536  # more than the page that a file system has at least
 READY_S = 30.0
-_FILLER = "envctl.faults.disk_filler"
+_FILLER = "envctl.faults.programs.disk_filler"
 _NO_ROOM = "No space left on device"
 _WRITE = 'head -c "$2" /dev/zero > "$1/.envctl-write-$$"; s=$?; rm -f "$1/.envctl-write-$$"; exit $s'
 

@@ -14,7 +14,7 @@ from envctl.faults.links import Link
 from envctl.model.environment import Node
 from envctl.substrates.base import Reach
 
-_BULK = "envctl.faults.bulk"
+_BULK = "envctl.faults.programs.bulk"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from envctl.faults.base import World
 from envctl.faults.companion import Companion
 from envctl.faults.links import Link, Rules
 
-_HOLDER = "envctl.faults.queue_holder"
+_HOLDER = "envctl.faults.programs.queue_holder"
 _CHAIN = "held"
 
 

@@ -234,7 +234,7 @@ class Moved:
         self._held.renew(self._found, lease_s)
         if again:
             return
-        self._world.reach.popen(None, [*self._world.reach.own, "-m", "envctl.faults.placement_guard", self._world.bootstrap, str(self._held.path)])
+        self._world.reach.popen(None, [*self._world.reach.own, "-m", "envctl.faults.programs.placement_guard", self._world.bootstrap, str(self._held.path)])
         with admin(self._world.bootstrap) as client:
             self._wanted = self._wanted or self._elsewheres(client)
             settle(client, self._wanted, lambda: self._held.renew(self._found, lease_s))

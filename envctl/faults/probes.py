@@ -16,7 +16,7 @@ from envctl.substrates.base import Process, Reach
 
 CANARY_PROBES = 200
 ABSENT_TRIES = 3  # a probe can be lost without us; a link that is whole shows it in one of these
-_PROBE = "envctl.faults.udp_probe"
+_PROBE = "envctl.faults.programs.udp_probe"
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ class Rebalance:
             return
         with self._told.open("wb") as told:
             self._member = self._world.reach.popen(None, [
-                *self._world.reach.own, "-m", "envctl.faults.transient_member", self._world.bootstrap, self._group_name,
+                *self._world.reach.own, "-m", "envctl.faults.programs.transient_member", self._world.bootstrap, self._group_name,
                 group.assignor, str(lease_s), *group.topics], stdout=told)
 
     def verify(self) -> Effect:

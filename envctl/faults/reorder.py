@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 from envctl.faults.base import Effect
 from envctl.faults.held import Held
 from envctl.faults.probes import measure
+from envctl.faults.programs.udp_probe import PER_SECOND
 from envctl.faults.shaping import ENDS, SHARE, OfAShare, duration
 from envctl.faults.targets import ratio
-from envctl.faults.udp_probe import PER_SECOND
 from envctl.spec.units import duration_s
 
 LEAST_S, MOST_S = 0.005, 0.15  # probes go every 0.5 ms, and are waited for until 0.2 s after the last one

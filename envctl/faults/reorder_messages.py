@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from envctl.faults.base import World
-from envctl.faults.republisher import Copy
+from envctl.faults.programs.republisher import Copy
 from envctl.faults.republishing import Republishing
 
 

@@ -11,7 +11,7 @@ from envctl.engines.cluster import admin, cluster, partitions
 from envctl.engines.topics import messages_of
 from envctl.errors import ResourceError, UsageError
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.republisher import Copy, Orders, read_told
+from envctl.faults.programs.republisher import Copy, Orders, read_told
 from envctl.faults.statistics import ALPHA, binomial_p_value
 from envctl.faults.targets import ratio
 from envctl.model.topology import Topology
@@ -99,7 +99,7 @@ class Republishing:
         self._told.unlink(missing_ok=True)
         self._measured = 0
         self._process = self._world.reach.popen(None, [
-            *self._world.reach.own, "-m", "envctl.faults.republisher", self._world.bootstrap, self._topic, self.way, str(self._share),
+            *self._world.reach.own, "-m", "envctl.faults.programs.republisher", self._world.bootstrap, self._topic, self.way, str(self._share),
             str(self._world.rng.random()), str(self._orders.path), str(self._told)])
         if not until(lambda: read_told(self._told)[0] or self._ended(), OBSERVE_S, poll_s=POLL_S) or self._ended():
             raise ResourceError(f"records of {self._topic} can't be produced again: the process did not begin")

@@ -16,7 +16,7 @@ from envctl.faults.probes import untargeted
 from envctl.model.environment import Node
 
 CANARY_PROBES = 50
-_PING = "envctl.faults.ping"
+_PING = "envctl.faults.programs.ping"
 
 
 @dataclass(frozen=True, slots=True)

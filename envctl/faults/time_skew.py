@@ -1,6 +1,6 @@
 """Time skew: a node whose wall clock is wrong, by a jump or more and more, while what waits in it waits as long as before.
 
-The clocks of its processes are skewed where they read them (`vdso.py`), whatever they are written in and whenever they began; a program
+The clocks of its processes are skewed where they read them (`programs/vdso.py`), whatever they are written in and whenever they began; a program
 that begins has the machine's time for a moment.
 """
 
@@ -19,7 +19,7 @@ from envctl.errors import CapabilityError, ResourceError, UsageError
 from envctl.faults.acting import bystanders, canary, unexplained
 from envctl.faults.base import Blast, Effect, World
 from envctl.faults.leased import ASKED_S, Leased, asked
-from envctl.faults.skewer import Look
+from envctl.faults.programs.skewer import Look
 from envctl.faults.targets import PICK, TARGET, AtNodes, at_each, placed
 from envctl.model.environment import Node
 from envctl.substrates.base import Power
@@ -30,7 +30,7 @@ SETTLE_S = (0.2, 0.8, 2.0)  # for how long a process lives before it reads its c
 READY_S, RIGHT_S = 60.0, 2.0
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _JUMP = r"^[+-]?\d+(\.\d+)?\s*(ms|s|m|h|d)$"
-_SKEWER = "envctl.faults.skewer"
+_SKEWER = "envctl.faults.programs.skewer"
 
 
 class TimeSkew(AtNodes):

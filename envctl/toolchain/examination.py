@@ -19,8 +19,8 @@ from envctl.toolchain.tool import Tool, cache_dir
 _GIB = 1024**3
 _LINKS = "ip link add envctl0 type bridge && ip link add envctl1 type veth peer name envctl2 master envctl0"
 _RULES = "nft add table inet t && nft add set inet t s '{ type ipv4_addr; flags timeout; }'"
-_DISCIPLINES = (sys.executable, "-m", "envctl.faults.qdiscs", "netem", "htb")
-_QUEUE = (sys.executable, "-m", "envctl.faults.queue_holder", "try")
+_DISCIPLINES = (sys.executable, "-m", "envctl.faults.programs.qdiscs", "netem", "htb")
+_QUEUE = (sys.executable, "-m", "envctl.faults.programs.queue_holder", "try")
 
 
 @dataclass(frozen=True, slots=True)

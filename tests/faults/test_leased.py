@@ -48,8 +48,8 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_that_never_says_that_it_acts_is_given_up_and_killed() -> None:
     machine: Any = Machine()
-    there = Leased(machine, "envctl.faults.skewer", 1)
-    with pytest.raises(ResourceError, match=r"^envctl\.faults\.skewer does not answer"):
+    there = Leased(machine, "envctl.faults.programs.skewer", 1)
+    with pytest.raises(ResourceError, match=r"^envctl\.faults\.programs\.skewer does not answer"):
         there.begun()
     with pytest.raises(ResourceError, match="does not answer"):
         there.renew(8)
@@ -60,6 +60,6 @@ def test_one_that_never_says_that_it_acts_is_given_up_and_killed() -> None:
 
 def test_one_that_is_asked_and_does_not_end_is_given_up_and_killed() -> None:
     machine: Any = Machine()
-    with pytest.raises(ResourceError, match=r"^envctl\.faults\.skewer does not end"):
-        asked(machine, "envctl.faults.skewer", 1)
+    with pytest.raises(ResourceError, match=r"^envctl\.faults\.programs\.skewer does not end"):
+        asked(machine, "envctl.faults.programs.skewer", 1)
     assert machine.begun[0].wait(10)

@@ -50,7 +50,7 @@ def test_a_topic_that_has_nowhere_to_go_is_refused_by_the_topology_alone(brokers
 def test_a_guard_that_is_killed_is_followed_by_another_one(tmp_path: Path) -> None:
     held = Held(tmp_path / "placement.json")
     held.renew({}, 600)
-    guard = subprocess.Popen([sys.executable, "-m", "envctl.faults.placement_guard", "nowhere:9092", str(held.path)])
+    guard = subprocess.Popen([sys.executable, "-m", "envctl.faults.programs.placement_guard", "nowhere:9092", str(held.path)])
     children = Path(f"/proc/{guard.pid}/task/{guard.pid}/children")
     try:
         assert until(children.read_text, 20)

@@ -95,7 +95,7 @@ def test_a_stranger_that_has_left_and_not_ended_yet_has_acted(
     world: Callable[..., World], group: str, broker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = describe(broker.bootstrap, group)
-    member = (*Host.own, "-m", "envctl.faults.transient_member", broker.bootstrap, group, before.assignor, "20", *before.topics)
+    member = (*Host.own, "-m", "envctl.faults.programs.transient_member", broker.bootstrap, group, before.assignor, "20", *before.topics)
     fault = Rebalance.build({"group": group, "mode": "churn"}, world("sh", "-c", '"$@"; status=$?; sleep 5; exit $status', "sh", *member))
     monkeypatch.setattr(Rebalance, "_stable", lambda _: len(describe(broker.bootstrap, group).members) == 2)
     fault.apply(20)

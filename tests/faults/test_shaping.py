@@ -20,13 +20,13 @@ from envctl.errors import CapabilityError, ResourceError, UsageError
 from envctl.faults import latency as latency_module
 from envctl.faults.bandwidth import Bandwidth
 from envctl.faults.base import Fault, World
-from envctl.faults.bulk import rate
 from envctl.faults.classes import Classes, Netem
 from envctl.faults.corrupt import Corrupt, checksum_errors
 from envctl.faults.held import Held
 from envctl.faults.latency import Latency
-from envctl.faults.nfnetlink import PacketQueue
-from envctl.faults.queue_holder import Holder, flipped
+from envctl.faults.programs.bulk import rate
+from envctl.faults.programs.nfnetlink import PacketQueue
+from envctl.faults.programs.queue_holder import Holder, flipped
 from envctl.faults.reorder import Reorder
 from envctl.faults.rtt import round_trips
 from envctl.substrates.base import Completed, Reach

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from envctl.faults.standing import while_standing
+from envctl.faults.programs.standing import while_standing
 from envctl.waiting import until
 
 LIVES = """

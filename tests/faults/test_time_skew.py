@@ -14,8 +14,8 @@ import pytest
 
 from envctl.errors import CapabilityError, UsageError
 from envctl.faults.base import World
+from envctl.faults.programs.vdso import Clock, Skew
 from envctl.faults.time_skew import TimeSkew
-from envctl.faults.vdso import Clock, Skew
 from envctl.substrates.base import Reach
 from envctl.waiting import until
 
@@ -33,7 +33,7 @@ while os.read(0, 1):
 
 STUCK = """
 import sys, time
-from envctl.faults.vdso import Clock, Skew
+from envctl.faults.programs.vdso import Clock, Skew
 def places(clock):
     print("held", flush=True)
     time.sleep(600)

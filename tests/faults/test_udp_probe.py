@@ -11,10 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from envctl.faults.udp_probe import Arrivals
+from envctl.faults.programs.udp_probe import Arrivals
 from envctl.waiting import until
 
-RECEIVER = "import envctl.faults.udp_probe as probe; probe.DRAIN_S = 0.0; probe.receive('127.0.0.1')"
+RECEIVER = "import envctl.faults.programs.udp_probe as probe; probe.DRAIN_S = 0.0; probe.receive('127.0.0.1')"
 
 
 def test_what_has_arrived_is_counted_by_a_receiver_that_got_no_time_until_it_should_end() -> None:

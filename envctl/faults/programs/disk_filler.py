@@ -1,6 +1,6 @@
 """Leaves no room in a directory of a node that is a file system of its own, of a fixed size, in memory: a process beside the nodes.
 
-`python -m envctl.faults.disk_filler MAIN PATH fill LEASE_S` makes it as small as what is in it and says `ok`; each line that it reads is
+`python -m envctl.faults.programs.disk_filler MAIN PATH fill LEASE_S` makes it as small as what is in it and says `ok`; each line that it reads is
 a new lease.  When the lease has run out, or nobody is there any more to renew it, it has its size again.  `… free` gives it its size at
 once, `… look` says what it is.  Where this process is killed, another one that it has started does so.  The size that it had is in the name of an empty file in it: whoever comes next finds it there.
 """

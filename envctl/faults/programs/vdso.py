@@ -20,8 +20,8 @@ from functools import cache
 from pathlib import Path
 
 from envctl.errors import CapabilityError, ResourceError
-from envctl.faults.imports import executable, libraries, maps_of, slots
-from envctl.faults.standing import while_standing
+from envctl.faults.programs.imports import executable, libraries, maps_of, slots
+from envctl.faults.programs.standing import while_standing
 
 _MAGIC = b"envctlsk"
 _DATA = struct.Struct("<8sQQqq8s8s8s")  # magic, until, base, offset, drift; what the entries began with.  Nanoseconds; drift × 2³²

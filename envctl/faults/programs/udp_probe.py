@@ -1,6 +1,6 @@
 """Sequence-numbered UDP probes that cross the same packet rules as real traffic.
 
-Run inside a node's network namespace: `python -m envctl.faults.udp_probe receive ADDRESS` prints the port it listens on, reads a
+Run inside a node's network namespace: `python -m envctl.faults.programs.udp_probe receive ADDRESS` prints the port it listens on, reads a
 line from standard input when the senders are done, and prints as JSON what came from each sender: how many distinct probes, how many
 came again, and the numbers of those that came after a later one, with the seconds by which they were late;
 `… send ADDRESS PORT COUNT SOURCE` sends COUNT probes from SOURCE, paced so that no queue overflows.

@@ -1,6 +1,6 @@
 """Round trips of sequence-numbered UDP probes.
 
-Run inside a node's network namespace: `python -m envctl.faults.ping answer ADDRESS` prints the port on which it sends back whatever comes,
+Run inside a node's network namespace: `python -m envctl.faults.programs.ping answer ADDRESS` prints the port on which it sends back whatever comes,
 until its standard input closes; `… ask SOURCE ADDRESS PORT COUNT` sends so many from that source, and prints as JSON how many seconds
 each answer took, null where none came.
 """

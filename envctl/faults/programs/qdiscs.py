@@ -1,4 +1,4 @@
-"""Which queueing disciplines this kernel has: `python -m envctl.faults.qdiscs htb netem` answers with a JSON object.
+"""Which queueing disciplines this kernel has: `python -m envctl.faults.programs.qdiscs htb netem` answers with a JSON object.
 
 A discipline that needs options is asked for without them: one that the kernel has is refused as invalid (EINVAL), one that it lacks as
 unknown (ENOENT); so nothing changes.  Source: qdisc_create() of net/sched/sch_api.c, rtnetlink(7).

@@ -1,6 +1,6 @@
 """Keeps the wall clocks of a node's processes skewed, those that begin later as well: a process beside the nodes, one for each life of a node.
 
-`python -m envctl.faults.skewer MAIN skew BASE_NS OFFSET_NS DRIFT LEASE_S` says `ok` once all are skewed; each line that it reads is a new
+`python -m envctl.faults.programs.skewer MAIN skew BASE_NS OFFSET_NS DRIFT LEASE_S` says `ok` once all are skewed; each line that it reads is a new
 lease.  When the lease has run out, or nobody is there any more to renew it, the clocks are put right.  `… MAIN right` puts them
 right at once; `… MAIN look` says which processes are skewed and which are not, which wait by their wall clocks and can't be spared,
 and, by name, which can't be skewed.
@@ -20,7 +20,7 @@ from functools import partial
 from typing import TypedDict
 
 from envctl.errors import CapabilityError, ResourceError
-from envctl.faults.vdso import Clock, Skew
+from envctl.faults.programs.vdso import Clock, Skew
 
 RIGHT_S = 10.0  # for those that can't be stopped at once
 LOOK_S = 0.05  # a process that begins has the machine's time for so long

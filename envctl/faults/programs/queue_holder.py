@@ -1,6 +1,6 @@
 """Holds the packets that rules send to a queue of netfilter for a while, or alters them.
 
-Run inside a node's network namespace: `python -m envctl.faults.queue_holder hold TABLE CHAIN LEASE_S DELAY_S JITTER_S`, or `… corrupt TABLE
+Run inside a node's network namespace: `python -m envctl.faults.programs.queue_holder hold TABLE CHAIN LEASE_S DELAY_S JITTER_S`, or `… corrupt TABLE
 CHAIN LEASE_S`, binds a free queue, adds the rule for it to that chain, and says how.  Then it obeys lines on its standard input: `lease
 SECONDS` renews its lease, `tell` answers with its counts as JSON.  It ends with its lease, or when its standard input closes; what it
 still holds goes on then.  Killed, it takes along what it held, and the rule lets everything pass.  `… try` says whether all of that can
@@ -19,7 +19,7 @@ import sys
 import time
 import zlib
 
-from envctl.faults import nfnetlink
+from envctl.faults.programs import nfnetlink
 
 _ROUNDS = 256  # of reading before it counts: as many as a full queue needs
 _TRIES = 64  # numbers of queues, from one that the table's name gives: others may have taken theirs

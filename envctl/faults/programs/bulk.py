@@ -1,6 +1,6 @@
 """A bulk transfer over TCP, and its goodput.
 
-Run inside a node's network namespace: `python -m envctl.faults.bulk sink ADDRESS` prints the port on which it takes one transfer, and then
+Run inside a node's network namespace: `python -m envctl.faults.programs.bulk sink ADDRESS` prints the port on which it takes one transfer, and then
 as JSON how many bytes arrived and how many bits per second that was; `… pour SOURCE ADDRESS PORT SECONDS BITS_PER_S` sends for so long, and
 offers no more than that rate, so that segments stay small.
 """
