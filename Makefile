@@ -5,7 +5,7 @@ SCENARIO ?= checkout-under-fire
 JOBS ?= 4
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo faults test test-kubernetes chaos lint types setup bench bench-peers bugbench clean help
+.PHONY: demo faults test test-docker test-kubernetes chaos lint types setup bench bench-peers bugbench clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -17,10 +17,12 @@ faults: setup  ## every kind of fault against the shop, and a table of what was 
 	status=0; $(BIN)/envctl ci --only gateway --scenario every-fault $(if $(SUBSTRATE),--substrate $(SUBSTRATE)) || status=$$?; \
 	$(BIN)/envctl faults "$$(ls -td .envctl/runs/*-every-fault | head -1)"; exit $$status
 
-test: setup  ## all tests, on real engines
+test: setup  ## the tests, on real engines (twenty minutes; those that need a Docker engine or a cluster are below)
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --ignore tests/demo -m "not docker and not kubernetes"
-	$(BIN)/pytest -m "docker and not kubernetes"  # apart: an engine of the tests' own has interfaces and cgroups, which others would take for left over
 	$(BIN)/pytest tests/demo -m "not docker and not kubernetes"  # alone: their verdicts hold the shop's speed against limits
+
+test-docker: setup  ## the tests on a real Docker engine, which they start: nothing needs to run, but dockerd has to be there
+	$(BIN)/pytest -m "docker and not kubernetes"  # apart: the engine has interfaces and cgroups, which others would take for left over
 
 test-kubernetes: setup  ## the tests on a real Kubernetes, which they build from source the first time (a quarter of an hour)
 	cd tests && ../$(BIN)/python -m cluster.build
