@@ -26,6 +26,7 @@ from envctl.errors import CapabilityError, ResourceError, UsageError
 from envctl.faults import brokers, redelivery
 from envctl.faults.base import Effect, World
 from envctl.faults.broker_kill import BrokerKill
+from envctl.faults.broker_pause import BrokerPause
 from envctl.faults.broker_restart import BrokerRestart
 from envctl.faults.duplicate_messages import DuplicateMessages
 from envctl.faults.leader_move import LeaderMove
@@ -206,6 +207,24 @@ def a_broker_that_is_killed_and_held_down_is_fenced(bus: Bus) -> None:
     fault = BrokerKill({"target": "bus", "pick": 1, "restart": False}, bus.world())
     effect = acts_and_goes(bus, fault)
     assert len(effect.detail["alive"]) == 2, effect
+
+
+def a_broker_that_stands_still_is_fenced_and_comes_back(bus: Bus) -> None:
+    effect = acts_and_goes(bus, BrokerPause({"target": the_controller()}, bus.world()))
+    assert "1 of 1 stood still; fenced" in effect.summary, effect
+    assert effect.detail["controller"][0] != effect.detail["controller"][1], effect
+
+
+def a_broker_that_goes_on_too_early_is_not_shown_to_be_fenced(bus: Bus) -> None:
+    brokers.FENCED_S = 2.0  # the session lasts three
+    fault = BrokerPause({"target": "bus-0"}, bus.world())
+    fault.probe()
+    fault.apply(60)
+    effect = fault.verify()
+    fault.heal()
+    assert not effect.shown, effect
+    assert "still a broker of the cluster" in effect.summary, effect
+    assert fault.absent().shown
 
 
 def brokers_are_restarted_one_after_the_other(bus: Bus) -> None:
