@@ -38,7 +38,9 @@ class Broker:
         }
         write_properties(directory / "server.properties", settings)
         format_directory(kafka, java, "AAAAAAAAAAAAAAAAAAAAAA", directory / "server.properties")
-        command = [*java_command(kafka, java), "kafka.Kafka", str(directory / "server.properties")]
+        program, *flags = java_command(kafka, java)
+        unpacked = f"-Djava.io.tmpdir={directory}"  # the libraries that it leaves, being killed
+        command = [program, unpacked, *flags, "kafka.Kafka", str(directory / "server.properties")]
         self.output = (directory / "output").open("wb")
         self.process = subprocess.Popen(command, stdout=self.output, stderr=subprocess.STDOUT, env=dict(java.env))
         self.bootstrap = f"127.0.0.1:{port}"

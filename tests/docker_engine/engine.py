@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 from envctl.toolchain.tool import cache_dir
 
@@ -53,12 +54,9 @@ def docker_engine() -> Iterator[Engine]:
 
 @contextmanager
 def _at(host: str, *, ours: bool) -> Iterator[Engine]:
-    before = os.environ.get("DOCKER_HOST")
-    os.environ["DOCKER_HOST"] = host
-    try:
+    own = {"DOCKER_CONFIG": str(cache_dir() / "docker-engine" / "client")} if ours else {}  # and nothing in the user's
+    with patch.dict(os.environ, DOCKER_HOST=host, **own):
         yield Engine(host, ours)
-    finally:
-        os.environ.pop("DOCKER_HOST") if before is None else os.environ.update(DOCKER_HOST=before)
 
 
 def _answering() -> str | None:
