@@ -16,7 +16,7 @@ from envctl.model.topology import Kafka, Topology
 from envctl.spec.names import owner_of
 from envctl.waiting import until
 
-FENCED_S = 25.0  # how long it may take that a dead broker is fenced (its session, 6 s) and its partitions have other leaders
+FENCED_S = 45.0  # how long it may take that a dead broker is fenced (its session, 6 s) and its partitions have other leaders, and that others tell of it
 WHOLE_S = 60.0  # how long it may take that all replicas are in sync again
 ANSWER_S = 3.0  # of a broker that is asked; another one is asked next
 POLL_S = 0.2
@@ -99,11 +99,20 @@ class Watch:
 
         def away() -> bool:
             nonlocal view
-            view = self.now()
+            view = self.now() if self._fenced() else None
             return view is not None and not view.alive & set(self._names) and not self._led(view)
 
         shown = until(away, FENCED_S, poll_s=POLL_S)
         return self._effect(view, shown, "fenced" if shown else "still a broker of the cluster")
+
+    def _fenced(self) -> bool:
+        """Whether no target is a broker any more, as another one knows by itself.
+
+        Only then is the quorum asked: a broker passes such a question on, and to a controller that does not answer it passes on nothing else for half a minute.
+        """
+        with suppress(ResourceError), admin(self._beside, answer_s=ANSWER_S) as client:
+            return not cluster(client).alive & self._target_ids()
+        return False
 
     def passed(self) -> Effect:
         """Since before the fault every partition that a target led has had another leader or none, as its epoch tells; so has the quorum.
