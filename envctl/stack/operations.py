@@ -285,8 +285,8 @@ def tear_down(
         for state in states:
             state.settle_locks(progress)
             _destroy_foreign(state, known, substrates, progress)
-        for place, each in found:
-            place.realiser(each.directory).end_environment()
+        for place, there in (*((place, each.directory) for place, each in found), *((place, home) for place in _ended_on(places, found, states))):
+            place.realiser(there).end_environment()
         for state in states:
             state.drop()
         left = [line for place, _ in places for line in place.census(home)]
@@ -310,6 +310,12 @@ def _answering(env_id: str, substrates: Substrates, named: str, states: Iterable
             if named or name in used:
                 raise
     return places
+
+
+def _ended_on(places: Iterable[tuple[Substrate, Sequence[Found]]], found: Sequence[tuple[Substrate, Found]], states: Iterable[State]) -> list[Substrate]:
+    """The substrates of which the state alone knows: whoever was killed while it ended the environment there has not come to what is shared with others."""
+    used = {name for state in states for name in state.substrates()} - {place.name for place, _ in found}
+    return [place for place, _ in places if place.name in used]
 
 
 def _notes(*, alive: bool, states: Sequence[State], kept: Sequence[str]) -> tuple[str, ...]:

@@ -295,12 +295,12 @@ def _listed(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | N
 
 
 def _prune(backend: Path) -> None:
-    """Removes the directories that hold no file, and the backend itself when nothing but its version is in it."""
+    """Removes the directories that hold no file, and the backend itself when nothing but its version is in it, be it half-written by who was killed."""
     for kind in ("stacks", "history", "backups", "locks"):
         for directory, _, _ in os.walk(backend / kind, topdown=False):
             with suppress(OSError):
                 Path(directory).rmdir()
-    version = [backend / name for name in ("meta.yaml", "meta.yaml.attrs", "meta.yaml.bak", "meta.yaml.bak.attrs")]
+    version = [*(backend / name for name in ("meta.yaml", "meta.yaml.attrs", "meta.yaml.bak", "meta.yaml.bak.attrs")), *backend.glob(".meta.yaml.*")]
     if backend.exists() and set(backend.iterdir()) <= set(version):
         for path in version:
             path.unlink(missing_ok=True)

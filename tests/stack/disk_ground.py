@@ -133,6 +133,8 @@ class DiskWorld:
         for entry in self._nodes().values():
             self._kill(entry["pid"])
         shutil.rmtree(self.directory, ignore_errors=True)
+        if self.directory.parent.exists():
+            self._note("end")
 
     def die(self) -> None:
         """As when the cell is killed: every process ends, the files stay."""

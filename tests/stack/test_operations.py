@@ -248,8 +248,18 @@ def test_the_last_stack_leaves_what_others_keep_in_the_backend(bench: Bench, the
 
 def test_the_last_stack_takes_the_backend_with_it(bench: Bench) -> None:
     bench.up()
+    (bench.state.root / ".pulumi" / ".meta.yaml.123").write_text("version: 1\n")  # whoever wrote it was killed
     tear_down(bench.plan.env_id, substrates=bench.ground)
     assert not bench.state.root.exists()
+
+
+def test_where_only_the_state_tells_of_an_environment_its_substrate_ends_what_may_be_left_of_it(bench: Bench) -> None:
+    bench.up()
+    world = bench.world
+    world.end_environment()  # and what it shared with others has not been ended
+    notes = tear_down(bench.plan.env_id, project=bench.root, substrates=bench.ground).notes
+    assert notes == ("it had already ended; what was left of it is removed",)
+    assert world.journal()[-2:] == ["end", "end"]
 
 
 def test_what_others_made_of_an_environment_is_forgotten_once_it_has_ended(bench: Bench) -> None:
