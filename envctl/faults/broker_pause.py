@@ -19,7 +19,7 @@ class BrokerPause(NodePause):
     """`{fault: broker-pause, target: bus, pick: 1}`, where `target` is a kafka component or one of its nodes."""
 
     name: ClassVar[str] = "broker-pause"
-    proof: ClassVar[str] = "their state as the machine sees it; the broker fenced, leaders and controller moved"
+    proof: ClassVar[str] = "their state as the machine sees it; the broker fenced, its partitions led by others"
     schema: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "required": ["target"],
@@ -44,7 +44,7 @@ class BrokerPause(NodePause):
         still = super().verify()
         if not still.shown or self._watch is None:
             return Effect(False, still.summary, still.detail)
-        return both(still, self._watch.gone())
+        return both(still, self._watch.gone(quorum=False))
 
     def absent(self) -> Effect:
         """Every target goes on, ready and a broker of the cluster, and all replicas are in sync."""

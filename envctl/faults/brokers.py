@@ -16,7 +16,7 @@ from envctl.model.topology import Kafka, Topology
 from envctl.spec.names import owner_of
 from envctl.waiting import until
 
-FENCED_S = 45.0  # how long it may take that a dead broker is fenced (its session, 6 s) and its partitions have other leaders, and that others tell of it
+FENCED_S = 25.0  # how long it may take that a dead broker is fenced (its session, 6 s) and its partitions have other leaders
 WHOLE_S = 60.0  # how long it may take that all replicas are in sync again
 ANSWER_S = 3.0  # of a broker that is asked; another one is asked next
 POLL_S = 0.2
@@ -28,8 +28,8 @@ class View:
 
     ids: Mapping[str, int]  # node → broker id
     alive: frozenset[str]  # nodes whose broker is not fenced
-    controller: int  # broker id of the active controller
-    controller_epoch: int
+    controller: int | None  # broker id of the active controller; None where nobody was asked
+    controller_epoch: int | None
     partitions: Partitions
 
     def misses(self, broker: int) -> bool:
@@ -42,10 +42,13 @@ class View:
         return tuple(f"{topic}/{number}" for (topic, number), one in sorted(self.partitions.items()) if not one.whole)
 
 
-def look(bootstrap: str) -> View:
-    """Asks any broker of those.  Raises ResourceError when none answers."""
+def look(bootstrap: str, *, quorum: bool = True) -> View:
+    """Asks any broker of those.  Raises ResourceError when none answers.
+
+    `quorum`: who controls is asked, too; to a controller that stands still a broker passes that question on, and waits for half a minute.
+    """
     with admin(bootstrap, answer_s=ANSWER_S) as client:
-        found, (active, epoch) = cluster(client), controller(client)
+        found, (active, epoch) = cluster(client), controller(client) if quorum else (None, None)
         ids = {name: number for number, name in found.names.items()}
         return View(ids, frozenset(name for name, number in ids.items() if number in found.alive), active, epoch, partitions(client))
 
@@ -85,34 +88,28 @@ class Watch:
         self._beside = ",".join(each for each in world.bootstrap.split(",") if each.partition(":")[0] not in self._names) or world.bootstrap
         self._seen_away: set[str] = set()
 
-    def now(self) -> View | None:
+    def now(self, *, quorum: bool = True) -> View | None:
         """The metadata as a broker that is no target has it; None when none answers."""
         with suppress(ResourceError):
-            found = look(self._beside)
+            found = look(self._beside, quorum=quorum)
             self._seen_away |= {name for name in self._names if name not in found.alive or found.misses(self.before.ids[name])}
             return found
         return None
 
-    def gone(self) -> Effect:
-        """Every target is fenced: it is no broker of the cluster now and leads nothing, and if it was the controller another one is."""
+    def gone(self, *, quorum: bool = True) -> Effect:
+        """Every target is fenced: it is no broker of the cluster now and leads nothing, and if it was the controller another one is.
+
+        `quorum`: the latter is asked, not concluded: what was the controller and has been fenced was so by another one.
+        """
         view: View | None = None
 
         def away() -> bool:
             nonlocal view
-            view = self.now() if self._fenced() else None
+            view = self.now(quorum=quorum)
             return view is not None and not view.alive & set(self._names) and not self._led(view)
 
         shown = until(away, FENCED_S, poll_s=POLL_S)
         return self._effect(view, shown, "fenced" if shown else "still a broker of the cluster")
-
-    def _fenced(self) -> bool:
-        """Whether no target is a broker any more, as another one knows by itself.
-
-        Only then is the quorum asked: a broker passes such a question on, and to a controller that does not answer it passes on nothing else for half a minute.
-        """
-        with suppress(ResourceError), admin(self._beside, answer_s=ANSWER_S) as client:
-            return not cluster(client).alive & self._target_ids()
-        return False
 
     def passed(self) -> Effect:
         """Since before the fault every partition that a target led has had another leader or none, as its epoch tells; so has the quorum.
@@ -133,17 +130,20 @@ class Watch:
 
     def _effect(self, view: View | None, shown: bool, summary: str) -> Effect:
         """With the controller's move, and all other nodes as canary: none of them was restarted, no other broker fenced."""
-        moved = view is not None and (view.controller, view.controller_epoch) != (self.before.controller, self.before.controller_epoch)
+        asked = view is not None and view.controller is not None
+        moved = view is not None and asked and (view.controller, view.controller_epoch) != (self.before.controller, self.before.controller_epoch)
         must = self.before.controller in {self.before.ids[name] for name in self._names}
         fenced = set(self.before.ids) - view.alive if view else set[str]()
         hit = [name for name, starts in self._starts.items() if name in fenced or self._world.reach.node(name).starts != starts]
         hit = unexplained(self._world, hit)
         if view and moved:
             summary += f", controller {self.before.controller} → {view.controller} (epoch {view.controller_epoch})"
-        elif must:
+        elif must and asked:
             summary += ", but the controller did not move"
+        elif must and shown:
+            summary += ", by another controller"
         summary += f"; {', '.join(hit)} too" if hit else ""
-        return Effect(shown and not hit and (moved or not must), summary, {
+        return Effect(shown and not hit and (moved or not must or not asked), summary, {
             "controller": [self.before.controller, view.controller if view else None],
             "controller_epoch": [self.before.controller_epoch, view.controller_epoch if view else None],
             "alive": sorted(view.alive) if view else [], "led": len(self._mine()), "seen_away": sorted(self._seen_away),

@@ -212,7 +212,7 @@ def a_broker_that_is_killed_and_held_down_is_fenced(bus: Bus) -> None:
 def a_broker_that_stands_still_is_fenced_and_comes_back(bus: Bus) -> None:
     effect = acts_and_goes(bus, BrokerPause({"target": the_controller()}, bus.world()))
     assert "1 of 1 stood still; fenced" in effect.summary, effect
-    assert effect.detail["controller"][0] != effect.detail["controller"][1], effect
+    assert "by another controller" in effect.summary, effect
 
 
 def a_broker_that_goes_on_too_early_is_not_shown_to_be_fenced(bus: Bus) -> None:
