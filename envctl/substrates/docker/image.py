@@ -21,7 +21,10 @@ from envctl.spec.contexts import context_of
 from envctl.substrates.docker import builder
 from envctl.substrates.docker.engine import api, client, translated
 
-# A keeper need not be root: files of the host have their host's path in it, so it may make directories at the usual places.
+# A keeper need not be root: files of the host have their host's path in it, so it may make directories at the usual places.  Those at the
+# top are there already: what a layer says of the mode of `/` itself is not heard everywhere.
+_PLACES = ("/Users", "/__w", "/build", "/builds", "/code", "/data", "/github", "/home", "/mnt", "/opt", "/project", "/projects", "/repo", "/root", "/src", "/srv",
+           "/tmp", "/var", "/var/tmp", "/work", "/workspace", "/workspaces")
 BASE = "python:3.11-slim-bookworm"
 _RECIPE = f"""\
 FROM {BASE}
@@ -29,7 +32,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends nftables iprout
 COPY requirements.lock /opt/
 RUN python3 -m pip install --no-cache-dir --break-system-packages --require-hashes -r /opt/requirements.lock
 COPY site /opt/envctl
-RUN chmod 0777 / /home /mnt /opt /root /srv /tmp /var /var/tmp
+RUN mkdir -p {" ".join(_PLACES)} && chmod 0777 / {" ".join(_PLACES)}
 ENV PYTHONPATH=/opt/envctl PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /
 """

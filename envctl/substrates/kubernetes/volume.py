@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from envctl.errors import ResourceError
+
 VOLUME = Path("/envctl")
 
 
@@ -21,7 +23,10 @@ def lead(path: Path, volume: Path = VOLUME, root: Path = Path("/")) -> Path:
         if not os.path.lexists(part):
             kept = volume / part.relative_to(root)
             (kept.parent if part == path else kept).mkdir(parents=True, exist_ok=True)
-            part.symlink_to(kept)
+            try:
+                part.symlink_to(kept)
+            except PermissionError as error:
+                raise ResourceError(f"{part} can't be made in the keeper's container, who is not root there", hint="have the checkout and the cache below /home, /srv or /tmp") from error
             break
     return path.resolve()
 
