@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from envctl.errors import ResourceError
 from envctl.substrates.kubernetes.volume import lead, lead_all
 
 
@@ -45,3 +48,12 @@ def test_leading_it_again_changes_nothing(tmp_path: Path) -> None:
     for _ in range(2):
         assert lead(one / "home" / "a" / "b", volume, one) == volume / "home" / "a" / "b"
         assert lead(one / "home" / "a" / "b" / "c", volume, one) == volume / "home" / "a" / "b" / "c"
+
+
+def test_a_place_where_nothing_can_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "symlink_to", refused)
+    with pytest.raises(ResourceError, match=r"/elsewhere can't be made in the keeper's container"):
+        lead(tmp_path / "root" / "elsewhere" / "project", volume=tmp_path / "volume", root=tmp_path / "root")

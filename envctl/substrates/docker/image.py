@@ -23,8 +23,9 @@ from envctl.substrates.docker.engine import api, client, translated
 
 # A keeper need not be root: files of the host have their host's path in it, so it may make directories at the usual places.  Those at the
 # top are there already: what a layer says of the mode of `/` itself is not heard everywhere.
-_PLACES = ("/Users", "/__w", "/build", "/builds", "/code", "/data", "/github", "/home", "/mnt", "/opt", "/project", "/projects", "/repo", "/root", "/src", "/srv",
-           "/tmp", "/var", "/var/tmp", "/work", "/workspace", "/workspaces")
+_PLACES = (
+    "/Users /__w /build /builds /code /data /github /home /mnt /opt /project /projects /repo /root /src /srv /tmp /var /var/tmp /work /workspace /workspaces"
+)
 BASE = "python:3.11-slim-bookworm"
 _RECIPE = f"""\
 FROM {BASE}
@@ -32,7 +33,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends nftables iprout
 COPY requirements.lock /opt/
 RUN python3 -m pip install --no-cache-dir --break-system-packages --require-hashes -r /opt/requirements.lock
 COPY site /opt/envctl
-RUN mkdir -p {" ".join(_PLACES)} && chmod 0777 / {" ".join(_PLACES)}
+RUN mkdir -p {_PLACES} && chmod 0777 / {_PLACES}
 ENV PYTHONPATH=/opt/envctl PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /
 """

@@ -26,7 +26,7 @@ def lead(path: Path, volume: Path = VOLUME, root: Path = Path("/")) -> Path:
             try:
                 part.symlink_to(kept)
             except PermissionError as error:
-                raise ResourceError(f"{part} can't be made in the keeper's container, who is not root there", hint="have the checkout and the cache below /home, /srv or /tmp") from error
+                raise ResourceError(f"{part} can't be made in the keeper's container, where it is not root", hint="have the checkout and the cache below /home, /srv or /tmp") from error
             break
     return path.resolve()
 
