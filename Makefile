@@ -22,7 +22,7 @@ test: setup  ## the tests, on real engines (twenty minutes; those that need a Do
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --ignore tests/demo -m "not docker and not kubernetes"
 	$(BIN)/pytest tests/demo -m "not docker and not kubernetes"  # alone: their verdicts hold the shop's speed against limits
 
-test-docker: setup  ## the tests on a real Docker engine, which they start: nothing needs to run, but dockerd has to be there
+test-docker: setup  ## the tests on a real Docker engine, which they start, and install as root where there is none
 	$(BIN)/pytest -m "docker and not kubernetes"  # apart: the engine has interfaces and cgroups, which others would take for left over
 
 test-kubernetes: setup  ## the tests on a real Kubernetes, which they build from source the first time (a quarter of an hour)
