@@ -5,16 +5,15 @@ Started again at once, a broker is taken back only when its session is over (`br
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from envctl.faults.base import Blast, Effect
-from envctl.faults.brokers import Watch, both, whole, wrong_target
+from envctl.faults.brokers import OfBrokers, both, whole
 from envctl.faults.node_kill import NodeKill
-from envctl.model.topology import Topology
 
 
-class BrokerKill(NodeKill):
+class BrokerKill(OfBrokers, NodeKill):
     """`{fault: broker-kill, target: bus, pick: 1, restart: true}`, where `target` is a kafka component or one of its nodes."""
 
     name: ClassVar[str] = "broker-kill"
@@ -26,18 +25,10 @@ class BrokerKill(NodeKill):
         "additionalProperties": False,
         "properties": {name: NodeKill.schema["properties"][name] for name in ("target", "pick", "restart")},
     }
-    _watch: Watch | None = None
-
-    @classmethod
-    def unfit(cls, params: Mapping[str, Any], topology: Topology) -> Sequence[tuple[str, str, str]]:
-        """See `FaultKind.unfit`."""
-        return wrong_target(params, topology, minority=True)
 
     def probe(self) -> Blast:
         """See `Fault.probe`: the cluster must be whole."""
-        blast = super().probe()
-        self._watch = Watch(self._world, blast.nodes)
-        return blast
+        return self._watched(super().probe())
 
     def verify(self) -> Effect:
         """Each target ended by SIGKILL; it is fenced, or (once started again) its partitions have had other leaders; a controller has moved."""

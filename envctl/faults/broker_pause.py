@@ -5,17 +5,16 @@ A paused broker does not know that others lead its partitions by now: that is wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from envctl.faults.base import Blast, Effect
-from envctl.faults.brokers import Watch, both, whole, wrong_target
+from envctl.faults.brokers import OfBrokers, both, whole
 from envctl.faults.node_pause import NodePause
 from envctl.faults.targets import PICK, TARGET
-from envctl.model.topology import Topology
 
 
-class BrokerPause(NodePause):
+class BrokerPause(OfBrokers, NodePause):
     """`{fault: broker-pause, target: bus, pick: 1}`, where `target` is a kafka component or one of its nodes."""
 
     name: ClassVar[str] = "broker-pause"
@@ -26,25 +25,18 @@ class BrokerPause(NodePause):
         "additionalProperties": False,
         "properties": {"target": TARGET, "pick": PICK},
     }
-    _watch: Watch | None = None
-
-    @classmethod
-    def unfit(cls, params: Mapping[str, Any], topology: Topology) -> Sequence[tuple[str, str, str]]:
-        """See `FaultKind.unfit`."""
-        return wrong_target(params, topology, minority=True)
+    quorum: ClassVar[bool] = False  # a broker would pass the question on to a controller that stands still
 
     def probe(self) -> Blast:
         """See `Fault.probe`: the cluster must be whole."""
-        blast = super().probe()
-        self._watch = Watch(self._world, blast.nodes)
-        return blast
+        return self._watched(super().probe())
 
     def verify(self) -> Effect:
         """Each target stands still, and is fenced; it leads nothing, and if it was the controller another one is."""
         still = super().verify()
         if not still.shown or self._watch is None:
             return Effect(False, still.summary, still.detail)
-        return both(still, self._watch.gone(quorum=False))
+        return both(still, self._watch.gone())
 
     def absent(self) -> Effect:
         """Every target goes on, ready and a broker of the cluster, and all replicas are in sync."""

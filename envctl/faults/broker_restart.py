@@ -7,23 +7,22 @@ Each hands its partitions over before it ends.  `rolling`: the next one only whe
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 from envctl.errors import ResourceError
 from envctl.faults.base import Blast, Effect, World
-from envctl.faults.brokers import Watch, both, whole, wrong_target
+from envctl.faults.brokers import OfBrokers, both, whole
 from envctl.faults.node_restart import NodeRestart
 from envctl.faults.restarting import restart
 from envctl.model.environment import Node
-from envctl.model.topology import Topology
 from envctl.stack_provider.ground import begin
 
 LOOK_S = 0.2
 
 
-class BrokerRestart(NodeRestart):
+class BrokerRestart(OfBrokers, NodeRestart):
     """`{fault: broker-restart, target: bus, pick: 2, mode: rolling|together}`, where `target` is a kafka component or one of its nodes."""
 
     name: ClassVar[str] = "broker-restart"
@@ -38,22 +37,15 @@ class BrokerRestart(NodeRestart):
             "mode": {"enum": ["rolling", "together"], "description": "default: rolling"},
         },
     }
-    _watch: Watch | None = None
+    minority: ClassVar[bool] = False
 
     def __init__(self, params: Mapping[str, Any], world: World) -> None:
         super().__init__({**params, "rolling": params.get("mode") != "together"}, world)
         self._restarted: list[str] = []  # those after which everything was in sync again
 
-    @classmethod
-    def unfit(cls, params: Mapping[str, Any], topology: Topology) -> Sequence[tuple[str, str, str]]:
-        """See `FaultKind.unfit`."""
-        return wrong_target(params, topology, minority=False)
-
     def probe(self) -> Blast:
         """See `Fault.probe`: the cluster must be whole."""
-        blast = super().probe()
-        self._watch = Watch(self._world, blast.nodes)
-        return blast
+        return self._watched(super().probe())
 
     def apply(self, lease_s: float) -> None:  # noqa: ARG002
         """See `Fault.apply`.  A restart lasts by itself; a renewal restarts nothing twice."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from envctl.engines.cluster import Partitions, admin, cluster, controller, partitions
 from envctl.errors import ResourceError, UsageError
 from envctl.faults.acting import bystanders, canary, unexplained
-from envctl.faults.base import Effect, World
+from envctl.faults.base import Blast, Effect, World
+from envctl.faults.targets import AtNodes
 from envctl.model.environment import Node
 from envctl.model.topology import Kafka, Topology
 from envctl.spec.names import owner_of
@@ -70,9 +71,12 @@ def wrong_target(params: Mapping[str, Any], topology: Topology, *, minority: boo
 class Watch:
     """The metadata from before a fault on, of some brokers and by the others."""
 
-    def __init__(self, world: World, targets: Sequence[Node]) -> None:
-        """Raises UsageError where the cluster is not whole: then it could not be told what the fault did."""
-        self._world = world
+    def __init__(self, world: World, targets: Sequence[Node], *, quorum: bool = True) -> None:
+        """Raises UsageError where the cluster is not whole: then it could not be told what the fault did.
+
+        `quorum`: who controls meanwhile is asked, not concluded: what was the controller and has been fenced was so by another one.
+        """
+        self._world, self._quorum = world, quorum
         if not world.bootstrap:
             raise UsageError("there are no brokers without a kafka component in the environment")
         self._names = tuple(node.name for node in targets)
@@ -88,24 +92,21 @@ class Watch:
         self._beside = ",".join(each for each in world.bootstrap.split(",") if each.partition(":")[0] not in self._names) or world.bootstrap
         self._seen_away: set[str] = set()
 
-    def now(self, *, quorum: bool = True) -> View | None:
+    def now(self) -> View | None:
         """The metadata as a broker that is no target has it; None when none answers."""
         with suppress(ResourceError):
-            found = look(self._beside, quorum=quorum)
+            found = look(self._beside, quorum=self._quorum)
             self._seen_away |= {name for name in self._names if name not in found.alive or found.misses(self.before.ids[name])}
             return found
         return None
 
-    def gone(self, *, quorum: bool = True) -> Effect:
-        """Every target is fenced: it is no broker of the cluster now and leads nothing, and if it was the controller another one is.
-
-        `quorum`: the latter is asked, not concluded: what was the controller and has been fenced was so by another one.
-        """
+    def gone(self) -> Effect:
+        """Every target is fenced: it is no broker of the cluster now and leads nothing, and if it was the controller another one is."""
         view: View | None = None
 
         def away() -> bool:
             nonlocal view
-            view = self.now(quorum=quorum)
+            view = self.now()
             return view is not None and not view.alive & set(self._names) and not self._led(view)
 
         shown = until(away, FENCED_S, poll_s=POLL_S)
@@ -160,6 +161,24 @@ class Watch:
 
     def _target_ids(self) -> set[int]:
         return {self.before.ids[name] for name in self._names}
+
+
+class OfBrokers(AtNodes):
+    """A fault of brokers, whose cluster is watched from its probe on."""
+
+    minority: ClassVar[bool] = True  # so many at once, and no more, as leave others to ask
+    quorum: ClassVar[bool] = True  # see Watch
+    _watch: Watch | None = None
+
+    @classmethod
+    def unfit(cls, params: Mapping[str, Any], topology: Topology) -> Sequence[tuple[str, str, str]]:
+        """See `FaultKind.unfit`."""
+        return wrong_target(params, topology, minority=cls.minority)
+
+    def _watched(self, blast: Blast) -> Blast:
+        """What was probed, with the cluster, which must be whole."""
+        self._watch = Watch(self._world, blast.nodes, quorum=self.quorum)
+        return blast
 
 
 def whole(world: World, nodes: Sequence[Node]) -> Effect:
